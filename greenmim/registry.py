@@ -1,0 +1,24 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Registry nodes of greenmim, children of MMEngine's root registries.
+
+Every class is reached as ``greenmim.X`` from any OpenMMLab scope. The parent
+is MMEngine's root and not MMPretrain's node, so that MMDetection and
+MMSegmentation configs find the classes too. Importing this file stays cheap:
+``locations`` names what is imported when a class is first asked for.
+"""
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, locations=['greenmim.models'])
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, locations=['greenmim.datasets'])
+TRANSFORMS = Registry(
+    'transform', parent=MMENGINE_TRANSFORMS, locations=['greenmim.datasets'])
+FUNCTIONS = Registry(
+    'function', parent=MMENGINE_FUNCTIONS, locations=['greenmim.datasets'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['greenmim.engine'])
