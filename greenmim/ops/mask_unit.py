@@ -1,0 +1,291 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The visible-token layout: image grid <-> mask units.
+
+A *mask unit* is a square of ``unit x unit`` pixels, ``unit`` being the final
+stride of the backbone (32 px for four stages). It is visible or masked as a
+whole, so at every stage the visible tokens are whole squares of
+``side x side`` tokens (8, 4, 2, 1). They are kept **unit-major**::
+
+    x_BKTC  B images, K visible units in row-major order of the unit grid,
+            T = side * side tokens of a unit in row-major order, C channels
+
+In this order patch embedding, patch merging and every convolution whose
+kernel equals its stride are reshapes and a matrix product inside a unit.
+
+Further letters: M masks (1 shared by the batch, or B), ``Gh x Gw`` the unit
+grid, ``L = Gh * Gw`` units.
+"""
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+
+Grid = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class VisibleLayout:
+    """Which mask units are visible, in the forms that the model needs.
+
+    Everything lives on the CPU. Make one with :meth:`from_mask`.
+
+    Args:
+        visible (Tensor): Bool of shape (M, Gh, Gw), True = kept.
+        units (Tensor): Int64 of shape (M, K), the numbers
+            ``row * Gw + column`` of the visible units, ascending.
+    """
+    visible: Tensor
+    units: Tensor
+
+    @classmethod
+    def from_mask(cls,
+                  mask: Union[Tensor, 'VisibleLayout'],
+                  grid: Optional[Grid] = None) -> 'VisibleLayout':
+        """Validate a mask and turn it into a layout.
+
+        Args:
+            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw) with
+                True = masked, M being 1 for a mask shared by the batch. A
+                finer mask (sides an integer multiple of ``grid``) is reduced
+                to units. Numbers are taken if all of them are 0 or 1. A mask
+                on a device costs one copy to the CPU, which waits for the
+                device. A layout is handed back as it is.
+            grid (tuple[int, int], optional): The unit grid (Gh, Gw) that is
+                expected. Defaults to None, the mask's own.
+
+        Raises:
+            TypeError: If ``mask`` is not a tensor.
+            ValueError: If shape, values or the number of visible units (the
+                same for every mask, at least one) are wrong, or a unit is
+                partly masked.
+        """
+        if isinstance(mask, VisibleLayout):
+            if grid is not None and mask.grid != tuple(grid):
+                raise ValueError(f'expected a layout of the unit grid {grid}, '
+                                 f'got one of {mask.grid}')
+            return mask
+        if not isinstance(mask, Tensor):
+            raise TypeError('expected mask to be a bool tensor of shape (M, '
+                            f'Gh, Gw), got {type(mask).__name__}')
+        if mask.ndim != 3 or 0 in mask.shape:
+            raise ValueError(
+                'expected a mask of shape (M, Gh, Gw), M = 1 for one mask '
+                f'shared by the batch, got {tuple(mask.shape)}')
+        masked = _as_bool(mask.detach().cpu())
+        if grid is not None:
+            masked = _reduce_to_units(masked, grid)
+        visible = ~masked
+        counts = visible.flatten(1).sum(1)
+        kept = int(counts[0])
+        if not bool((counts == kept).all()):
+            raise ValueError(
+                'expected every mask of a batch to leave the same number of '
+                f'units visible, got {sorted(set(counts.tolist()))}')
+        if kept == 0:
+            raise ValueError('expected at least one visible unit, got a mask '
+                             'that hides everything; lower the mask ratio')
+        units = visible.flatten(1).nonzero()[:, 1].view(-1, kept)
+        return cls(visible, units)
+
+    @property
+    def grid(self) -> Grid:
+        """The unit grid (Gh, Gw)."""
+        return self.visible.shape[1], self.visible.shape[2]
+
+    @property
+    def num_masks(self) -> int:
+        """M: 1 for a mask shared by the batch, else the batch size."""
+        return self.units.shape[0]
+
+    @property
+    def num_visible(self) -> int:
+        """K, the visible units of an image."""
+        return self.units.shape[1]
+
+    @cached_property
+    def restore(self) -> Tensor:
+        """Int64 (M, L): where every unit is found in K visible tokens.
+
+        A visible unit has its rank among the visible ones, a masked unit has
+        K, the place of a mask token appended to them.
+        """
+        restore = self.units.new_full(
+            (self.num_masks, self.visible[0].numel()), self.num_visible)
+        rank = torch.arange(self.num_visible).expand_as(self.units)
+        return restore.scatter_(1, self.units, rank)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise ``ValueError`` unless the masks fit ``batch_size`` images."""
+        if self.num_masks not in (1, batch_size):
+            raise ValueError(
+                f'expected 1 mask for the batch or {batch_size}, one per '
+                f'image, got {self.num_masks}')
+
+
+def _as_bool(mask: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return mask
+    masked = mask == 1
+    if mask.is_complex() or not bool((masked | (mask == 0)).all()):
+        raise ValueError(
+            'expected a bool mask (True = masked), or numbers that are all 0 '
+            f'or 1, got {mask.dtype} with other values')
+    return masked
+
+
+def _reduce_to_units(masked: Tensor, grid: Grid) -> Tensor:
+    num, height, width = masked.shape
+    rows, rem_rows = divmod(height, grid[0])
+    cols, rem_cols = divmod(width, grid[1])
+    if rem_rows or rem_cols or rows != cols or rows == 0:
+        raise ValueError(
+            f'expected a mask of the unit grid {tuple(grid)} or a whole '
+            f'multiple of it, got {(height, width)}')
+    if rows == 1:
+        return masked
+    cells = masked.view(num, grid[0], rows, grid[1], cols)
+    masked = cells.all(4).all(2)
+    if not torch.equal(masked, cells.any(4).any(2)):
+        raise ValueError(
+            f'expected a mask that covers units of {rows}x{cols} cells as a '
+            'whole, got units that are partly masked; draw the mask on the '
+            f'unit grid {tuple(grid)}')
+    return masked
+
+
+def unit_grid(image_size: Tuple[int, int], unit_size: int) -> Grid:
+    """The unit grid (Gh, Gw) of an image of ``image_size`` (H, W) pixels.
+
+    Raises:
+        ValueError: If a side is not a multiple of ``unit_size``.
+    """
+    height, width = image_size
+    if height % unit_size or width % unit_size or not height or not width:
+        nearest = tuple(
+            max(1, round(side / unit_size)) * unit_size for side in image_size)
+        raise ValueError(
+            f'expected image sides that are multiples of the mask unit '
+            f'({unit_size} px), got {(height, width)}; resize or crop to '
+            f'{nearest}, for example')
+    return height // unit_size, width // unit_size
+
+
+def num_visible_units(num_units: int, mask_ratio: float) -> int:
+    """``int(num_units * (1 - mask_ratio))`` units stay visible.
+
+    Raises:
+        ValueError: If the ratio is outside [0, 1) or leaves no unit.
+    """
+    if not 0 <= mask_ratio < 1:
+        raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
+    # The tolerance keeps 10 * (1 - 0.9) = 0.9999999999999998 at one unit.
+    kept = int(num_units * (1 - mask_ratio) + 1e-6)
+    if kept == 0:
+        raise ValueError(
+            f'expected a mask_ratio that leaves a visible unit, got '
+            f'{mask_ratio} of {num_units} units; lower it or enlarge the '
+            'image')
+    return kept
+
+
+def random_mask(num_masks: int,
+                grid: Grid,
+                mask_ratio: float,
+                generator: Optional[torch.Generator] = None) -> Tensor:
+    """Draw masks that hide units uniformly at random.
+
+    Args:
+        num_masks (int): M, 1 for a mask shared by the batch.
+        grid (tuple[int, int]): The unit grid (Gh, Gw).
+        mask_ratio (float): The share of hidden units, see
+            :func:`num_visible_units`.
+        generator (torch.Generator, optional): A CPU generator. Defaults to
+            None, torch's global one.
+
+    Returns:
+        Tensor: Bool of shape (M, Gh, Gw) on the CPU, True = masked.
+    """
+    num_units = grid[0] * grid[1]
+    kept = num_visible_units(num_units, mask_ratio)
+    order = torch.rand(num_masks, num_units, generator=generator).argsort(1)
+    mask = torch.ones(num_masks, num_units, dtype=torch.bool)
+    return mask.scatter_(1, order[:, :kept], False).view(num_masks, *grid)
+
+
+def gather_units(x_BL: Tensor, units: Tensor) -> Tensor:
+    """Take the visible units out of all units.
+
+    Args:
+        x_BL (Tensor): Shape (B, L, ...), all units in row-major order.
+        units (Tensor): Int64 (M, K) on the device of ``x_BL``.
+
+    Returns:
+        Tensor: Shape (B, K, ...).
+    """
+    if units.shape[0] == 1:
+        return x_BL.index_select(1, units[0])
+    batch = torch.arange(x_BL.shape[0], device=x_BL.device)
+    return x_BL[batch[:, None], units]
+
+
+def patches_of_units(images_BCHW: Tensor, units: Tensor, unit_size: int,
+                     patch_size: int) -> Tensor:
+    """Cut the visible units into patches; masked pixels are never read.
+
+    Args:
+        images_BCHW (Tensor): Images with sides that are multiples of
+            ``unit_size``.
+        units (Tensor): Int64 (M, K) on the device of the images.
+        unit_size (int): Side of a mask unit in pixels.
+        patch_size (int): Side of a patch in pixels, a divisor of
+            ``unit_size``.
+
+    Returns:
+        Tensor: Shape (B, K, T, C * patch_size**2), a patch's pixels ordered
+        (channel, row, column) like a convolution's weight.
+    """
+    B, C, H, W = images_BCHW.shape
+    rows, cols = H // unit_size, W // unit_size
+    side = unit_size // patch_size
+    x = images_BCHW.view(B, C, rows, side, patch_size, cols, side, patch_size)
+    x = x.permute(0, 2, 5, 3, 6, 1, 4, 7)  # (B, Gh, Gw, y, x, C, dy, dx)
+    if units.shape[0] == 1:
+        x = x[:, units[0] // cols, units[0] % cols]
+    else:
+        batch = torch.arange(B, device=x.device)[:, None]
+        x = x[batch, units // cols, units % cols]
+    return x.reshape(B, -1, side * side, C * patch_size * patch_size)
+
+
+def merge_tokens(x_BKTC: Tensor) -> Tensor:
+    """Concatenate the channels of each 2x2 square of tokens in a unit.
+
+    Args:
+        x_BKTC (Tensor): Unit-major tokens, T a square of an even number.
+
+    Returns:
+        Tensor: Shape (B, K, T / 4, 4 * C), channels ordered
+        ``c * 4 + 2 * dy + dx`` as ``nn.Unfold`` (and so OpenMMLab's
+        ``PatchMerging``) orders them.
+    """
+    B, K, T, C = x_BKTC.shape
+    half = int(T**0.5) // 2
+    x = x_BKTC.view(B, K, half, 2, half, 2, C)
+    x = x.permute(0, 1, 2, 4, 6, 3, 5)
+    return x.reshape(B, K, half * half, 4 * C)
+
+
+def tokens_to_map(x_BKTC: Tensor, layout: VisibleLayout) -> Tensor:
+    """Put unit-major tokens on the full map, zero where masked.
+
+    Returns:
+        Tensor: Shape (B, C, Gh * side, Gw * side).
+    """
+    B, K, T, C = x_BKTC.shape
+    (rows, cols), side = layout.grid, int(T**0.5)
+    x = torch.cat([x_BKTC, x_BKTC.new_zeros(B, 1, T, C)], dim=1)
+    x = gather_units(x, layout.restore.to(x.device, non_blocking=True))
+    x = x.view(B, rows, cols, side, side, C).permute(0, 5, 1, 3, 2, 4)
+    return x.reshape(B, C, rows * side, cols * side)
