@@ -275,17 +275,3 @@ def merge_tokens(x_BKTC: Tensor) -> Tensor:
     x = x_BKTC.view(B, K, half, 2, half, 2, C)
     x = x.permute(0, 1, 2, 4, 6, 3, 5)
     return x.reshape(B, K, half * half, 4 * C)
-
-
-def tokens_to_map(x_BKTC: Tensor, layout: VisibleLayout) -> Tensor:
-    """Put unit-major tokens on the full map, zero where masked.
-
-    Returns:
-        Tensor: Shape (B, C, Gh * side, Gw * side).
-    """
-    B, K, T, C = x_BKTC.shape
-    (rows, cols), side = layout.grid, int(T**0.5)
-    x = torch.cat([x_BKTC, x_BKTC.new_zeros(B, 1, T, C)], dim=1)
-    x = gather_units(x, layout.restore.to(x.device, non_blocking=True))
-    x = x.view(B, rows, cols, side, side, C).permute(0, 5, 1, 3, 2, 4)
-    return x.reshape(B, C, rows * side, cols * side)

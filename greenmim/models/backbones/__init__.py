@@ -1,1 +1,4 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .swin import GreenMIMSwinTransformer
+
+__all__ = ['GreenMIMSwinTransformer']

@@ -1,0 +1,271 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Swin Transformer that computes visible mask units only."""
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmpretrain.models import SwinTransformer
+from mmpretrain.models.utils import WindowMSA, resize_pos_embed
+from torch import Tensor
+
+from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
+                          gather_units, patches_of_units, plan_groups,
+                          unit_grid)
+from greenmim.registry import MODELS
+from ..layers import (visible_patch_embed, visible_patch_merging,
+                      visible_swin_block)
+
+
+@dataclass(frozen=True)
+class SwinPlan:
+    """Everything that a mask determines for one Swin Transformer.
+
+    Args:
+        layout (VisibleLayout): The visible units.
+        groups (list[dict[Window, GroupPlan]]): The group plan of every kind
+            of window in use, stage by stage.
+    """
+    layout: VisibleLayout
+    groups: List[Dict[Window, GroupPlan]]
+
+
+@MODELS.register_module()
+class GreenMIMSwinTransformer(SwinTransformer):
+    """Swin Transformer with group window attention.
+
+    Without a mask it is MMPretrain's ``SwinTransformer``, whose parameters,
+    names and shapes it has. With a mask it computes visible units only, as in
+    `Green Hierarchical Vision Transformer for Masked Image Modeling
+    <https://arxiv.org/abs/2205.13515>`_.
+
+    Where windows do not divide the map, the dense model pads with zero tokens
+    that take part in its attention. Visible-only attention has no padding.
+    Where a window exceeds the map and ``pad_small_map`` is off, it shrinks to
+    the map, which the dense model refuses.
+
+    Args:
+        window_size (int | Sequence[int]): Window size, one for all stages or
+            one for each of them. Defaults to 7.
+        stage_cfgs (Sequence[dict] | dict): Extra config of the stages.
+            Defaults to an empty dict.
+        **kwargs: Other arguments of ``mmpretrain.SwinTransformer``.
+    """
+
+    def __init__(self,
+                 *args: Any,
+                 window_size: Union[int, Sequence[int]] = 7,
+                 stage_cfgs: Union[Sequence[dict], dict] = dict(),
+                 **kwargs: Any) -> None:
+        if not isinstance(window_size, int):
+            stage_cfgs = _stage_windows(window_size, stage_cfgs)
+            window_size = max(window_size)
+        super().__init__(
+            *args, window_size=window_size, stage_cfgs=stage_cfgs, **kwargs)
+        self.patch_size: int = self.patch_embed.projection.kernel_size[0]
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        return self.patch_size * 2**(self.num_layers - 1)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Union[Tensor, VisibleLayout, SwinPlan, None] = None
+    ) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Forward images densely, or their visible units only.
+
+        Args:
+            x (Tensor): Images of shape (B, C, H, W).
+            mask (Tensor | VisibleLayout | SwinPlan, optional): Bool of shape
+                (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
+                True = masked; or a layout or plan made from it. Defaults to
+                None, the dense forward of ``mmpretrain.SwinTransformer``.
+
+        Returns:
+            tuple[Tensor] | Tensor: Without a mask the parent's feature maps,
+            each of shape (B, C, H, W). With a mask the latent of shape
+            (B, K, C) after the final norm, visible units in row-major order.
+
+        Raises:
+            ValueError: If image and mask do not fit the backbone or each
+                other.
+        """
+        if mask is None:
+            return super().forward(x)
+        if self.num_layers - 1 not in self.out_indices:
+            raise ValueError(
+                'expected the last stage in out_indices, whose norm the '
+                f'latent needs, got out_indices={tuple(self.out_indices)}')
+        return self.forward_stages(x, mask)[-1].flatten(1, 2)
+
+    def forward_stages(
+            self, x: Tensor, mask: Union[Tensor, VisibleLayout,
+                                         SwinPlan]) -> List[Tensor]:
+        """Forward the visible units and return every stage's output.
+
+        Args:
+            x (Tensor): Images of shape (B, C, H, W).
+            mask (Tensor | VisibleLayout | SwinPlan): See :meth:`forward`.
+
+        Returns:
+            list[Tensor]: Unit-major tokens of shape (B, K, T_i, C_i), stage
+            by stage, before the downsampling layer. Those of a stage in
+            ``out_indices`` have passed its norm, as in the dense model.
+        """
+        self._check_arch()
+        grid = unit_grid(x.shape[-2:], self.unit_size)
+        plan = mask if isinstance(mask, SwinPlan) else self.plan(mask, grid)
+        layout = VisibleLayout.from_mask(plan.layout, grid)
+        layout.check_batch(len(x))
+        units = layout.units.to(x.device, non_blocking=True)
+
+        patches = patches_of_units(x, units, self.unit_size, self.patch_size)
+        x = visible_patch_embed(self.patch_embed, patches)
+        if self.use_abs_pos_embed:
+            x = x + self._visible_pos_embed(units, grid)
+        x = self.drop_after_pos(x)
+
+        outs = []
+        num_sequences = 1 if layout.num_masks > 1 else len(x)
+        for i, (stage, groups) in enumerate(zip(self.stages, plan.groups)):
+            index = {
+                window: GroupIndex.from_plan(group_plan, num_sequences,
+                                             self.num_heads[i], x.device)
+                for window, group_plan in groups.items()
+            }
+            shape = x.shape
+            x = x.flatten(1, 2)
+            for block in stage.blocks:
+                window = self._window(block, i, grid)
+                x = visible_swin_block(block, x, index[window])
+            x = x.view(shape)
+            outs.append(
+                getattr(self, f'norm{i}')(x) if i in self.out_indices else x)
+            if stage.downsample is not None:
+                x = visible_patch_merging(stage.downsample, x)
+        return outs
+
+    def plan(self, mask: Union[Tensor, VisibleLayout],
+             grid: Tuple[int, int]) -> SwinPlan:
+        """Plan the groups of all stages and shifts for a mask, on the CPU.
+
+        Args:
+            mask (Tensor | VisibleLayout): See :meth:`forward`.
+            grid (tuple[int, int]): The unit grid (Gh, Gw) of the images.
+        """
+        layout = VisibleLayout.from_mask(mask, grid)
+        groups = []
+        for i, stage in enumerate(self.stages):
+            windows = {self._window(block, i, grid) for block in stage.blocks}
+            groups.append({
+                window: plan_groups(layout, self._side(i), window)
+                for window in windows
+            })
+        return SwinPlan(layout, groups)
+
+    def _side(self, stage: int) -> int:
+        """Tokens along a unit's side in a stage."""
+        return 2**(self.num_layers - 1 - stage)
+
+    def _window(self, block: torch.nn.Module, stage: int,
+                grid: Tuple[int, int]) -> Window:
+        attn, side = block.attn, self._side(stage)
+        window = Window(attn.window_size, attn.shift_size, attn.window_size)
+        return window.fit((grid[0] * side, grid[1] * side), attn.pad_small_map)
+
+    def _visible_pos_embed(self, units: Tensor, grid: Tuple[int,
+                                                            int]) -> Tensor:
+        """Absolute position embedding of the visible tokens, (M, K, T, C)."""
+        side = self._side(0)
+        map_size = (grid[0] * side, grid[1] * side)
+        embed = resize_pos_embed(self.absolute_pos_embed,
+                                 self.patch_resolution, map_size,
+                                 self.interpolate_mode, self.num_extra_tokens)
+        embed = embed.view(grid[0], side, grid[1], side, -1).transpose(1, 2)
+        embed = embed.reshape(1, grid[0] * grid[1], side * side, -1)
+        if len(units) > 1:
+            embed = embed.expand(len(units), -1, -1, -1)
+        return gather_units(embed, units)
+
+    def _check_arch(self) -> None:
+        """Refuse layers that read beyond a mask unit."""
+        projection = self.patch_embed.projection
+        merging = [
+            stage.downsample.sampler for stage in self.stages
+            if stage.downsample is not None
+        ]
+        expected = [(projection, (self.patch_size, ) * 2)]
+        expected += [(sampler, (2, 2)) for sampler in merging]
+        for layer, size in expected:
+            geometry = [
+                _pair(getattr(layer, name))
+                for name in ('kernel_size', 'stride', 'padding', 'dilation')
+            ]
+            if geometry != [size, size, (0, 0), (1, 1)]:
+                raise ValueError(
+                    'expected a patch embedding and patch merging whose '
+                    f'kernel equals the stride, {size} and without padding '
+                    f'or dilation, for a masked forward, got {layer}')
+        for stage in self.stages:
+            for block in stage.blocks:
+                if type(block.attn.w_msa) is not WindowMSA:
+                    raise ValueError(
+                        'expected the window attention WindowMSA for a '
+                        f'masked forward, got {type(block.attn.w_msa)}')
+
+    def train(self, mode: bool = True) -> 'GreenMIMSwinTransformer':
+        """Set the training mode; unlike the parent's, it returns self."""
+        super().train(mode)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str,
+                              local_metadata: dict, *args: Any) -> None:
+        """Rename old keys as the parent does for exactly its own class."""
+        if (local_metadata.get('version') or 0) < 3:
+            last = self.num_layers - 1
+            for key in list(state_dict):
+                if key.startswith(f'{prefix}norm.'):
+                    new = key.replace(f'{prefix}norm.', f'{prefix}norm{last}.')
+                    state_dict[new] = state_dict.pop(key)
+                elif key.startswith(prefix) and 'attn_mask' in key:
+                    del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      *args)
+
+    def _prepare_relative_position_bias_table(self, state_dict: dict,
+                                              prefix: str, *args: Any) -> None:
+        """Refuse tables of another window size.
+
+        The parent resizes them by a SciPy function that no longer exists.
+        """
+        for name, table in self.state_dict().items():
+            loaded = state_dict.get(prefix + name)
+            if (name.endswith('relative_position_bias_table')
+                    and loaded is not None and loaded.shape != table.shape):
+                got, expected = (
+                    f'window {(int(len(t)**0.5) + 1) // 2}, {t.shape[1]} heads'
+                    for t in (loaded, table))
+                raise ValueError(
+                    f'expected {prefix}{name} of {expected}, got {got}; build '
+                    'the backbone with the arch and window_size that the '
+                    'checkpoint was trained with')
+
+
+def _pair(value: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _stage_windows(window_sizes: Sequence[int],
+                   stage_cfgs: Union[Sequence[dict], dict]) -> List[dict]:
+    """Write a window size into the config of every stage."""
+    if isinstance(stage_cfgs, dict):
+        stage_cfgs = [stage_cfgs] * len(window_sizes)
+    if len(stage_cfgs) != len(window_sizes):
+        raise ValueError(
+            f'expected one window size for each of {len(stage_cfgs)} stages, '
+            f'got {list(window_sizes)}')
+    return [
+        dict(cfg, window_size=size)
+        for cfg, size in zip(stage_cfgs, window_sizes)
+    ]
