@@ -1,0 +1,28 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from mmengine.model import update_init_info
+from torch import nn
+
+from greenmim.registry import WEIGHT_INITIALIZERS
+
+
+@WEIGHT_INITIALIZERS.register_module(name='PatchXavier')
+class PatchXavierInit:
+    r"""Xavier-uniform weights for convolutions that embed patches.
+
+    Such a convolution is a linear layer on the values of a patch, so its
+    weight is drawn as that layer's matrix with :math:`n_{in} = C k_h k_w`
+    inputs and :math:`n_{out}` outputs, from
+    :math:`U(-b, b), b = \sqrt{6 / (n_{in} + n_{out})}`. (``type='Xavier'``
+    counts :math:`n_{out} k_h k_w` outputs.) Biases are zeroed. Every
+    ``Conv2d`` of the module is initialised.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        for m in module.modules():
+            if isinstance(m, nn.Conv2d):
+                bound = (6 / (m.weight[0].numel() + m.out_channels))**0.5
+                nn.init.uniform_(m.weight, -bound, bound)
+                if m.bias is not None:
+                    nn.init.zeros_(m.bias)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=type(self).__name__)
