@@ -5,11 +5,15 @@ from .grouping import GroupPlan, Window, plan_groups
 from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
                         num_visible_units, patches_of_units, random_mask,
                         unit_grid)
+from .merge_order import MERGE_ORDERS, merge_permutation
 from .packing import choose_group_size, pack_windows
+from .patchify import patchify, unpatchify
+from .position import sincos_positions
 
 __all__ = [
-    'GroupIndex', 'GroupPlan', 'VisibleLayout', 'Window', 'choose_group_size',
-    'gather_units', 'group_attention', 'merge_tokens', 'num_visible_units',
-    'pack_windows', 'patches_of_units', 'plan_groups', 'random_mask',
-    'unit_grid'
+    'GroupIndex', 'GroupPlan', 'MERGE_ORDERS', 'VisibleLayout', 'Window',
+    'choose_group_size', 'gather_units', 'group_attention',
+    'merge_permutation', 'merge_tokens', 'num_visible_units', 'pack_windows',
+    'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
+    'sincos_positions', 'unit_grid', 'unpatchify'
 ]

@@ -45,7 +45,7 @@ class _PermuteRows(torch.autograd.Function):
         return _PermuteRows.apply(grad.contiguous(), inverse, index), None, None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupIndex:
     """A plan as index tensors on the device, for S sequences and h heads.
 
@@ -117,8 +117,9 @@ def gather_bias(bias_table: Tensor, index: GroupIndex) -> Tensor:
     """
     _, h, G, g = index.shape
     table = bias_table.t()
-    extra = table.new_tensor([float('-inf'), 0.]).expand(h, 2)
-    table = torch.cat([table, extra], dim=1)
+    blocked = table.new_full((h, 1), float('-inf'))
+    padding = table.new_zeros((h, 1))
+    table = torch.cat([table, blocked, padding], dim=1)
     return table.index_select(1, index.bias_of_pair).view(h, G, g, g)
 
 

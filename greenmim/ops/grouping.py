@@ -53,7 +53,7 @@ class Window:
         return Window(side, 0, self.table_size)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupPlan:
     """The permutation of visible tokens into groups, on the CPU.
 

@@ -25,7 +25,7 @@ from torch import Tensor
 Grid = Tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VisibleLayout:
     """Which mask units are visible, in the forms that the model needs.
 

@@ -55,7 +55,7 @@ def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
 def min_groups(counts: Sequence[int], group_size: int) -> int:
     """A lower bound on the number of groups: by volume, and by windows of
     more than half a group, no two of which fit together."""
-    volume = -(-sum(counts) // group_size) if counts else 0
+    volume = -(-sum(counts) // max(group_size, 1))
     return max(volume, sum(2 * count > group_size for count in counts))
 
 

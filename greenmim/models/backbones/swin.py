@@ -16,7 +16,7 @@ from ..layers import (visible_patch_embed, visible_patch_merging,
                       visible_swin_block)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SwinPlan:
     """Everything that a mask determines for one Swin Transformer.
 
