@@ -1,0 +1,32 @@
+# Copyright (c) greenmim authors. All rights reserved.
+# MMPretrain's scope, so that its transforms, hooks and data preprocessor are
+# found by bare name; this project's own classes are named `greenmim.X`.
+default_scope = 'mmpretrain'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    # Writes plain types, which PyTorch's safe loading accepts on `--resume`.
+    # A file holds the weights and both AdamW moments, about 1 GB for Swin-B.
+    checkpoint=dict(
+        type='greenmim.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+
+# Lists the images that could not be read, and were left out, at the end.
+custom_hooks = [dict(type='greenmim.UnreadableImageHook')]
+
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+
+log_level = 'INFO'
+load_from = None
+resume = False
+
+# Every process draws its own masks and crops, so the seeds differ by rank.
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,0 +1,47 @@
+# Copyright (c) greenmim authors. All rights reserved.
+# AdamW on a batch of 2048, 40 epochs of warm-up, then a cosine to zero.
+
+# fp16 with a dynamic loss scale, the wrapper's default. It is not spelt out,
+# so that `optim_wrapper.type=OptimWrapper` is all that full precision takes.
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=1.5e-4 * 2048 / 256,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        # The same update in one kernel a tensor. The exceptions below give
+        # every tensor a group of its own, which leaves PyTorch's default
+        # implementation nothing to batch.
+        fused=True),
+    # No decay on norms, biases, position tables and tokens.
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            relative_position_bias_table=dict(decay_mult=0.),
+            absolute_pos_embed=dict(decay_mult=0.),
+            mask_token=dict(decay_mult=0.))))
+
+# Both are stepped every iteration. The cosine has no `end`: it ends with the
+# run, so that a recipe of another length changes `max_epochs` alone.
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-9,
+        by_epoch=True,
+        begin=0,
+        end=40,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.,
+        by_epoch=True,
+        begin=40,
+        convert_to_iter_based=True)
+]
+
+train_cfg = dict(by_epoch=True, max_epochs=800)
+
+# `--auto-scale-lr` scales the learning rate by the actual batch size / 2048.
+auto_scale_lr = dict(base_batch_size=2048)

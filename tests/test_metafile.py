@@ -1,0 +1,87 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The model cards, which `mim search greenmim` prints, match the configs."""
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from modelindex.load_model_index import load
+
+from greenmim.registry import MODELS
+
+ROOT = Path(__file__).parents[1]
+INDEX = load(str(ROOT / 'metafile.yml'))
+
+
+@pytest.fixture(params=INDEX.models, ids=lambda card: card.name)
+def card(request):
+    return request.param
+
+
+@pytest.fixture
+def config(card):
+    return Config.fromfile(ROOT / card.config)
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg)
+
+
+@lru_cache(maxsize=None)
+def flops_of_dense_backbone(arch, windows):
+    backbone = build(
+        dict(
+            type='greenmim.GreenMIMSwinTransformer',
+            arch=arch,
+            window_size=list(windows))).eval()
+    return get_model_complexity_info(
+        backbone, (3, 224, 224), show_table=False, show_arch=False)['flops']
+
+
+def test_parses_without_complaint():
+    assert INDEX.check(silent=True) == []
+
+
+def test_one_collection_of_all_models():
+    assert [collection.name for collection in INDEX.collections] == ['GreenMIM']
+    assert {card.in_collection for card in INDEX.models} == {'GreenMIM'}
+
+
+def test_every_recipe_has_a_card():
+    recipes = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
+    assert sorted(card.name for card in INDEX.models) == recipes
+
+
+def test_card_names_its_config(card):
+    assert card.config == f'configs/{card.name}.py'
+    assert (ROOT / card.config).is_file()
+
+
+def test_card_claims_no_weights_and_no_results(card):
+    """Nothing has been trained here; another's number says whose it is."""
+    assert card.weights is None
+    assert not card.results
+    published = card.metadata.data.get('Published Result')
+    assert published is None or published.endswith(
+        'by the authors of the paper, not measured here')
+
+
+def test_card_matches_schedule(card, config):
+    data = card.metadata.data
+    gpus = int(data['Training Resources'].split(' GPUs')[0])
+    assert data['Epochs'] == config.train_cfg.max_epochs
+    assert data['Batch Size'] == gpus * config.train_dataloader.batch_size
+
+
+def test_card_counts_parameters_and_flops(card, config):
+    data = card.metadata.data
+    model = build(config.model)
+    params = sum(param.numel() for param in model.parameters())
+    assert data['Parameters'] == params
+    windows = tuple(stage.blocks[0].attn.window_size
+                    for stage in model.backbone.stages)
+    assert data['FLOPs'] == flops_of_dense_backbone(
+        config.model.backbone.arch, windows)
