@@ -7,11 +7,13 @@ from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
                         unit_grid)
 from .merge_order import MERGE_ORDERS, merge_permutation
 from .packing import choose_group_size, pack_windows
+from .planner import GroupPlanner, MaskPlan, StageWindows
 from .patchify import patchify, unpatchify
 from .position import sincos_positions
 
 __all__ = [
-    'GroupIndex', 'GroupPlan', 'MERGE_ORDERS', 'VisibleLayout', 'Window',
+    'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS', 'MaskPlan',
+    'StageWindows', 'VisibleLayout', 'Window',
     'choose_group_size', 'gather_units', 'group_attention',
     'merge_permutation', 'merge_tokens', 'num_visible_units', 'pack_windows',
     'patches_of_units', 'patchify', 'plan_groups', 'random_mask',

@@ -16,13 +16,14 @@ M masks, K visible units of T tokens: a plan covers ``N = M * K * T`` tokens
 and has ``P = G * g`` slots, G groups of g.
 """
 from dataclasses import dataclass
-from typing import Tuple
+from itertools import chain
+from typing import Optional, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .mask_unit import VisibleLayout
+from .mask_unit import Grid, VisibleLayout
 from .packing import choose_group_size
 
 
@@ -90,40 +91,51 @@ class GroupPlan:
         return len(self.slot_of_token) / len(self.token_of_slot)
 
 
-def assign_windows(layout: VisibleLayout, side: int,
-                   window: Window) -> Tuple[np.ndarray, np.ndarray]:
-    """Window number and position of every visible token.
+@dataclass(frozen=True, eq=False)
+class WindowMap:
+    """Window and position of every token of a map, whatever the mask.
 
     Args:
-        layout (VisibleLayout): The visible units.
-        side (int): Tokens along a unit's side in this stage.
-        window (Window): The window in use (see :meth:`Window.fit`).
-
-    Returns:
-        tuple[ndarray, ndarray]: Two int arrays of shape (M * K * T,) in
-        unit-major order: the window's number, different for every image, and
-        the position as in :class:`GroupPlan`.
+        number (ndarray): Int (L, T), the window's number in an image.
+        position (ndarray): Int (L, T), the position in the window as in
+            :class:`GroupPlan`.
+        num_windows (int): Windows of an image.
+        table_size (int): t of :class:`GroupPlan`.
     """
-    rows, cols = layout.grid
-    offset = (window.size - window.shift) % window.size
-    units = layout.units.numpy()[..., None]
-    token = np.arange(side * side)
-    y = units // cols * side + token // side + offset
-    x = units % cols * side + token % side + offset
-    windows_y = (rows * side + offset - 1) // window.size + 1
-    windows_x = (cols * side + offset - 1) // window.size + 1
-    image = np.arange(layout.num_masks)[:, None, None]
-    number = (image * windows_y + y // window.size) * windows_x
-    number += x // window.size
-    position = y % window.size * (2 * window.table_size - 1)
-    position += x % window.size
-    return number.ravel(), position.ravel()
+    number: np.ndarray
+    position: np.ndarray
+    num_windows: int
+    table_size: int
+
+    @classmethod
+    def make(cls, grid: Grid, side: int, window: Window) -> 'WindowMap':
+        """Map the tokens of all units in unit-major order.
+
+        Args:
+            grid (tuple[int, int]): The unit grid (Gh, Gw).
+            side (int): Tokens along a unit's side in this stage.
+            window (Window): The window in use (see :meth:`Window.fit`).
+        """
+        rows, cols = grid
+        offset = (window.size - window.shift) % window.size
+        unit = np.arange(rows * cols)[:, None]
+        token = np.arange(side * side)
+        y = unit // cols * side + token // side + offset
+        x = unit % cols * side + token % side + offset
+        windows_y = int(y.max()) // window.size + 1
+        windows_x = int(x.max()) // window.size + 1
+        number = y // window.size * windows_x + x // window.size
+        position = y % window.size * (2 * window.table_size - 1)
+        position += x % window.size
+        return cls(number, position.astype(np.int32), windows_y * windows_x,
+                   window.table_size)
 
 
 def plan_groups(layout: VisibleLayout,
                 side: int,
                 window: Window,
-                overhead: float = 0.) -> GroupPlan:
+                overhead: float = 0.,
+                window_map: Optional[WindowMap] = None) -> GroupPlan:
     """Pack the windows of one stage and shift into equal groups.
 
     Args:
@@ -132,39 +144,52 @@ def plan_groups(layout: VisibleLayout,
         window (Window): The window in use (see :meth:`Window.fit`).
         overhead (float): Cost of a token slot in units of one logit, see
             :mod:`.packing`. Defaults to 0.
+        window_map (WindowMap, optional): The map of these arguments, where it
+            is at hand. Defaults to None.
 
     Returns:
         GroupPlan: The plan.
     """
-    number, position = assign_windows(layout, side, window)
+    if window_map is None:
+        window_map = WindowMap.make(layout.grid, side, window)
+    units = layout.units.numpy()
+    number = window_map.number[units]
+    if layout.num_masks > 1:
+        image = np.arange(layout.num_masks)[:, None, None]
+        number = number + image * window_map.num_windows
+    number = number.ravel()
     counts = np.bincount(number)
     group_size, groups = choose_group_size(counts.tolist(), overhead)
-    # Tokens sorted by window; a window's tokens take successive slots.
-    order = np.argsort(number, kind='stable')
-    first_slot = np.zeros(len(counts), dtype=np.int64)
-    packed = np.fromiter((window for group in groups for window in group),
-                         dtype=np.int64)
-    sizes = counts[packed]
-    starts = np.cumsum(sizes) - sizes  # slots, were there no padding
-    lengths = [len(group) for group in groups]
-    group_starts = starts[np.cumsum(lengths) - lengths]
-    padding = np.arange(len(groups)) * group_size - group_starts
-    first_slot[packed] = starts + np.repeat(padding, lengths)
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    sorted_window = number[order]
-    slots = first_slot[sorted_window] + rank
-
     num_slots = len(groups) * group_size
-    token_of_slot = np.zeros(num_slots, dtype=np.int64)
+
+    # The windows of a group stand one after another, its padding last.
+    lengths = [len(group) for group in groups]
+    packed = np.fromiter(chain.from_iterable(groups), np.int64, sum(lengths))
+    ends = np.cumsum(counts[packed])  # slots, were there no padding
+    group_ends = ends[np.cumsum(lengths) - 1]
+    padding = np.arange(1, len(groups) + 1) * group_size - group_ends
+    padding[1:] = padding[:-1]
+    padding[0] = 0
+    first_slot = np.zeros(len(counts), np.int64)
+    first_slot[packed] = (
+        ends - counts[packed] + np.repeat(padding, lengths))
+
+    # Sorted by window, a window's tokens take successive slots.
+    order = np.argsort(number, kind='stable')
+    first_token = np.cumsum(counts) - counts
+    slots = np.arange(len(order)) + np.repeat(first_slot - first_token, counts)
+
+    token_of_slot = np.zeros(num_slots, np.int64)
     token_of_slot[slots] = order
-    slot_of_token = np.empty(len(order), dtype=np.int64)
+    slot_of_token = np.empty(len(order), np.int64)
     slot_of_token[order] = slots
-    window_of_slot = np.full(num_slots, -1, dtype=np.int32)
-    window_of_slot[slots] = sorted_window
-    position_of_slot = np.zeros(num_slots, dtype=np.int32)
-    position_of_slot[slots] = position[order]
+    window_of_slot = np.full(num_slots, -1, np.int32)
+    window_of_slot[slots] = number[order]
+    position_of_slot = np.zeros(num_slots, np.int32)
+    position_of_slot[slots] = window_map.position[units].ravel()[order]
     shape = (len(groups), group_size)
     return GroupPlan(
         torch.from_numpy(token_of_slot), torch.from_numpy(slot_of_token),
-        torch.from_numpy(window_of_slot).view(shape),
-        torch.from_numpy(position_of_slot).view(shape), window.table_size)
+        torch.from_numpy(window_of_slot.reshape(shape)),
+        torch.from_numpy(position_of_slot.reshape(shape)),
+        window_map.table_size)

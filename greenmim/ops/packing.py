@@ -107,49 +107,53 @@ def _fill_groups(counts: Sequence[int], group_size: int) -> List[List[int]]:
     for window, count in enumerate(counts):
         if count:
             windows.setdefault(count, []).append(window)
-    left = {count: len(windows[count]) for count in sorted(windows)[::-1]}
+    values = sorted(windows, reverse=True)
     groups = []
-    while left:
-        largest = next(iter(left))
-        left[largest] -= 1
-        pattern = _best_fill(left, group_size - largest)
-        left[largest] += 1
-        pattern[largest] = pattern.get(largest, 0) + 1
-        # While the pattern can be repeated, no other fills a group better.
-        repeats = min(left[count] // times for count, times in pattern.items())
-        for count, times in pattern.items():
-            left[count] -= repeats * times
-            if not left[count]:
-                del left[count]
+    while values:
+        largest = values[0]
+        group = [windows[largest].pop()]
+        pattern = _best_fill(values, windows, group_size - largest)
+        for count in pattern:
+            group.append(windows[count].pop())
+        groups.append(group)
+        # A pattern that is left whole fills the next group as well.
+        pattern.append(largest)
+        needed = {count: pattern.count(count) for count in pattern}
+        repeats = min(
+            [len(windows[count]) // needed[count] for count in needed])
         for _ in range(repeats):
-            groups.append([
-                windows[count].pop() for count, times in pattern.items()
-                for _ in range(times)
-            ])
+            groups.append([windows[count].pop() for count in pattern])
+        for count in needed:
+            if not windows[count]:
+                values.remove(count)
     return groups
 
 
-def _best_fill(left: Dict[int, int], space: int) -> Dict[int, int]:
-    """Subset sum: ``{count: times}`` with the largest sum up to ``space``.
+def _best_fill(values: Sequence[int], windows: Dict[int, List[int]],
+               space: int) -> List[int]:
+    """Subset sum: the counts of windows with the largest sum up to ``space``.
 
     Args:
-        left (dict[int, int]): How many windows of each count there are, in
-            descending order of the counts.
+        values (Sequence[int]): The counts that occur, in descending order.
+        windows (dict[int, list[int]]): The windows left of every count.
         space (int): The largest sum allowed.
     """
+    if windows.get(space):
+        return [space]
     reachable, within, full = 1, (1 << (space + 1)) - 1, 1 << space
     steps = []
-    for count, available in left.items():
-        for _ in range(min(available, space // count)):
-            steps.append((count, reachable))
-            reachable |= (reachable << count) & within
-        if reachable & full:
-            break
+    for count in values:
+        if count < space:
+            for _ in range(min(len(windows[count]), space // count)):
+                steps.append((count, reachable))
+                reachable |= (reachable << count) & within
+            if reachable & full:
+                break
     target = reachable.bit_length() - 1
-    pattern: Dict[int, int] = {}
+    pattern = []
     for count, before in reversed(steps):
         if not before >> target & 1:
-            pattern[count] = pattern.get(count, 0) + 1
+            pattern.append(count)
             target -= count
     return pattern
 

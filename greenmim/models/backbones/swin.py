@@ -1,32 +1,19 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Swin Transformer that computes visible mask units only."""
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmpretrain.models import SwinTransformer
-from mmpretrain.models.utils import WindowMSA, resize_pos_embed
+from mmpretrain.models.utils import (ShiftWindowMSA, WindowMSA,
+                                     resize_pos_embed)
 from torch import Tensor
 
-from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
-                          gather_units, patches_of_units, plan_groups,
-                          unit_grid)
+from greenmim.ops import (GroupIndex, GroupPlanner, MaskPlan, StageWindows,
+                          VisibleLayout, Window, gather_units,
+                          patches_of_units, unit_grid)
 from greenmim.registry import MODELS
 from ..layers import (visible_patch_embed, visible_patch_merging,
                       visible_swin_block)
-
-
-@dataclass(frozen=True, eq=False)
-class SwinPlan:
-    """Everything that a mask determines for one Swin Transformer.
-
-    Args:
-        layout (VisibleLayout): The visible units.
-        groups (list[dict[Window, GroupPlan]]): The group plan of every kind
-            of window in use, stage by stage.
-    """
-    layout: VisibleLayout
-    groups: List[Dict[Window, GroupPlan]]
 
 
 @MODELS.register_module()
@@ -71,13 +58,13 @@ class GreenMIMSwinTransformer(SwinTransformer):
     def forward(
         self,
         x: Tensor,
-        mask: Union[Tensor, VisibleLayout, SwinPlan, None] = None
+        mask: Union[Tensor, VisibleLayout, MaskPlan, None] = None
     ) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Forward images densely, or their visible units only.
 
         Args:
             x (Tensor): Images of shape (B, C, H, W).
-            mask (Tensor | VisibleLayout | SwinPlan, optional): Bool of shape
+            mask (Tensor | VisibleLayout | MaskPlan, optional): Bool of shape
                 (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
                 True = masked; or a layout or plan made from it. Defaults to
                 None, the dense forward of ``mmpretrain.SwinTransformer``.
@@ -101,12 +88,12 @@ class GreenMIMSwinTransformer(SwinTransformer):
 
     def forward_stages(
             self, x: Tensor, mask: Union[Tensor, VisibleLayout,
-                                         SwinPlan]) -> List[Tensor]:
+                                         MaskPlan]) -> List[Tensor]:
         """Forward the visible units and return every stage's output.
 
         Args:
             x (Tensor): Images of shape (B, C, H, W).
-            mask (Tensor | VisibleLayout | SwinPlan): See :meth:`forward`.
+            mask (Tensor | VisibleLayout | MaskPlan): See :meth:`forward`.
 
         Returns:
             list[Tensor]: Unit-major tokens of shape (B, K, T_i, C_i), stage
@@ -114,8 +101,16 @@ class GreenMIMSwinTransformer(SwinTransformer):
             ``out_indices`` have passed its norm, as in the dense model.
         """
         self._check_arch()
+        channels = self.patch_embed.projection.in_channels
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(
+                f'expected images of shape (B, {channels}, H, W), got '
+                f'{tuple(x.shape)}; in_channels of the backbone and the '
+                'channels that the pipeline loads must agree')
         grid = unit_grid(x.shape[-2:], self.unit_size)
-        plan = mask if isinstance(mask, SwinPlan) else self.plan(mask, grid)
+        plan = mask
+        if not isinstance(plan, MaskPlan):
+            plan = self.make_planner()(plan, grid)
         layout = VisibleLayout.from_mask(plan.layout, grid)
         layout.check_batch(len(x))
         units = layout.units.to(x.device, non_blocking=True)
@@ -136,8 +131,10 @@ class GreenMIMSwinTransformer(SwinTransformer):
             }
             shape = x.shape
             x = x.flatten(1, 2)
+            map_size = (grid[0] * self._side(i), grid[1] * self._side(i))
             for block in stage.blocks:
-                window = self._window(block, i, grid)
+                window = _window(block.attn).fit(map_size,
+                                                 block.attn.pad_small_map)
                 x = visible_swin_block(block, x, index[window])
             x = x.view(shape)
             outs.append(
@@ -146,33 +143,23 @@ class GreenMIMSwinTransformer(SwinTransformer):
                 x = visible_patch_merging(stage.downsample, x)
         return outs
 
-    def plan(self, mask: Union[Tensor, VisibleLayout],
-             grid: Tuple[int, int]) -> SwinPlan:
-        """Plan the groups of all stages and shifts for a mask, on the CPU.
-
-        Args:
-            mask (Tensor | VisibleLayout): See :meth:`forward`.
-            grid (tuple[int, int]): The unit grid (Gh, Gw) of the images.
-        """
-        layout = VisibleLayout.from_mask(mask, grid)
-        groups = []
+    def make_planner(self, cache_size: int = 0) -> GroupPlanner:
+        """A planner for this backbone, for the data-loading workers say."""
+        stages = []
         for i, stage in enumerate(self.stages):
-            windows = {self._window(block, i, grid) for block in stage.blocks}
-            groups.append({
-                window: plan_groups(layout, self._side(i), window)
-                for window in windows
-            })
-        return SwinPlan(layout, groups)
+            blocks = [block.attn for block in stage.blocks]
+            pad = {attn.pad_small_map for attn in blocks}
+            if len(pad) > 1:
+                raise ValueError('expected the same pad_small_map for the '
+                                 f'blocks of stage {i}, got both')
+            windows = dict.fromkeys(map(_window, blocks))
+            stages.append(
+                StageWindows(self._side(i), tuple(windows), pad.pop()))
+        return GroupPlanner(stages, cache_size=cache_size)
 
     def _side(self, stage: int) -> int:
         """Tokens along a unit's side in a stage."""
         return 2**(self.num_layers - 1 - stage)
-
-    def _window(self, block: torch.nn.Module, stage: int,
-                grid: Tuple[int, int]) -> Window:
-        attn, side = block.attn, self._side(stage)
-        window = Window(attn.window_size, attn.shift_size, attn.window_size)
-        return window.fit((grid[0] * side, grid[1] * side), attn.pad_small_map)
 
     def _visible_pos_embed(self, units: Tensor, grid: Tuple[int,
                                                             int]) -> Tensor:
@@ -250,6 +237,10 @@ class GreenMIMSwinTransformer(SwinTransformer):
                     f'expected {prefix}{name} of {expected}, got {got}; build '
                     'the backbone with the arch and window_size that the '
                     'checkpoint was trained with')
+
+
+def _window(attn: ShiftWindowMSA) -> Window:
+    return Window(attn.window_size, attn.shift_size, attn.window_size)
 
 
 def _pair(value: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
