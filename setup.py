@@ -76,11 +76,10 @@ class EditableWheel(editable_wheel):
     the package's absolute path, which a join leaves as it is.
     """
 
-    def run(self) -> None:
-        self._ensure_dist_info()
+    def _ensure_dist_info(self) -> None:
+        super()._ensure_dist_info()
         top_level = Path(self.dist_info_dir) / 'top_level.txt'
         top_level.write_text(f'{ROOT / PACKAGE}\n{PACKAGE}\n')
-        super().run()
 
 
 setup(

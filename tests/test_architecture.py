@@ -1,0 +1,234 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The import rules of the package and the hygiene of the repository."""
+import ast
+import configparser
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Iterator, List, NamedTuple
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / 'greenmim'
+COPYRIGHT = '# Copyright (c) greenmim authors. All rights reserved.'
+
+# A package imports those above it, and itself. Those on one line are
+# strangers to each other.
+LAYERS = [
+    ['greenmim.ops'],
+    ['greenmim.models.layers'],
+    [
+        'greenmim.models.backbones', 'greenmim.models.necks',
+        'greenmim.models.heads', 'greenmim.models.target_generators'
+    ],
+    ['greenmim.models.selfsup'],
+]
+
+
+class Import(NamedTuple):
+    file: Path
+    line: int
+    module: str
+    at_top: bool
+
+    def __str__(self) -> str:
+        file = self.file.relative_to(CHECKOUT)
+        return f'{file}:{self.line} imports {self.module}'
+
+
+def imports_of(file: Path, root: Path = CHECKOUT) -> List[Import]:
+    """Every module that a file imports, by its absolute name.
+
+    ``from a import b`` counts as ``a.b``: where ``b`` is a class, it is still
+    inside ``a``.
+    """
+    package = file.relative_to(root).parent.parts
+    tree = ast.parse(file.read_text())
+    lazy = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[:len(package) - node.level +
+                                1]) if node.level else []
+            base += [node.module] if node.module else []
+            names = ['.'.join(base + [alias.name]) for alias in node.names]
+        else:
+            continue
+        found += [
+            Import(file, node.lineno, name,
+                   id(node) not in lazy) for name in names
+        ]
+    return found
+
+
+def imports_in(folder: Path) -> Iterator[Import]:
+    for file in sorted(folder.rglob('*.py')):
+        yield from imports_of(file)
+
+
+def is_inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + '.')
+
+
+def layer_breaches(root: Path = CHECKOUT) -> List[str]:
+    """Imports from a layer's own line or from below it."""
+    breaches = []
+    for rank, line in enumerate(LAYERS):
+        closed = [package for layer in LAYERS[rank:] for package in layer]
+        for own in line:
+            for file in sorted((root / own.replace('.', '/')).rglob('*.py')):
+                breaches += [
+                    f'{own} imports {found.module}'
+                    for found in imports_of(file, root) if any(
+                        is_inside(found.module, package) for package in closed
+                        if package != own)
+                ]
+    return breaches
+
+
+def test_layers_import_only_those_above():
+    assert layer_breaches() == []
+
+
+@pytest.mark.parametrize('statement', [
+    'from greenmim.models.selfsup import GreenMIM',
+    'from greenmim.models import heads',
+    'from ..heads import GreenMIMHead',
+    'from .. import heads',
+    'def f():\n    import greenmim.models.heads.greenmim_head',
+])
+def test_layer_check_sees_every_form_of_import(tmp_path, statement):
+    folder = tmp_path / 'greenmim' / 'models' / 'necks'
+    folder.mkdir(parents=True)
+    (folder / 'neck.py').write_text('import torch\n'
+                                    'from greenmim.ops import plan\n'
+                                    'from ..layers import block\n')
+    assert layer_breaches(tmp_path) == []
+    (folder / 'neck.py').write_text(statement)
+    assert len(layer_breaches(tmp_path)) == 1
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason='Python 3.9 does not list its own modules')
+def test_ops_import_torch_numpy_and_triton_lazily():
+    standard = sys.stdlib_module_names
+    breaches = []
+    for found in imports_in(PACKAGE / 'ops'):
+        top = found.module.split('.')[0]
+        if top == 'triton' and not found.at_top:
+            continue
+        if top in ('torch', 'numpy') or top in standard:
+            continue
+        if not is_inside(found.module, 'greenmim.ops'):
+            breaches.append(str(found))
+    assert breaches == []
+
+
+def test_backbones_do_not_import_each_other():
+    package = 'greenmim.models.backbones'
+    breaches = [
+        str(found) for found in imports_in(PACKAGE / 'models' / 'backbones') if
+        found.file.name != '__init__.py' and is_inside(found.module, package)
+    ]
+    assert breaches == []
+
+
+def test_selfsup_names_no_backbone():
+    """In code; a docstring may hold an example."""
+    backbones = {
+        node.name
+        for file in (PACKAGE / 'models' / 'backbones').glob('*.py')
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+    assert 'GreenMIMSwinTransformer' in backbones
+    breaches = []
+    for file in (PACKAGE / 'models' / 'selfsup').rglob('*.py'):
+        tree = ast.parse(file.read_text())
+        docstrings = {
+            id(node.value)
+            for node in ast.walk(tree) if isinstance(node, ast.Expr)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and id(node) not in docstrings:
+                words = str(node.value)
+            else:
+                words = getattr(node, 'id', '') or getattr(node, 'attr', '')
+            breaches += [
+                f'{file.name} names {name}' for name in backbones
+                if name in words
+            ]
+    assert breaches == []
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason='Python 3.9 does not list its own modules')
+def test_requirements_are_what_is_imported():
+    config = configparser.ConfigParser()
+    config.read(CHECKOUT / 'setup.cfg')
+    required = {
+        line.split('>')[0]
+        for line in config['options']['install_requires'].split()
+    }
+    modules = {'pillow': 'PIL', 'scikit-image': 'skimage'}
+    required = {modules.get(name, name) for name in required}
+    imported = {found.module.split('.')[0]
+                for found in imports_in(PACKAGE)} - set(
+                    sys.stdlib_module_names) - {'greenmim', 'triton'}
+    # mmpretrain imports torchvision without requiring it, and mmcv is the
+    # requirement that setup.cfg cannot express.
+    assert required - {'torchvision'} == imported - {'torchvision', 'mmcv'}
+
+
+def tracked_files() -> List[Path]:
+    answer = subprocess.run(['git', 'ls-files', '-z'],
+                            cwd=CHECKOUT,
+                            capture_output=True,
+                            text=True)
+    if answer.returncode:
+        pytest.skip('not a git checkout')
+    files = [CHECKOUT / name for name in answer.stdout.split('\0') if name]
+    return [file for file in files if file.is_file()]
+
+
+def test_no_large_file_is_tracked():
+    large = [
+        file.relative_to(CHECKOUT) for file in tracked_files()
+        if file.stat().st_size > 2 * 2**20
+    ]
+    assert large == []
+
+
+def test_python_files_start_with_the_copyright_line():
+    lacking = [
+        file.relative_to(CHECKOUT) for file in tracked_files()
+        if file.suffix == '.py' and not file.read_text().startswith(COPYRIGHT +
+                                                                    '\n')
+    ]
+    assert lacking == []
+
+
+def test_config_names_are_unique():
+    """``mim train greenmim NAME`` searches configs, tools and package."""
+    configs = list((CHECKOUT / 'configs').rglob('*.py'))
+    recipes = {
+        file.name
+        for file in configs if '_base_' not in file.relative_to(CHECKOUT).parts
+    }
+    assert recipes
+    names = Counter(
+        file.name for folder in ('configs', 'tools', 'greenmim')
+        for file in (CHECKOUT / folder).rglob('*.py')
+        if '.mim' not in file.parts)
+    assert [name for name in sorted(recipes) if names[name] > 1] == []

@@ -1,0 +1,216 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What an install holds, and what an import checks."""
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import setuptools
+import yaml
+
+import greenmim
+from tests.conftest import CHECKOUT, skip_or_fail
+
+RECIPE = 'greenmim_swin-base_16xb128-amp-coslr-100e_in1k.py'
+
+
+@pytest.fixture()
+def checkout(tmp_path):
+    """A copy to build in, as builds leave files behind."""
+    copy = tmp_path / 'checkout'
+    copy.mkdir()
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in',
+                 'README.md', 'LICENSE', 'metafile.yml', 'CHANGELOG.md',
+                 'CITATION.cff'):
+        shutil.copy(CHECKOUT / name, copy)
+    for name in ('greenmim', 'configs', 'tools', 'requirements'):
+        shutil.copytree(
+            CHECKOUT / name,
+            copy / name,
+            ignore=shutil.ignore_patterns('.mim', '__pycache__'))
+    return copy
+
+
+def run(checkout, *arguments):
+    return subprocess.run([sys.executable, *arguments],
+                          cwd=checkout,
+                          check=True,
+                          capture_output=True,
+                          text=True).stdout
+
+
+def files_below(folder):
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob('*') if path.is_file()
+    }
+
+
+def expected_mim_files(checkout):
+    expected = {'model-index.yml'}
+    for name in ('configs', 'tools'):
+        expected |= {f'{name}/{file}' for file in files_below(checkout / name)}
+    assert {f'configs/{RECIPE}', 'tools/train.py'} <= expected
+    return expected
+
+
+def mim_files_in(wheel):
+    prefix = 'greenmim/.mim/'
+    names = zipfile.ZipFile(wheel).namelist()
+    return {name[len(prefix):] for name in names if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize('after_editable', [False, True])
+def test_wheel_holds_configs_tools_and_model_index(checkout, tmp_path,
+                                                   after_editable):
+    if after_editable:
+        run(checkout, 'setup.py', '-q', 'editable_wheel', '--dist-dir',
+            str(tmp_path / 'editable'))
+    run(checkout, '-m', 'pip', 'wheel', '-q', '--no-deps',
+        '--no-build-isolation', '-w', str(tmp_path), '.')
+    wheel, = tmp_path.glob('greenmim-*.whl')
+    assert mim_files_in(wheel) == expected_mim_files(checkout)
+    content = zipfile.ZipFile(wheel)
+    top_level, = [
+        name for name in content.namelist() if name.endswith('top_level.txt')
+    ]
+    assert content.read(top_level).decode().split() == ['greenmim']
+
+
+def test_wheel_made_from_the_source_archive_is_the_same(checkout, tmp_path):
+    run(checkout, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path))
+    archive, = tmp_path.glob('greenmim-*.tar.gz')
+    run(checkout, '-m', 'pip', 'wheel', '-q', '--no-deps',
+        '--no-build-isolation', '-w', str(tmp_path), str(archive))
+    wheel, = tmp_path.glob('greenmim-*.whl')
+    assert mim_files_in(wheel) == expected_mim_files(checkout)
+
+
+def test_build_drops_configs_that_are_gone(checkout):
+    run(checkout, 'setup.py', '-q', 'build_py')
+    (checkout / 'configs' / RECIPE).unlink()
+    run(checkout, 'setup.py', '-q', 'build_py')
+    built = checkout / 'build' / 'lib' / 'greenmim' / '.mim' / 'configs'
+    assert built.is_dir() and not (built / RECIPE).exists()
+
+
+def assert_links(checkout):
+    folder = checkout / 'greenmim' / '.mim'
+    for name, target in (('configs', 'configs'), ('tools', 'tools'),
+                         ('model-index.yml', 'metafile.yml')):
+        assert (folder / name).is_symlink()
+        assert not os.path.isabs(os.readlink(folder / name))
+        assert (folder / name).resolve() == (checkout / target).resolve()
+
+
+def test_editable_install_has_links_that_mim_finds(checkout, tmp_path):
+    # Twice, as links that exist already must not matter.
+    for _ in range(2):
+        run(checkout, 'setup.py', '-q', 'editable_wheel', '--dist-dir',
+            str(tmp_path))
+    assert_links(checkout)
+    content = zipfile.ZipFile(next(tmp_path.glob('greenmim-*.whl')))
+    top_level, = [
+        name for name in content.namelist() if name.endswith('top_level.txt')
+    ]
+    # This is how mim and mmengine find the folder of a package.
+    first_line = content.read(top_level).decode().split('\n')[0]
+    installed_path = os.path.join('/lib/site-packages', first_line)
+    assert Path(installed_path) == (checkout / 'greenmim').resolve()
+
+
+def test_develop_command_makes_links(checkout, monkeypatch):
+    monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: None)
+    spec = importlib.util.spec_from_file_location('its_setup',
+                                                  checkout / 'setup.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    # Not the parent's part, which installs.
+    monkeypatch.setattr(module.develop, 'run', lambda self: None)
+    module.Develop(setuptools.Distribution()).run()
+    assert_links(checkout)
+
+
+def test_mim_search_prints_the_models():
+    pytest.importorskip('mim')
+    try:
+        version('greenmim')
+    except PackageNotFoundError:
+        skip_or_fail('greenmim is on the path but not installed')
+    models = yaml.safe_load((CHECKOUT / 'metafile.yml').read_text())['Models']
+    output = run(CHECKOUT, '-W', 'ignore', '-m', 'mim', 'search', 'greenmim')
+    for model in models:
+        assert Path(model['Config']).stem in output
+
+
+def import_greenmim(folder, **packages):
+    """Import greenmim where only the given packages are installed.
+
+    Args:
+        folder (Path): Where to make them.
+        **packages (str): Version of each, ``+ops`` marks compiled operators.
+    """
+    for name, text in packages.items():
+        package = folder / name
+        package.mkdir()
+        (package / '__init__.py').touch()
+        number, _, ops = text.partition('+')
+        (package / 'version.py').write_text(f'__version__ = {number!r}\n')
+        if ops:
+            (package / '_ext.cpython-311-x86_64-linux-gnu.so').touch()
+    # -S leaves out site-packages.
+    return subprocess.run([
+        sys.executable, '-S', '-c',
+        'import greenmim, sys; assert "torch" not in sys.modules'
+    ],
+                          env=dict(PYTHONPATH=f'{folder}:{CHECKOUT}'),
+                          capture_output=True,
+                          text=True)
+
+
+@pytest.mark.parametrize('mmcv', ['2.0.0', '2.0.1', '2.1.0', '2.3.0rc1'])
+def test_import_accepts_mmcv(tmp_path, mmcv):
+    result = import_greenmim(tmp_path, mmcv=mmcv)
+    assert result.returncode == 0 and result.stderr == ''
+
+
+@pytest.mark.parametrize('mmcv, told', [(None, 'neither is installed'),
+                                        ('1.7.2', '1.7.2 is installed'),
+                                        ('2.4.0', '2.4.0 is installed')])
+def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told):
+    packages = {} if mmcv is None else dict(mmcv=mmcv)
+    result = import_greenmim(tmp_path, **packages)
+    assert result.returncode == 1
+    error = result.stderr.strip().splitlines()[-1]
+    assert error.startswith('ImportError: greenmim needs mmcv or mmcv-lite')
+    assert told in error
+    assert error.endswith('Run: pip install mmcv-lite==2.0.1')
+
+
+@pytest.mark.parametrize('packages, told', [
+    (dict(mmcv='2.1.0', mmselfsup='1.0.0'), 'pip install mmcv-lite==2.0.1'),
+    (dict(mmcv='2.0.1', mmselfsup='1.0.0'), None),
+    (dict(mmcv='2.0.1', mmdet='3.3.0'), 'mim install "mmcv>=2.1,<2.2"'),
+    (dict(mmcv='2.1.0', mmseg='1.2.2'), 'mim install "mmcv>=2.1,<2.2"'),
+    (dict(mmcv='2.1.0+ops', mmdet='3.3.0', mmseg='1.2.2'), None),
+])
+def test_import_warns_of_a_sibling_that_cannot_work(tmp_path, packages, told):
+    result = import_greenmim(tmp_path, **packages)
+    assert result.returncode == 0
+    if told is None:
+        assert result.stderr == ''
+    else:
+        assert 'UserWarning' in result.stderr and told in result.stderr
+
+
+def test_version_is_said_alike():
+    changelog = (CHECKOUT / 'CHANGELOG.md').read_text()
+    newest = re.search(r'^## (\S+)', changelog, re.MULTILINE).group(1)
+    citation = yaml.safe_load((CHECKOUT / 'CITATION.cff').read_text())
+    assert newest == citation['version'] == greenmim.__version__
