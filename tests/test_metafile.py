@@ -46,7 +46,7 @@ def test_parses_without_complaint():
 
 
 def test_one_collection_of_all_models():
-    assert [collection.name for collection in INDEX.collections] == ['GreenMIM']
+    assert [group.name for group in INDEX.collections] == ['GreenMIM']
     assert {card.in_collection for card in INDEX.models} == {'GreenMIM'}
 
 
@@ -81,7 +81,7 @@ def test_card_counts_parameters_and_flops(card, config):
     model = build(config.model)
     params = sum(param.numel() for param in model.parameters())
     assert data['Parameters'] == params
-    windows = tuple(stage.blocks[0].attn.window_size
-                    for stage in model.backbone.stages)
-    assert data['FLOPs'] == flops_of_dense_backbone(
-        config.model.backbone.arch, windows)
+    arch = config.model.backbone.arch
+    windows = tuple(s.blocks[0].attn.window_size
+                    for s in model.backbone.stages)
+    assert data['FLOPs'] == flops_of_dense_backbone(arch, windows)
