@@ -17,7 +17,7 @@ grid, ``L = Gh * Gw`` units.
 """
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Optional, Tuple, Union
+from typing import Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -155,7 +155,7 @@ def _reduce_to_units(masked: Tensor, grid: Grid) -> Tensor:
     return masked
 
 
-def unit_grid(image_size: Tuple[int, int], unit_size: int) -> Grid:
+def unit_grid(image_size: Sequence[int], unit_size: int) -> Grid:
     """The unit grid (Gh, Gw) of an image of ``image_size`` (H, W) pixels.
 
     Raises:

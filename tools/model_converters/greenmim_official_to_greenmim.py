@@ -3,7 +3,9 @@
 
 The result initialises a ``greenmim.GreenMIM`` and, by
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, a
-Swin Transformer of MMPretrain with the settings that are printed.
+Swin Transformer of MMPretrain with the settings that are printed. All of the
+authors' LayerNorms have eps 1e-6, which is no tensor: set it as
+``configs/_base_/models`` does.
 """
 import argparse
 import hashlib
@@ -15,9 +17,9 @@ import torch
 from torch import Tensor
 
 from greenmim.models import GreenMIMNeck, GreenMIMSwinTransformer
-from greenmim.models.utils import (convert_official_state_dict,
-                                   neck_settings, swin_settings)
-from greenmim.ops.merge_order import MERGE_ORDERS
+from greenmim.models.utils import (convert_official_state_dict, neck_settings,
+                                   swin_settings)
+from greenmim.ops import MERGE_ORDERS
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,9 +56,11 @@ def load_official(path: Path) -> Dict[str, Tensor]:
         content = load(path)
     # Readers raise errors of many unrelated types on a damaged file.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError('expected a complete checkpoint of tensors and plain '
-                         f'values, cannot read {path}: {reason}') from error
+        raise ValueError(
+            f'cannot read {path} ({type(error).__name__}): expected a '
+            'complete checkpoint of tensors and plain values; this file is '
+            'damaged, is no checkpoint, or holds objects that could run code'
+        ) from error
 
     if path.suffix == '.safetensors':
         prefix = 'model.'
@@ -66,9 +70,11 @@ def load_official(path: Path) -> Dict[str, Tensor]:
                 for key, tensor in content.items() if key.startswith(prefix)
             })
     model = content.get('model') if isinstance(content, dict) else None
-    if not isinstance(model, dict) or not model:
-        raise ValueError("expected a file that holds tensors under 'model', "
-                         f'got none in {path}')
+    if not isinstance(model, dict) or not all(
+            isinstance(name, str) and isinstance(tensor, Tensor)
+            for name, tensor in model.items()):
+        raise ValueError("expected a file that holds named tensors under "
+                         f"'model', found no such thing in {path}")
     return model
 
 
@@ -127,8 +133,7 @@ def convert(src: Path, merge_order: str) -> dict:
             'expected every tensor to have a match, these have none (nothing '
             'is written):', *faults
         ]))
-    print('backbone settings: '
-          ', '.join(f'{name}={value}' for name, value in settings.items()))
+    print('it fits a backbone with', settings)
     digest = hashlib.sha256(src.read_bytes()).hexdigest()
     return dict(
         state_dict=converted,

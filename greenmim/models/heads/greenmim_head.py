@@ -1,13 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Union
+from typing import Tuple, Union
 
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
-from greenmim.ops.mask_unit import VisibleLayout, unit_grid
-from greenmim.ops.patchify import patchify, unpatchify
+from greenmim.ops import VisibleLayout, patchify, unit_grid, unpatchify
 from greenmim.registry import MODELS
 
 
@@ -72,7 +71,7 @@ class GreenMIMHead(BaseModule):
         Raises:
             ValueError: If prediction, images and mask do not fit.
         """
-        grid = unit_grid(tuple(images.shape[2:]), self.unit_size)
+        grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(mask, grid)
         layout.check_batch(images.shape[0])
         target = self.construct_target(images)
@@ -107,10 +106,10 @@ class GreenMIMHead(BaseModule):
         if self.norm_pix:
             mean, std = self._statistics(target)
             pred = pred * std + mean
-        grid = unit_grid(tuple(images.shape[2:]), self.unit_size)
+        grid = unit_grid(images.shape[2:], self.unit_size)
         return unpatchify(pred, self.unit_size, grid)
 
-    def _statistics(self, patches: Tensor):
+    def _statistics(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
         var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
         return mean, (var + self.eps).sqrt()
 

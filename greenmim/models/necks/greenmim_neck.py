@@ -8,8 +8,7 @@ from mmpretrain.models.backbones.vision_transformer import \
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
-from greenmim.ops.mask_unit import VisibleLayout, gather_units
-from greenmim.ops.position import sincos_positions
+from greenmim.ops import VisibleLayout, gather_units, sincos_positions
 from greenmim.registry import MODELS
 
 
@@ -70,18 +69,12 @@ class GreenMIMNeck(BaseModule):
         self.decoder_pred = nn.Linear(embed_dims, out_channels)
 
     def init_weights(self) -> None:
-        """Draw the mask token and zero every bias, unless loaded."""
+        """Draw the mask token, unless it was loaded."""
         super().init_weights()
         cfgs = self.init_cfg or []
-        for cfg in [cfgs] if isinstance(cfgs, dict) else cfgs:
-            if cfg['type'] == 'Pretrained':
-                return
-
-        nn.init.normal_(self.mask_token, std=.02)
-        # MMPretrain's block draws these from a normal distribution of 1e-6.
-        for module in self.decoder_blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+        if all(cfg['type'] != 'Pretrained' for cfg in cfgs):
+            nn.init.normal_(self.mask_token, std=.02)
 
     def forward(self, latent: Tensor, mask: Union[Tensor,
                                                   VisibleLayout]) -> Tensor:

@@ -1,12 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from greenmim.ops.mask_unit import VisibleLayout, random_mask, unit_grid
+from greenmim.ops import VisibleLayout, random_mask, unit_grid
 from greenmim.registry import MODELS
 
 Images = Union[Tensor, Sequence[Tensor]]
@@ -46,18 +46,16 @@ class GreenMIM(BaseSelfSupervisor):
         dict(type='Constant', layer='LayerNorm', val=1.),
     ]
 
-    def __init__(
-            self,
-            backbone: Union[dict, nn.Module],
-            neck: Union[dict, nn.Module],
-            head: Union[dict, nn.Module],
-            mask_ratio: float = 0.75,
-            mask_scope: str = 'batch',
-            data_preprocessor: Optional[Union[dict, nn.Module]] = None,
-            init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+    def __init__(self,
+                 backbone: Union[dict, nn.Module],
+                 neck: Union[dict, nn.Module],
+                 head: Union[dict, nn.Module],
+                 mask_ratio: float = 0.75,
+                 mask_scope: str = 'batch',
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None,
+                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         if not 0 <= mask_ratio < 1:
-            raise ValueError(
-                f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
+            raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
         if mask_scope not in ('batch', 'image'):
             raise ValueError("expected mask_scope to be 'batch' or 'image', "
                              f'got {mask_scope!r}')
@@ -70,7 +68,8 @@ class GreenMIM(BaseSelfSupervisor):
         self.mask_ratio = mask_ratio
         self.mask_scope = mask_scope
 
-    def extract_feat(self, inputs: Images):
+    def extract_feat(self,
+                     inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Dense features of unmasked images, the backbone's own output."""
         return self.backbone(_single_view(inputs))
 
@@ -105,7 +104,7 @@ class GreenMIM(BaseSelfSupervisor):
             self,
             inputs: Images,
             mask: Optional[Union[Tensor,
-                                 VisibleLayout]] = None) -> Dict[str, Tensor]:
+                                 VisibleLayout]] = None) -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
         Call ``eval()`` first: dropout and drop path act as the mode says.
@@ -118,14 +117,15 @@ class GreenMIM(BaseSelfSupervisor):
                 True = masked. Defaults to None, a mask is drawn.
 
         Returns:
-            dict[str, Tensor]: On the device of the images and in their
-            (preprocessed) values,
+            dict: On the device of the images and in their (preprocessed)
+            values,
 
-            - ``pred``: (B, C, H, W), the prediction for all units. With the
-              normalised target it is scaled and shifted, unit by unit, by the
-              statistics of the true pixels.
+            - ``pred``: (B, C, H, W), the prediction for all units.
             - ``target``: (B, C, H, W), the images.
             - ``mask``: Bool of shape (B, 1, H, W), True = masked.
+            - ``pred_uses_target_statistics``: True if the target is
+              normalised, so that ``pred`` has been scaled and shifted, unit
+              by unit, by the statistics of the true pixels.
         """
         images = _single_view(inputs)
         layout = self._layout(images, mask)
@@ -136,12 +136,12 @@ class GreenMIM(BaseSelfSupervisor):
         return dict(
             pred=self.head.to_images(pred, images),
             target=images,
-            mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1))
+            mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
+            pred_uses_target_statistics=self.head.norm_pix)
 
-    def _layout(
-            self, images: Tensor,
-            mask: Optional[Union[Tensor, VisibleLayout]]) -> VisibleLayout:
-        grid = unit_grid(tuple(images.shape[2:]), self.backbone.unit_size)
+    def _layout(self, images: Tensor,
+                mask: Optional[Union[Tensor, VisibleLayout]]) -> VisibleLayout:
+        grid = unit_grid(images.shape[2:], self.backbone.unit_size)
         if mask is None:
             num_masks = 1 if self.mask_scope == 'batch' else len(images)
             mask = random_mask(num_masks, grid, self.mask_ratio)
@@ -160,15 +160,19 @@ def _single_view(inputs: Images) -> Tensor:
 
 def _masks_of(data_samples: Optional[List[DataSample]]) -> Optional[Tensor]:
     """Stack the masks of the samples: one if all are equal, else (B, ...)."""
-    samples = [s for s in data_samples or [] if 'mask' in s]
-    if not samples:
+    if not data_samples:
         return None
-    if len(samples) != len(data_samples):
+    # MMSelfSup wraps the mask as `data_sample.mask.value`.
+    masks = [
+        torch.as_tensor(getattr(sample.mask, 'value', sample.mask))
+        for sample in data_samples if 'mask' in sample
+    ]
+    if not masks:
+        return None
+    if len(masks) != len(data_samples):
         raise ValueError(
             'expected a mask in every data sample or in none, got '
-            f'{len(samples)} masks for {len(data_samples)} samples')
-    # MMSelfSup wraps the mask as `data_sample.mask.value`.
-    masks = [torch.as_tensor(getattr(s.mask, 'value', s.mask)) for s in samples]
+            f'{len(masks)} masks for {len(data_samples)} samples')
     shapes = {tuple(mask.shape) for mask in masks}
     if len(shapes) > 1:
         raise ValueError('expected masks of one shape in the data samples, '

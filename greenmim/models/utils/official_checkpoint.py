@@ -6,8 +6,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from greenmim.ops.merge_order import merge_permutation
-from greenmim.ops.position import sincos_positions
+from greenmim.ops import merge_permutation, sincos_positions
 
 # (pattern of the authors' key, ours); the first that matches is taken.
 _BLOCK = r'encoder\.layers\.(\d+)\.blocks\.(\d+)\.'
@@ -23,7 +22,8 @@ _RENAMES = (
      r'backbone.stages.\1.downsample.'),
     (r'encoder\.norm\.', r'backbone.norm{last_stage}.'),
     (_DECODER_BLOCK + r'attn\.', r'neck.decoder_blocks.\1.attn.'),
-    (_DECODER_BLOCK + r'mlp\.fc1\.', r'neck.decoder_blocks.\1.ffn.layers.0.0.'),
+    (_DECODER_BLOCK + r'mlp\.fc1\.',
+     r'neck.decoder_blocks.\1.ffn.layers.0.0.'),
     (_DECODER_BLOCK + r'mlp\.fc2\.', r'neck.decoder_blocks.\1.ffn.layers.1.'),
     (_DECODER_BLOCK + r'norm', r'neck.decoder_blocks.\1.ln'),
     (r'(decoder_(?:embed|norm|pred)\.|mask_token$)', r'neck.\1'),
@@ -149,9 +149,9 @@ def _rename(key: str, last_stage: int) -> Optional[str]:
 
 
 def _is_sincos(positions: Tensor) -> bool:
+    """Whether (1, side * side, dims) values are those of our decoder."""
     side = int(positions.shape[1]**0.5)
-    if positions.shape[1] != side * side or positions.shape[2] % 4:
-        return False
     expected = sincos_positions((side, side), positions.shape[2],
                                 positions.dtype, positions.device)
-    return torch.allclose(positions[0], expected, rtol=0, atol=1e-5)
+    return positions[0].shape == expected.shape and torch.allclose(
+        positions[0], expected, rtol=0, atol=1e-5)

@@ -1,0 +1,45 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What the GreenMIM authors' code computes on a tiny random model.
+
+Swin at 224 px: embedding 8, depths 2/2/2/2, heads 1/2/4/4, window 7; decoder
+32 channels, 1 block, 4 heads; every LayerNorm has eps 1e-6.
+"""
+from pathlib import Path
+from typing import Dict
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from greenmim.models import (GreenMIM, GreenMIMHead, GreenMIMNeck,
+                             GreenMIMSwinTransformer)
+
+PATH = Path(__file__).parent / 'data' / 'swin_ws7_224.safetensors'
+
+
+def load_fixture() -> Dict[str, Tensor]:
+    """Inputs, outputs and, under ``model.``, the authors' weights."""
+    return load_file(PATH)
+
+
+def official_weights() -> Dict[str, Tensor]:
+    """The weights in the authors' names."""
+    return {
+        name[len('model.'):]: tensor
+        for name, tensor in load_fixture().items() if name.startswith('model.')
+    }
+
+
+def build_model() -> GreenMIM:
+    """The model that the converted weights fit, in evaluation mode."""
+    norm_cfg = dict(type='LN', eps=1e-6)
+    backbone = GreenMIMSwinTransformer(
+        arch=dict(embed_dims=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 4]),
+        img_size=224,
+        window_size=7,
+        norm_cfg=norm_cfg,
+        patch_cfg=dict(norm_cfg=norm_cfg),
+        stage_cfgs=dict(
+            block_cfgs=dict(norm_cfg=norm_cfg),
+            downsample_cfg=dict(norm_cfg=norm_cfg)))
+    neck = GreenMIMNeck(in_channels=64, embed_dims=32, num_heads=4)
+    return GreenMIM(backbone, neck, GreenMIMHead()).eval()
