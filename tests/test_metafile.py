@@ -66,7 +66,7 @@ def test_card_claims_no_weights_and_no_results(card):
     assert not card.results
     published = card.metadata.data.get('Published Result')
     assert published is None or published.endswith(
-        'by the authors of the paper, not measured here')
+        'fine-tuned, by the authors, not measured here')
 
 
 def test_card_matches_schedule(card, config):
