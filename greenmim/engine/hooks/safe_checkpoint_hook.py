@@ -1,0 +1,135 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import logging
+import os.path as osp
+import pickle
+import re
+from collections import deque
+from typing import Any, Optional
+
+import numpy as np
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+
+from greenmim.registry import HOOKS
+
+WEIGHTS = ('state_dict', 'ema_state_dict')
+LEFT_OUT = object()
+
+
+def to_plain(value: Any, name: str) -> Any:
+    """Copy ``value`` with tensors and Python's own plain types alone.
+
+    Sets and deques become lists, NumPy arrays nested lists, and a log history
+    a tensor. Anything else is left out of its container with a warning.
+
+    Args:
+        value: What to copy.
+        name: Where it stands in the checkpoint, for the warning.
+
+    Returns:
+        The copy, which ``torch.load(weights_only=True)`` accepts.
+    """
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    # Exact types: pickle stores a subclass (an enumeration, say) by its name.
+    if value is None or type(value) in (bool, int, float, str, bytes):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value
+    if isinstance(value, HistoryBuffer):
+        history = np.stack(value.data).astype(np.float64)
+        # As bits, since a device that cannot hold float64 (MPS) may load it.
+        return torch.from_numpy(history).view(torch.int64)
+    if isinstance(value, dict):
+        items = ((to_plain(key, name), to_plain(item, f'{name}.{key}'))
+                 for key, item in value.items())
+        return {key: item for key, item in items if item is not LEFT_OUT}
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        plain = (to_plain(item, name) for item in value)
+        sequence = tuple if isinstance(value, tuple) else list
+        return sequence(item for item in plain if item is not LEFT_OUT)
+    print_log(
+        f'The checkpoint is saved without {name}: a {type(value).__name__} '
+        'is no plain type, so it could not be loaded safely.',
+        logger='current',
+        level=logging.WARNING)
+    return LEFT_OUT
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """Checkpoints that hold nothing but tensors and plain types.
+
+    MMEngine pickles log histories and NumPy scalars into its checkpoints,
+    which ``torch.load`` refuses since PyTorch 2.6. This hook writes plain
+    types instead and restores the histories upon loading, so that a run
+    resumes with its smoothed losses and no class is ever allow-listed.
+
+    The file to load or resume is read with ``weights_only=True``. An older or
+    foreign file that needs more is refused, unless ``trusted`` names it.
+
+    Args:
+        trusted: The one checkpoint file that may run code while it is loaded.
+            Defaults to None.
+        **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
+    """
+
+    def __init__(self, *args, trusted: Optional[str] = None, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.args:  # What the parent would hand on to a failing save.
+            raise TypeError('SafeCheckpointHook got an unexpected keyword '
+                            f'argument {next(iter(self.args))!r}')
+        self.trusted = trusted
+
+    def before_run(self, runner: Runner) -> None:
+        """Register how the local file to load or resume, if any, is read."""
+        path = runner._load_from
+        if path is None and runner._resume:
+            path = find_latest_checkpoint(runner.work_dir)
+        if path is None or not osp.isfile(osp.expanduser(path)):
+            return
+        trusted = self.trusted is not None and osp.samefile(
+            osp.expanduser(path), osp.expanduser(self.trusted))
+
+        def load_from_local(filename: str, map_location: Any) -> dict:
+            try:
+                return torch.load(
+                    osp.expanduser(filename),
+                    map_location=map_location,
+                    weights_only=not trusted)
+            except pickle.UnpicklingError as error:
+                if trusted:
+                    raise
+                raise ValueError(
+                    f'{filename} holds more than tensors and plain types (an '
+                    'older or foreign checkpoint, or a damaged one), so that '
+                    'loading it could run code; if you trust it, add '
+                    '--trust-checkpoint to the command of tools/train.py or '
+                    'tools/test.py, or "--cfg-options default_hooks.'
+                    f'checkpoint.trusted={filename}" to that of another '
+                    'launcher.') from None
+
+        CheckpointLoader.register_scheme(
+            re.escape(path) + '$', load_from_local, force=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Replace all but the weights by plain types."""
+        weights = {
+            key: checkpoint.pop(key)
+            for key in WEIGHTS if key in checkpoint
+        }
+        plain = to_plain(checkpoint, 'checkpoint')
+        checkpoint.clear()
+        checkpoint.update(plain, **weights)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Restore the log histories."""
+        message_hub = checkpoint.get('message_hub')
+        if not isinstance(message_hub, dict):
+            return
+        for key, value in message_hub['log_scalars'].items():
+            if isinstance(value, torch.Tensor):
+                history = value.cpu().view(torch.float64).numpy()
+                message_hub['log_scalars'][key] = HistoryBuffer(*history)

@@ -1,0 +1,153 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What tools/train.py and tools/test.py share, from arguments to runner."""
+import argparse
+import logging
+import os
+import os.path as osp
+import subprocess
+
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+# Where each launcher leaves a process's rank, world size and local rank.
+RANK_VARIABLES = {
+    'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
+            'OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that training and testing have in common."""
+    parser.add_argument(
+        '--work-dir',
+        help='the folder for logs and results, by default ./work_dirs/ and '
+        'the name of the config')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='use automatic mixed precision; training without a GPU goes on '
+        'in full precision and says so')
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='disable the pin_memory option of the dataloaders')
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='disable the persistent_workers option of the dataloaders')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='load the checkpoint even if it holds more than tensors and '
+        'plain types: loading it can then run code, so do this only with a '
+        'file whose origin you trust')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. model.mask_ratio=0.6; a '
+        'list is written key="[a,b]" or key=a,b, a nested one '
+        'key="[(a,b),(c,d)]", with the quotation marks and without blanks')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', *RANK_VARIABLES],
+        default='none',
+        help='what started the processes of a distributed job; without a GPU '
+        'they communicate through gloo')
+    # torch.distributed.launch, which `mim train` calls, passes it.
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help=argparse.SUPPRESS)
+
+
+def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Merge the common arguments into the config, ``--cfg-options`` last."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join('./work_dirs', name)
+
+    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(field)
+        if loader is None:
+            continue
+        loader.setdefault('pin_memory', True)
+        loader.setdefault('persistent_workers', loader.num_workers > 0)
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        if args.no_persistent_workers:
+            loader.persistent_workers = False
+
+    # What MMEngine's own hook writes cannot be resumed since PyTorch 2.6.
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault('checkpoint', ConfigDict())
+    if hook is not None and hook.get('type') in (None, 'CheckpointHook'):
+        hook.type = 'greenmim.SafeCheckpointHook'
+
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.trust_checkpoint:
+        cfg.default_hooks.checkpoint.trusted = (
+            cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of the config, after adapting it to the machine."""
+    device = get_device()
+    if device == 'cpu' and cfg.launcher != 'none':
+        _use_gloo(cfg)
+    wrapper = cfg.get('optim_wrapper') or {}
+    if device in ('cpu', 'mps') and wrapper.get('type') == 'AmpOptimWrapper':
+        for name in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(name, None)
+        wrapper.type = 'OptimWrapper'
+        print_log(
+            'Automatic mixed precision needs a GPU and there is none: the '
+            'run uses full precision (OptimWrapper, not AmpOptimWrapper).',
+            logger='current',
+            level=logging.WARNING)
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Set up the process group that MMEngine sets up on GPUs alone."""
+    names = RANK_VARIABLES[cfg.launcher]
+    missing = [name for name in names if name not in os.environ]
+    if missing:
+        raise ValueError(
+            f'--launcher {cfg.launcher} expects {", ".join(names)} in the '
+            f'environment, but got no {", ".join(missing)}: start the job '
+            'with tools/dist_train.sh or tools/slurm_train.sh, or leave out '
+            '--launcher.')
+    rank, world_size, local_rank = (os.environ[name] for name in names)
+    os.environ['LOCAL_RANK'] = local_rank
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if cfg.launcher == 'slurm' and 'MASTER_ADDR' not in os.environ:
+        nodes = subprocess.check_output(
+            ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
+            text=True)
+        os.environ['MASTER_ADDR'] = nodes.split()[0]
+    dist.init_process_group(
+        'gloo', rank=int(rank), world_size=int(world_size))
+
+    wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False))
+    wrapper.device_ids = None  # MMEngine names a GPU otherwise.
+    cfg.model_wrapper_cfg = wrapper

@@ -1,0 +1,227 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The documented command lines, run on the micro config.
+
+Where a line needs several GPUs or Slurm, the command that it would start is
+checked instead.
+"""
+import os
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+ITERATIONS_AN_EPOCH = 2
+
+
+def run(line, environment, cwd):
+    """Run a command line, quietly unless it fails."""
+    result = subprocess.run(
+        shlex.split(line),
+        env=environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True)
+    assert result.returncode == 0, f'{line}\n{result.stdout}'
+    return result.stdout
+
+
+def losses_of(work_dir):
+    """The mean loss over the processes, of every iteration."""
+    losses = {}
+    for file in sorted(work_dir.glob('losses_*.txt')):
+        for iteration, loss in np.loadtxt(file):
+            losses.setdefault(int(iteration), []).append(loss)
+    assert sorted(losses) == list(range(len(losses)))
+    return [np.mean(losses[i]) for i in range(len(losses))]
+
+
+def installed_with_mim(package):
+    """Whether ``mim train`` knows the package; a checkout is not enough."""
+    try:
+        return all(map(distribution, ('openmim', package)))
+    except PackageNotFoundError:
+        return False
+
+
+# One after the other, each for two epochs, in one work folder.
+LINES = [
+    f'bash {ROOT}/tools/dist_train.sh {{config}} 2',
+    f'python {ROOT}/tools/train.py {{config}}',
+    'mim train mmpretrain {config}',
+    'mim train mmselfsup {config}',
+    'mim train greenmim {config} --launcher pytorch --gpus 2',
+]
+
+
+def test_losses_over_all_launchers(make_config, run_tool, environment,
+                                   tmp_path):
+    """Every launcher resumes what another wrote; two processes equal one."""
+    lines = [
+        line for line in LINES
+        if not line.startswith('mim') or installed_with_mim(line.split()[2])
+    ]
+    epochs = 2 * len(lines)
+    reference = tmp_path / 'reference'
+    run_tool(ROOT / 'tools' / 'train.py',
+             make_config({'train_cfg.max_epochs': epochs}), '--work-dir',
+             reference)
+
+    config = make_config()
+    work_dir = tmp_path / 'work dir'
+    for step, line in enumerate(lines, 1):
+        command = f'{line} --work-dir {shlex.quote(str(work_dir))}'
+        if step > 1:
+            command += ' --resume'
+        command += f' --cfg-options train_cfg.max_epochs={2 * step}'
+        if line.endswith(' 2'):
+            command += ' train_dataloader.batch_size=2'
+        run(command.format(config=config.name), environment, config.parent)
+
+        iterations = 2 * step * ITERATIONS_AN_EPOCH
+        assert len(losses_of(work_dir)) == iterations, line
+        checkpoint = torch.load(
+            work_dir / f'epoch_{2 * step}.pth', weights_only=True)
+        history = checkpoint['message_hub']['log_scalars']['train/loss']
+        assert history.shape == (2, iterations), line
+
+    np.testing.assert_allclose(
+        losses_of(work_dir), losses_of(reference), rtol=1e-5)
+    expected = torch.load(
+        reference / f'epoch_{epochs}.pth', weights_only=True)['state_dict']
+    for name, value in checkpoint['state_dict'].items():
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.fixture
+def commands(tmp_path, environment):
+    """Put ``torchrun`` and ``srun`` on PATH that only write what they got."""
+    folder = tmp_path / 'bin'
+    folder.mkdir()
+    for name in ('torchrun', 'srun'):
+        program = folder / name
+        program.write_text('#!/usr/bin/env bash\n'
+                           f'printf "%s\\n" {name} "$@" > {folder}/command\n'
+                           f'echo "$PYTHONPATH" > {folder}/pythonpath\n')
+        program.chmod(0o755)
+    environment['PATH'] = f'{folder}{os.pathsep}{environment["PATH"]}'
+    return folder
+
+
+TORCHRUN = [
+    'torchrun', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
+    '--nproc_per_node=8', '--master_port=29500'
+]
+SRUN = [
+    'srun', '-p', 'PARTITION', '--job-name=JOB', '--gres=gpu:8',
+    '--ntasks=16', '--ntasks-per-node=8', '--cpus-per-task=5',
+    '--kill-on-bad-exit=1', '--exclusive', '--time=1:00', 'python', '-u'
+]
+REST = ['--work-dir', 'a folder']
+
+
+@pytest.mark.parametrize('line, expected', [
+    ('dist_train.sh CONFIG 8',
+     TORCHRUN + ['train.py', 'CONFIG', '--launcher', 'pytorch'] + REST),
+    ('dist_test.sh CONFIG CHECKPOINT 8', TORCHRUN +
+     ['test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'pytorch'] + REST),
+    ('slurm_train.sh PARTITION JOB CONFIG',
+     SRUN + ['train.py', 'CONFIG', '--launcher', 'slurm'] + REST),
+    ('slurm_test.sh PARTITION JOB CONFIG CHECKPOINT', SRUN +
+     ['test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'slurm'] + REST),
+])  # yapf: disable
+def test_command_of_script(line, expected, commands, environment, tmp_path):
+    environment.update(
+        GPUS='16', GPUS_PER_NODE='8', SRUN_ARGS='--exclusive --time=1:00')
+    run(f'bash {ROOT}/tools/{line} {shlex.join(REST)}', environment, tmp_path)
+    command = (commands / 'command').read_text().splitlines()
+    assert command == [
+        f'{ROOT}/tools/{word}' if word.endswith('.py') else word
+        for word in expected
+    ]
+    paths = (commands / 'pythonpath').read_text().strip().split(os.pathsep)
+    assert paths == [str(ROOT), *environment['PYTHONPATH'].split(os.pathsep)]
+
+
+@pytest.mark.parametrize('script, complete', [
+    ('dist_train.sh', 'CONFIG GPUS'),
+    ('dist_test.sh', 'CONFIG CHECKPOINT GPUS'),
+    ('slurm_train.sh', 'PARTITION JOB CONFIG'),
+    ('slurm_test.sh', 'PARTITION JOB CONFIG CHECKPOINT'),
+])
+def test_missing_argument_of_script(script, complete, commands, environment):
+    arguments = complete.split()[:-1]
+    result = subprocess.run(
+        ['bash', ROOT / 'tools' / script, *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True)
+    assert result.returncode != 0
+    assert f'is missing: {script} {complete} [arguments]' in result.stderr
+    assert not (commands / 'command').exists()
+
+
+@pytest.fixture
+def mim_train(monkeypatch):
+    """The command that a line of ``mim train`` would start."""
+    mim = pytest.importorskip('mim.commands.train')
+    from click.testing import CliRunner
+
+    def train(line):
+        started = []
+        with monkeypatch.context() as patch:
+            patch.setattr(mim.subprocess, 'check_output', lambda *_: b'')
+            patch.setattr(mim.subprocess, 'check_call',
+                          lambda command, env: started.append(command) or 0)
+            result = CliRunner().invoke(
+                mim.cli, shlex.split(line), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return started[0]
+
+    return train
+
+
+@pytest.mark.parametrize('package', ['mmpretrain', 'mmselfsup', 'greenmim'])
+def test_command_of_mim(package, make_config, mim_train):
+    if not installed_with_mim(package):
+        pytest.skip(f'{package} is not installed')
+    config = str(make_config())
+    script = Path(find_spec(package).origin).parent / '.mim/tools/train.py'
+
+    assert mim_train(f'{package} {config} --work-dir D') == [
+        sys.executable, str(script), config, '--launcher', 'none',
+        '--work-dir', 'D'
+    ]
+    assert mim_train(
+        f'{package} {config} --work-dir D --launcher pytorch --gpus 8 '
+        '--port 29500') == [
+            sys.executable, '-m', 'torch.distributed.launch',
+            '--nproc_per_node=8', '--master_port=29500', str(script), config,
+            '--launcher', 'pytorch', '--work-dir', 'D'
+        ]  # yapf: disable
+    assert mim_train(
+        f'{package} {config} --work-dir D --launcher slurm --gpus 16 '
+        '--gpus-per-node 8 --partition P') == [
+            'srun', '-p', 'P', '--gres=gpu:8', '--ntasks=16',
+            '--ntasks-per-node=8', '--cpus-per-task=2',
+            '--kill-on-bad-exit=1', '--job-name=micro_config_train',
+            sys.executable, '-u', str(script), config, '--launcher', 'slurm',
+            '--work-dir', 'D'
+        ]  # yapf: disable
+
+
+def test_mim_finds_configs_by_name(mim_train, tmp_path, monkeypatch):
+    if not installed_with_mim('greenmim'):
+        pytest.skip('greenmim is not installed')
+    monkeypatch.chdir(tmp_path)
+    name = 'greenmim_swin-base_16xb128-amp-coslr-100e_in1k.py'
+    config = mim_train(f'greenmim {name} --work-dir D')[2]
+    assert Path(config).read_text() == (ROOT / 'configs' / name).read_text()
