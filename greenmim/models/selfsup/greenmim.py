@@ -59,12 +59,14 @@ class GreenMIM(BaseSelfSupervisor):
         if mask_scope not in ('batch', 'image'):
             raise ValueError("expected mask_scope to be 'batch' or 'image', "
                              f'got {mask_scope!r}')
+        if init_cfg is None:
+            init_cfg = self.default_init_cfg
         super().__init__(
             backbone=backbone,
             neck=neck,
             head=head,
             data_preprocessor=data_preprocessor,
-            init_cfg=init_cfg or self.default_init_cfg)
+            init_cfg=init_cfg)
         self.mask_ratio = mask_ratio
         self.mask_scope = mask_scope
 
