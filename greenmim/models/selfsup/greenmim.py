@@ -40,7 +40,7 @@ class GreenMIM(BaseSelfSupervisor):
             Defaults to None, the paper's :attr:`default_init_cfg`.
     """
 
-    default_init_cfg = [
+    default_init_cfg: List[dict] = [
         dict(type='Xavier', layer='Linear', distribution='uniform'),
         dict(type='greenmim.PatchXavier'),
         dict(type='Constant', layer='LayerNorm', val=1.),
