@@ -1,21 +1,20 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The method: pure functions on tensors and integers."""
-from .group_attention import GroupIndex, group_attention
+from .group_attention import BACKENDS, GroupIndex, group_attention
 from .grouping import GroupPlan, Window, plan_groups
 from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
                         num_visible_units, patches_of_units, random_mask,
                         unit_grid)
 from .merge_order import MERGE_ORDERS, merge_permutation
 from .packing import choose_group_size, pack_windows
-from .planner import GroupPlanner, MaskPlan, StageWindows
 from .patchify import patchify, unpatchify
+from .planner import GroupPlanner, MaskPlan, StageWindows
 from .position import sincos_positions
 
 __all__ = [
-    'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS', 'MaskPlan',
-    'StageWindows', 'VisibleLayout', 'Window',
-    'choose_group_size', 'gather_units', 'group_attention',
-    'merge_permutation', 'merge_tokens', 'num_visible_units', 'pack_windows',
-    'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
-    'sincos_positions', 'unit_grid', 'unpatchify'
+    'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
+    'MaskPlan', 'StageWindows', 'VisibleLayout', 'Window', 'choose_group_size',
+    'gather_units', 'group_attention', 'merge_permutation', 'merge_tokens',
+    'num_visible_units', 'pack_windows', 'patches_of_units', 'patchify',
+    'plan_groups', 'random_mask', 'sincos_positions', 'unit_grid', 'unpatchify'
 ]

@@ -13,15 +13,25 @@ so tokens attend within their own window only, as in the dense model.
 Padding slots form a window of their own, with bias 0. What they hold reaches
 no output, and no gradient from them reaches a token or the bias table.
 
+Three backends compute it: ``eager``, plain operators and the reference;
+``sdpa``, PyTorch's ``scaled_dot_product_attention`` with the bias as its mask;
+``fused``, a Triton kernel that never writes logits or bias to memory (see
+:mod:`.triton_attention`).
+
 S sequences share a plan of N tokens and P = G * g slots: all images and
 N = K * T for a shared mask; S = 1 and N = B * K * T for one mask per image.
 h heads of d channels.
 """
+import os
+import warnings
 from dataclasses import dataclass
-from typing import Any, Tuple
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .grouping import GroupPlan
 
@@ -42,42 +52,55 @@ class _PermuteRows(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, None, None]:
         index, inverse = ctx.saved_tensors
-        return _PermuteRows.apply(grad.contiguous(), inverse, index), None, None
+        return _PermuteRows.apply(grad.contiguous(), inverse,
+                                  index), None, None
+
+
+class _Rows(NamedTuple):
+    """Indices that move rows of d channels between tokens and slots.
+
+    One gather takes the output of the qkv projection to matrices per head and
+    group, and one takes the result back.
+    """
+    qkv_of_slot: Tensor  # (3 * S * h * P,), rows of (S, N, 3, h)
+    slot_of_qkv: Tensor  # (S * N * 3 * h,), rows of (3, S, h, P)
+    token_of_slot: Tensor  # (S * h * P,), rows of (S, N, h)
+    slot_of_token: Tensor  # (S * N * h,), rows of (S, h, P)
 
 
 @dataclass(frozen=True, eq=False)
 class GroupIndex:
-    """A plan as index tensors on the device, for S sequences and h heads.
-
-    Rows of d channels are moved, so that one gather takes the output of the
-    qkv projection to matrices per head and group, and one takes it back.
+    """A plan on the device, for S sequences and h heads.
 
     Args:
-        shape (tuple[int, int, int, int]): (S, h, G, g).
-        qkv_of_slot (Tensor): Int64 (3 * S * h * P,), rows of (S, N, 3, h).
-        slot_of_qkv (Tensor): Int64 (S * N * 3 * h,), rows of (3, S, h, P).
-        token_of_slot (Tensor): Int64 (S * h * P,), rows of (S, N, h).
-        slot_of_token (Tensor): Int64 (S * N * h,), rows of (S, h, P).
-        bias_of_pair (Tensor): Int64 (G * g * g,), entries of the bias table;
-            behind its last entry stand "blocked" and "padding".
+        plan (GroupPlan): The plan, on the device.
+        num_sequences (int): S.
+        num_heads (int): h.
     """
-    shape: Tuple[int, int, int, int]
-    qkv_of_slot: Tensor
-    slot_of_qkv: Tensor
-    token_of_slot: Tensor
-    slot_of_token: Tensor
-    bias_of_pair: Tensor
+    plan: GroupPlan
+    num_sequences: int
+    num_heads: int
 
     @classmethod
     def from_plan(cls, plan: GroupPlan, num_sequences: int, num_heads: int,
                   device: torch.device) -> 'GroupIndex':
-        """Move a plan to the device and expand it."""
-        tokens = plan.token_of_slot.to(device, non_blocking=True)
-        slots = plan.slot_of_token.to(device, non_blocking=True)
-        S, h, N, P = num_sequences, num_heads, len(slots), len(tokens)
-        seq = torch.arange(S, device=device)[:, None, None]
-        head = torch.arange(h, device=device)
-        part = torch.arange(3, device=device)
+        """Move a plan to the device."""
+        return cls(plan.to(device), num_sequences, num_heads)
+
+    @property
+    def shape(self) -> Tuple[int, int, int, int]:
+        """(S, h, G, g)."""
+        return (self.num_sequences, self.num_heads, self.plan.num_groups,
+                self.plan.group_size)
+
+    @cached_property
+    def rows(self) -> _Rows:
+        """Made at first use; the fused backend has no use for it."""
+        tokens, slots = self.plan.token_of_slot, self.plan.slot_of_token
+        S, h, N, P = *self.shape[:2], len(slots), len(tokens)
+        seq = torch.arange(S, device=slots.device)[:, None, None]
+        head = torch.arange(h, device=slots.device)
+        part = torch.arange(3, device=slots.device)
 
         token = seq * N + tokens  # (S, 1, P)
         row_of_slot = token * h + head[:, None]  # (S, h, P)
@@ -85,24 +108,23 @@ class GroupIndex:
         part_of_row = (part[:, None] * h + head)[:, None, :, None]
         qkv_of_slot = token * 3 * h + part_of_row  # (3, S, h, P)
         slot_of_qkv = row_of_token[:, :, None] + (part * S * h * P)[:, None]
-        return cls((S, h, plan.num_groups, plan.group_size),
-                   qkv_of_slot.view(-1), slot_of_qkv.view(-1),
-                   row_of_slot.view(-1), row_of_token.view(-1),
-                   cls._bias_of_pair(plan, device))
+        return _Rows(
+            qkv_of_slot.view(-1), slot_of_qkv.view(-1), row_of_slot.view(-1),
+            row_of_token.view(-1))
 
-    @staticmethod
-    def _bias_of_pair(plan: GroupPlan, device: torch.device) -> Tensor:
-        window = plan.window_of_slot.to(device, non_blocking=True)
-        position = plan.position_of_slot.to(device, non_blocking=True)
-        side = 2 * plan.table_size - 1
-        blocked, padding = side * side, side * side + 1
-        pair = position[:, :, None] - position[:, None, :] + side * side // 2
-        pair = torch.where(window[:, :, None] == window[:, None, :], pair,
-                           blocked)
+    @cached_property
+    def bias_of_pair(self) -> Tensor:
+        """Int64 (G * g * g,), entries of the bias table; behind its last
+        entry stand "blocked" and "padding"."""
+        window = self.plan.window_of_slot
+        position = self.plan.position_of_slot
+        blocked = self.plan.num_entries
+        pair = position[:, :, None] - position[:, None] + self.plan.middle
+        same = window[:, :, None] == window[:, None]
+        pair = torch.where(same, pair, blocked)
         is_padding = window < 0
-        pair = pair.masked_fill(is_padding[:, :, None] & is_padding[:, None],
-                                padding)
-        return pair.long().view(-1)
+        both = is_padding[:, :, None] & is_padding[:, None]
+        return pair.masked_fill(both, blocked + 1).long().view(-1)
 
 
 def gather_bias(bias_table: Tensor, index: GroupIndex) -> Tensor:
@@ -123,11 +145,74 @@ def gather_bias(bias_table: Tensor, index: GroupIndex) -> Tensor:
     return table.index_select(1, index.bias_of_pair).view(h, G, g, g)
 
 
+def _eager(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
+           dropout: float) -> Tensor:
+    S, h, G, g, d = q.shape
+    matrices = (S * h * G, g, d)
+    q, k, v = (x.reshape(matrices) for x in (q * scale, k, v))
+    logits = torch.bmm(q, k.transpose(1, 2)).view(S, h, G, g, g)
+    logits += bias
+    weights = torch.dropout(logits.softmax(-1), dropout, dropout > 0)
+    return torch.bmm(weights.view(S * h * G, g, g), v)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
+          dropout: float) -> Tensor:
+    S, h, G, g, d = q.shape
+    q, k, v = (x.reshape(S, h * G, g, d) for x in (q, k, v))
+    return F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=bias.to(q.dtype).view(1, h * G, g, g),
+        dropout_p=dropout,
+        scale=scale)
+
+
+BACKENDS = ('auto', 'eager', 'sdpa', 'fused')
+
+
+def choose_backend(name: str, qkv: Tensor, dropout: float) -> str:
+    """The backend that is used for a name.
+
+    ``auto`` is ``sdpa`` on a GPU and ``eager`` elsewhere. Where the fused
+    kernel cannot run, the choice of ``auto`` is used, with one warning.
+
+    Raises:
+        ValueError: If there is no backend of this name.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f'expected a backend of {BACKENDS}, got {name!r}')
+    if name in ('eager', 'sdpa'):
+        return name
+    auto = 'sdpa' if qkv.is_cuda else 'eager'
+    if name == 'auto':
+        return auto
+    reason = _why_not_fused(qkv, dropout)
+    if reason:
+        warnings.warn(f'the fused attention {reason}; using {auto!r}')
+        return auto
+    return name
+
+
+def _why_not_fused(qkv: Tensor, dropout: float) -> str:
+    if find_spec('triton') is None:
+        return 'needs Triton, which is not installed'
+    if not (qkv.is_cuda or os.environ.get('TRITON_INTERPRET') == '1'):
+        return f'needs a GPU, got tensors on {qkv.device}'
+    if dropout:
+        return 'has no dropout of the attention weights'
+    if qkv.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        return f'needs fp32, fp16 or bf16, got {qkv.dtype}'
+    return ''
+
+
 def group_attention(qkv_SNC: Tensor,
                     index: GroupIndex,
                     bias_table: Tensor,
                     scale: float,
-                    dropout: float = 0.) -> Tensor:
+                    dropout: float = 0.,
+                    backend: str = 'auto') -> Tensor:
     """Attention within windows, computed group by group.
 
     Args:
@@ -137,21 +222,26 @@ def group_attention(qkv_SNC: Tensor,
         bias_table (Tensor): Relative position biases, ((2t - 1)**2, h).
         scale (float): Factor of the dot products.
         dropout (float): Dropout of the attention weights. Defaults to 0.
+        backend (str): ``auto``, ``eager``, ``sdpa`` or ``fused``, see
+            :func:`choose_backend`. Defaults to ``'auto'``.
 
     Returns:
         Tensor: Shape (S, N, h * d).
     """
     S, h, G, g = index.shape
+    backend = choose_backend(backend, qkv_SNC, dropout)
+    if backend == 'fused':
+        from .triton_attention import FusedGroupAttention
+        return FusedGroupAttention.apply(qkv_SNC, bias_table, index.plan, h,
+                                         scale)
     d = qkv_SNC.shape[-1] // (3 * h)
+    rows = index.rows
     qkv = _PermuteRows.apply(
-        qkv_SNC.reshape(-1, d), index.qkv_of_slot, index.slot_of_qkv)
-    q, k, v = qkv.view(3, S * h * G, g, d).unbind()
-    logits = torch.bmm(q * scale, k.transpose(1, 2)).view(S, h, G, g, g)
-    logits += gather_bias(bias_table, index)
-    weights = logits.softmax(-1)
-    if dropout:
-        weights = torch.dropout(weights, dropout, True)
-    out = torch.bmm(weights.view(S * h * G, g, g), v)
+        qkv_SNC.reshape(-1, d), rows.qkv_of_slot, rows.slot_of_qkv)
+    q, k, v = qkv.view(3, S, h, G, g, d).unbind()
+    bias = gather_bias(bias_table, index)
+    attend = _sdpa if backend == 'sdpa' else _eager
+    out = attend(q, k, v, bias, scale, dropout)
     out = _PermuteRows.apply(
-        out.view(-1, d), index.slot_of_token, index.token_of_slot)
+        out.reshape(-1, d), rows.slot_of_token, rows.token_of_slot)
     return out.view(S, -1, h * d)

@@ -56,7 +56,7 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class GroupPlan:
-    """The permutation of visible tokens into groups, on the CPU.
+    """The permutation of visible tokens into groups.
 
     Args:
         token_of_slot (Tensor): Int64 (P,). Padding slots name token 0.
@@ -74,6 +74,24 @@ class GroupPlan:
     window_of_slot: Tensor
     position_of_slot: Tensor
     table_size: int
+
+    def to(self, device: torch.device) -> 'GroupPlan':
+        """Move the plan, without waiting for the device."""
+        tensors = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.token_of_slot, self.slot_of_token,
+                           self.window_of_slot, self.position_of_slot))
+        return GroupPlan(*tensors, self.table_size)
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of the bias table, R."""
+        return (2 * self.table_size - 1)**2
+
+    @property
+    def middle(self) -> int:
+        """The entry of the bias table that stands for no distance."""
+        return self.num_entries // 2
 
     @property
     def num_groups(self) -> int:
@@ -171,8 +189,7 @@ def plan_groups(layout: VisibleLayout,
     padding[1:] = padding[:-1]
     padding[0] = 0
     first_slot = np.zeros(len(counts), np.int64)
-    first_slot[packed] = (
-        ends - counts[packed] + np.repeat(padding, lengths))
+    first_slot[packed] = (ends - counts[packed] + np.repeat(padding, lengths))
 
     # Sorted by window, a window's tokens take successive slots.
     order = np.argsort(number, kind='stable')

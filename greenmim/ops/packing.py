@@ -13,9 +13,9 @@ the attention cost of the paper.
 Each group is filled as well as the remaining windows allow, by a subset-sum
 dynamic programme whose table is one integer: bit ``t`` of ``reachable`` is
 set when some windows sum to ``t``. It runs on the histogram of the counts,
-since windows of equal count are interchangeable. Of few windows whose packing is
-not provably optimal by a lower bound, all packings are searched; of many, the
-greedy result is at most a few groups above the bound.
+since windows of equal count are interchangeable. Where the packing of few
+windows is not provably optimal by a lower bound, all packings are searched;
+of many windows the result is seldom a group above the bound.
 """
 from typing import Dict, List, Optional, Sequence, Tuple
 
@@ -59,9 +59,8 @@ def min_groups(counts: Sequence[int], group_size: int) -> int:
     return max(volume, sum(2 * count > group_size for count in counts))
 
 
-def choose_group_size(
-        counts: Sequence[int],
-        overhead: float = 0.) -> Tuple[int, List[List[int]]]:
+def choose_group_size(counts: Sequence[int],
+                      overhead: float = 0.) -> Tuple[int, List[List[int]]]:
     """Choose the group size of least cost, and the packing that has it.
 
     All sizes from the largest window upwards are compared, those whose lower

@@ -97,15 +97,14 @@ class GroupPlanner:
                 window.fit(size, stage.pad_small_map)
                 for window in stage.windows)
             groups.append({
-                window: plan_groups(
-                    layout, stage.side, window, self.overhead,
-                    self._window_map(layout.grid, stage.side, window))
+                window:
+                plan_groups(layout, stage.side, window, self.overhead,
+                            self._window_map(layout.grid, stage.side, window))
                 for window in dict.fromkeys(windows)
             })
         return MaskPlan(layout, groups)
 
-    def _window_map(self, grid: Grid, side: int,
-                    window: Window) -> WindowMap:
+    def _window_map(self, grid: Grid, side: int, window: Window) -> WindowMap:
         key = (grid, side, window)
         if key not in self._window_maps:
             self._window_maps[key] = WindowMap.make(*key)

@@ -32,7 +32,7 @@ from greenmim.ops import VisibleLayout, num_visible_units, random_mask
 from greenmim.version import __version__
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
-DEFAULT_CONFIG = CONFIGS / 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
+DEFAULT_CONFIG = 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 # Where the time of an operator goes; what is not named is "other".
@@ -74,7 +74,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'configs',
         nargs='*',
-        default=[str(DEFAULT_CONFIG)],
+        default=[str(CONFIGS / DEFAULT_CONFIG)],
         help='pre-training configs (default: Swin-B, window 7)')
     parser.add_argument(
         '--against',
@@ -163,8 +163,8 @@ def simmim_config(model: ConfigDict) -> dict:
 
 
 def make_contenders(args: argparse.Namespace, cfg: ConfigDict,
-                    grid: Tuple[int, int],
-                    device: torch.device) -> List[Contender]:
+                    grid: Tuple[int,
+                                int], device: torch.device) -> List[Contender]:
     model = MODELS.build(cfg).to(device)
     ratio = model.mask_ratio
     contenders = []
@@ -313,15 +313,16 @@ def breakdown(contender: Contender, images: Tensor, args: argparse.Namespace,
               device: torch.device) -> Dict[str, float]:
     """Seconds of one step by kind of operator."""
     activity = (
-        torch.profiler.ProfilerActivity.CUDA if device.type == 'cuda' else
-        torch.profiler.ProfilerActivity.CPU)
-    with torch.profiler.profile(activities={
-            activity, torch.profiler.ProfilerActivity.CPU
-    }) as profiler:
+        torch.profiler.ProfilerActivity.CUDA
+        if device.type == 'cuda' else torch.profiler.ProfilerActivity.CPU)
+    with torch.profiler.profile(
+            activities={activity, torch.profiler.ProfilerActivity.CPU
+                        }) as profiler:
         run_step(contender, images, args, device)
     kinds = {
         f'aten::{op}': kind
-        for kind, ops in OPERATORS.items() for op in ops
+        for kind, ops in OPERATORS.items()
+        for op in ops
     }
     seconds = dict.fromkeys([*OPERATORS, 'other'], 0.)
     for event in profiler.key_averages():
@@ -454,10 +455,9 @@ def show(result: dict, args: argparse.Namespace) -> None:
                   f'{reference / total[row["name"]]:6.2f}x')
     for name, seconds in result.get('breakdown', {}).items():
         total_seconds = sum(seconds.values())
-        shares = ', '.join(
-            f'{kind} {spent / total_seconds:.1%}'
-            for kind, spent in sorted(
-                seconds.items(), key=lambda item: -item[1]))
+        shares = ', '.join(f'{kind} {spent / total_seconds:.1%}'
+                           for kind, spent in sorted(
+                               seconds.items(), key=lambda item: -item[1]))
         print(f'time of {name}: {shares}')
 
 

@@ -1,15 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Swin Transformer that computes visible mask units only."""
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Sequence, Tuple, Union
 
-import torch
 from mmpretrain.models import SwinTransformer
-from mmpretrain.models.utils import (ShiftWindowMSA, WindowMSA,
-                                     resize_pos_embed)
+from mmpretrain.models.utils import ShiftWindowMSA, WindowMSA, resize_pos_embed
 from torch import Tensor
 
-from greenmim.ops import (GroupIndex, GroupPlanner, MaskPlan, StageWindows,
-                          VisibleLayout, Window, gather_units,
+from greenmim.ops import (BACKENDS, GroupIndex, GroupPlanner, MaskPlan,
+                          StageWindows, VisibleLayout, Window, gather_units,
                           patches_of_units, unit_grid)
 from greenmim.registry import MODELS
 from ..layers import (visible_patch_embed, visible_patch_merging,
@@ -35,6 +33,9 @@ class GreenMIMSwinTransformer(SwinTransformer):
             one for each of them. Defaults to 7.
         stage_cfgs (Sequence[dict] | dict): Extra config of the stages.
             Defaults to an empty dict.
+        attn_backend (str): Backend of the masked forward's attention:
+            ``'auto'``, ``'eager'``, ``'sdpa'`` or ``'fused'``, see
+            :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
         **kwargs: Other arguments of ``mmpretrain.SwinTransformer``.
     """
 
@@ -42,12 +43,17 @@ class GreenMIMSwinTransformer(SwinTransformer):
                  *args: Any,
                  window_size: Union[int, Sequence[int]] = 7,
                  stage_cfgs: Union[Sequence[dict], dict] = dict(),
+                 attn_backend: str = 'auto',
                  **kwargs: Any) -> None:
+        if attn_backend not in BACKENDS:
+            raise ValueError(f'expected attn_backend to be one of {BACKENDS}, '
+                             f'got {attn_backend!r}')
         if not isinstance(window_size, int):
             stage_cfgs = _stage_windows(window_size, stage_cfgs)
             window_size = max(window_size)
         super().__init__(
             *args, window_size=window_size, stage_cfgs=stage_cfgs, **kwargs)
+        self.attn_backend = attn_backend
         self.patch_size: int = self.patch_embed.projection.kernel_size[0]
 
     @property
@@ -125,8 +131,9 @@ class GreenMIMSwinTransformer(SwinTransformer):
         num_sequences = 1 if layout.num_masks > 1 else len(x)
         for i, (stage, groups) in enumerate(zip(self.stages, plan.groups)):
             index = {
-                window: GroupIndex.from_plan(group_plan, num_sequences,
-                                             self.num_heads[i], x.device)
+                window:
+                GroupIndex.from_plan(group_plan, num_sequences,
+                                     self.num_heads[i], x.device)
                 for window, group_plan in groups.items()
             }
             shape = x.shape
@@ -135,7 +142,8 @@ class GreenMIMSwinTransformer(SwinTransformer):
             for block in stage.blocks:
                 window = _window(block.attn).fit(map_size,
                                                  block.attn.pad_small_map)
-                x = visible_swin_block(block, x, index[window])
+                x = visible_swin_block(block, x, index[window],
+                                       self.attn_backend)
             x = x.view(shape)
             outs.append(
                 getattr(self, f'norm{i}')(x) if i in self.out_indices else x)

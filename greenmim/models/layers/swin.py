@@ -2,8 +2,8 @@
 """The layers of MMPretrain's Swin Transformer on visible tokens.
 
 Functions over the dense model's own modules, so that parameters, names and
-the dense forward stay what they are. ``x_BNC`` are unit-major tokens, N = K * T
-(see :mod:`greenmim.ops.mask_unit`).
+the dense forward stay what they are. ``x_BNC`` are unit-major tokens,
+N = K * T (see :mod:`greenmim.ops.mask_unit`).
 """
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
@@ -42,22 +42,27 @@ def visible_patch_merging(merging: PatchMerging, x_BKTC: Tensor) -> Tensor:
     return merging.reduction(x)
 
 
-def visible_window_attention(msa: WindowMSA, x_BNC: Tensor,
-                             index: GroupIndex) -> Tensor:
+def visible_window_attention(msa: WindowMSA,
+                             x_BNC: Tensor,
+                             index: GroupIndex,
+                             backend: str = 'auto') -> Tensor:
     """Window attention of the visible tokens; same shape as the input."""
-    qkv = msa.qkv(x_BNC).reshape(index.shape[0], -1, 3 * msa.embed_dims)
+    qkv = msa.qkv(x_BNC).view(index.num_sequences, -1, 3 * msa.embed_dims)
     dropout = msa.attn_drop.p if msa.training else 0.
     x = group_attention(qkv, index, msa.relative_position_bias_table,
-                        msa.scale, dropout)
+                        msa.scale, dropout, backend)
     return msa.proj_drop(msa.proj(x.view(x_BNC.shape)))
 
 
-def visible_swin_block(block: SwinBlock, x_BNC: Tensor,
-                       index: GroupIndex) -> Tensor:
+def visible_swin_block(block: SwinBlock,
+                       x_BNC: Tensor,
+                       index: GroupIndex,
+                       backend: str = 'auto') -> Tensor:
     """A Swin block on visible tokens; same shape as the input."""
 
     def run(x: Tensor) -> Tensor:
-        attn = visible_window_attention(block.attn.w_msa, block.norm1(x), index)
+        attn = visible_window_attention(block.attn.w_msa, block.norm1(x),
+                                        index, backend)
         x = x + block.attn.drop(attn)
         return block.ffn(block.norm2(x), identity=x)
 

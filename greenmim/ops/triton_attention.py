@@ -1,0 +1,278 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Group window attention as one fused kernel for GPUs.
+
+The mathematics is that of :mod:`.group_attention`. Queries, keys and values
+are read from the tokens in their own order, by the slots' indices, and the
+output is written back there, so neither gathered copies nor the logits, the
+bias or the weights of a group ever reach memory. The backward pass computes
+the weights anew from the saved log-sum-exp.
+
+S sequences of N tokens, h heads of d channels, P slots in groups of g, a bias
+table of R entries. One program handles one tile of a group's queries (or
+keys) for one sequence and head.
+"""
+from typing import Any, Tuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .grouping import GroupPlan
+
+# Gradients of the bias table are added atomically to this many copies, so
+# that programs seldom wait for each other.
+TABLE_COPIES = 64
+
+
+@triton.jit
+def _slots(token, window, position, group, start, g, BLOCK: tl.constexpr):
+    """Token, window and position of a tile of slots; window -1 is padding."""
+    i = start + tl.arange(0, BLOCK)
+    slot = group * g + i
+    inside = i < g
+    return (slot, tl.load(token + slot, mask=inside, other=0),
+            tl.load(window + slot, mask=inside,
+                    other=-1), tl.load(position + slot, mask=inside, other=0))
+
+
+@triton.jit
+def _logits(q, k, table, window_m, window_n, position_m, position_n, head,
+            scale, middle, H, PRECISION: tl.constexpr):
+    """Logits of a tile, -inf between windows, with the table's entries."""
+    same = (window_m[:, None] == window_n[None, :]) & (window_m >= 0)[:, None]
+    entry = (position_m[:, None] - position_n[None, :] + middle) * H + head
+    bias = tl.load(table + entry, mask=same, other=0.).to(tl.float32)
+    logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale + bias
+    return tl.where(same, logits, float('-inf')), same, entry
+
+
+@triton.jit
+def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
+             middle, d, TILES: tl.constexpr, BLOCK: tl.constexpr,
+             BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
+    group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
+    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    channel = tl.arange(0, BLOCK_D)
+    part = H * d
+
+    slot_m, token_m, window_m, position_m = _slots(token, window, position,
+                                                   group, tile * BLOCK, g,
+                                                   BLOCK)
+    row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
+    mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
+    q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
+
+    best = tl.full((BLOCK, ), float('-inf'), tl.float32)
+    total = tl.zeros((BLOCK, ), tl.float32)
+    mean = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for other in range(TILES):
+        _, token_n, window_n, position_n = _slots(token, window, position,
+                                                  group, other * BLOCK, g,
+                                                  BLOCK)
+        row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
+        mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
+        k = tl.load(
+            qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
+        v = tl.load(
+            qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+        logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
+                               position_n, head, scale, middle, H, PRECISION)
+        new = tl.maximum(best, tl.max(logits, 1))
+        # A row whose window is not in this tile has no finite logit yet.
+        finite = tl.where(new == float('-inf'), 0., new)
+        weights = tl.exp(logits - finite[:, None])
+        decay = tl.exp(best - finite)
+        total = total * decay + tl.sum(weights, 1)
+        mean = mean * decay[:, None] + tl.dot(
+            weights.to(v.dtype), v, input_precision=PRECISION)
+        best = new
+    total = tl.where(window_m >= 0, total, 1.)
+    best = tl.where(window_m >= 0, best, 0.)
+    row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
+    tl.store(
+        out + row_out[:, None] + channel,
+        (mean / total[:, None]).to(out.dtype.element_ty),
+        mask=mask_m)
+    tl.store(
+        lse + (seq.to(tl.int64) * H + head) * P + slot_m,
+        best + tl.log(total),
+        mask=window_m >= 0)
+
+
+@triton.jit
+def _backward_q(qkv, table, token, window, position, lse, delta, grad_out,
+                grad_qkv, grad_table, N, H, P, g, R, scale, middle, d, copies,
+                TILES: tl.constexpr, BLOCK: tl.constexpr,
+                BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
+    """Gradients of the queries and the bias table."""
+    group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
+    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    channel = tl.arange(0, BLOCK_D)
+    part = H * d
+    copy = (tl.program_id(0) + tl.program_id(1)) % copies
+
+    slot_m, token_m, window_m, position_m = _slots(token, window, position,
+                                                   group, tile * BLOCK, g,
+                                                   BLOCK)
+    mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
+    row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
+    row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
+    q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
+    grad_o = tl.load(
+        grad_out + row_out[:, None] + channel, mask=mask_m, other=0.)
+    lse_m = tl.load(
+        lse + (seq.to(tl.int64) * H + head) * P + slot_m,
+        mask=window_m >= 0,
+        other=0.)
+    delta_m = tl.load(
+        delta + (seq.to(tl.int64) * N + token_m) * H + head,
+        mask=window_m >= 0,
+        other=0.)
+    grad_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for other in range(TILES):
+        _, token_n, window_n, position_n = _slots(token, window, position,
+                                                  group, other * BLOCK, g,
+                                                  BLOCK)
+        row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
+        mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
+        k = tl.load(
+            qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
+        v = tl.load(
+            qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+        logits, same, entry = _logits(q, k, table, window_m, window_n,
+                                      position_m, position_n, head, scale,
+                                      middle, H, PRECISION)
+        weights = tl.exp(logits - lse_m[:, None])
+        grad_w = tl.dot(grad_o, tl.trans(v), input_precision=PRECISION)
+        grad_l = weights * (grad_w - delta_m[:, None])
+        tl.atomic_add(grad_table + copy * R * H + entry, grad_l, mask=same)
+        grad_q += tl.dot(grad_l.to(k.dtype), k, input_precision=PRECISION)
+    tl.store(
+        grad_qkv + row_m[:, None] + channel,
+        (grad_q * scale).to(grad_qkv.dtype.element_ty),
+        mask=mask_m)
+
+
+@triton.jit
+def _backward_kv(qkv, table, token, window, position, lse, delta, grad_out,
+                 grad_qkv, N, H, P, g, scale, middle, d, TILES: tl.constexpr,
+                 BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+                 PRECISION: tl.constexpr):
+    """Gradients of the keys and values."""
+    group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
+    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    channel = tl.arange(0, BLOCK_D)
+    part = H * d
+
+    _, token_n, window_n, position_n = _slots(token, window, position, group,
+                                              tile * BLOCK, g, BLOCK)
+    mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
+    row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
+    k = tl.load(qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
+    v = tl.load(
+        qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+    grad_k = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    grad_v = tl.zeros((BLOCK, BLOCK_D), tl.float32)
+    for other in range(TILES):
+        slot_m, token_m, window_m, position_m = _slots(token, window, position,
+                                                       group, other * BLOCK, g,
+                                                       BLOCK)
+        mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
+        row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
+        row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
+        q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
+        grad_o = tl.load(
+            grad_out + row_out[:, None] + channel, mask=mask_m, other=0.)
+        lse_m = tl.load(
+            lse + (seq.to(tl.int64) * H + head) * P + slot_m,
+            mask=window_m >= 0,
+            other=0.)
+        delta_m = tl.load(
+            delta + (seq.to(tl.int64) * N + token_m) * H + head,
+            mask=window_m >= 0,
+            other=0.)
+        logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
+                               position_n, head, scale, middle, H, PRECISION)
+        weights = tl.exp(logits - lse_m[:, None])
+        grad_w = tl.dot(grad_o, tl.trans(v), input_precision=PRECISION)
+        grad_l = weights * (grad_w - delta_m[:, None])
+        grad_v += tl.dot(
+            tl.trans(weights.to(grad_o.dtype)),
+            grad_o,
+            input_precision=PRECISION)
+        grad_k += tl.dot(
+            tl.trans(grad_l.to(q.dtype)), q, input_precision=PRECISION)
+    tl.store(
+        grad_qkv + row_n[:, None] + part + channel,
+        (grad_k * scale).to(grad_qkv.dtype.element_ty),
+        mask=mask_n)
+    tl.store(
+        grad_qkv + row_n[:, None] + 2 * part + channel,
+        grad_v.to(grad_qkv.dtype.element_ty),
+        mask=mask_n)
+
+
+def _launch(plan: GroupPlan, qkv: Tensor, num_heads: int) -> Tuple:
+    """Grid, sizes and tile constants of the kernels.
+
+    The number of tiles is a constant of the compiled kernel, the group size
+    is not: it changes from mask to mask.
+    """
+    d = qkv.shape[2] // (3 * num_heads)
+    g = plan.group_size
+    block = min(64, max(16, triton.next_power_of_2(g)))
+    num_tiles = triton.cdiv(g, block)
+    grid = (plan.num_groups * num_tiles, len(qkv) * num_heads)
+    tiles = dict(
+        TILES=num_tiles,
+        BLOCK=block,
+        BLOCK_D=max(16, triton.next_power_of_2(d)),
+        PRECISION='ieee' if qkv.dtype == torch.float32 else 'tf32')
+    return grid, d, g, tiles
+
+
+class FusedGroupAttention(torch.autograd.Function):
+    """``apply(qkv_SNC, bias_table, plan, num_heads, scale)``.
+
+    The plan is on the device. qkv in fp32, fp16 or bf16; see
+    :func:`.group_attention.group_attention` for shapes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, table: Tensor, plan: GroupPlan,
+                num_heads: int, scale: float) -> Tensor:
+        qkv, table = qkv.contiguous(), table.contiguous()
+        S, N, _ = qkv.shape
+        grid, d, g, tiles = _launch(plan, qkv, num_heads)
+        P = len(plan.token_of_slot)
+        out = qkv.new_empty(S, N, num_heads * d)
+        lse = qkv.new_empty(S, num_heads, P, dtype=torch.float32)
+        _forward[grid](qkv, table, plan.token_of_slot, plan.window_of_slot,
+                       plan.position_of_slot, out, lse, N, num_heads, P, g,
+                       scale, plan.middle, d, **tiles)
+        ctx.save_for_backward(qkv, table, out, lse)
+        ctx.plan, ctx.num_heads, ctx.scale = plan, num_heads, scale
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Tuple:
+        qkv, table, out, lse = ctx.saved_tensors
+        plan, num_heads, scale = ctx.plan, ctx.num_heads, ctx.scale
+        S, N, _ = qkv.shape
+        grid, d, g, tiles = _launch(plan, qkv, num_heads)
+        P, R = len(plan.token_of_slot), len(table)
+        grad_out = grad_out.contiguous()
+        delta = (grad_out.float() * out.float()).view(S, N, num_heads, d)
+        delta = delta.sum(-1)
+        grad_qkv = torch.empty_like(qkv)
+        grad_table = torch.zeros(
+            TABLE_COPIES, *table.shape, dtype=torch.float32, device=qkv.device)
+        slots = (plan.token_of_slot, plan.window_of_slot,
+                 plan.position_of_slot)
+        _backward_q[grid](qkv, table, *slots, lse, delta, grad_out, grad_qkv,
+                          grad_table, N, num_heads, P, g, R, scale,
+                          plan.middle, d, TABLE_COPIES, **tiles)
+        _backward_kv[grid](qkv, table, *slots, lse, delta, grad_out, grad_qkv,
+                           N, num_heads, P, g, scale, plan.middle, d, **tiles)
+        return grad_qkv, grad_table.sum(0).to(table.dtype), None, None, None
