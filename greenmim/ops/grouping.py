@@ -77,11 +77,12 @@ class GroupPlan:
 
     def to(self, device: torch.device) -> 'GroupPlan':
         """Move the plan, without waiting for the device."""
-        tensors = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.token_of_slot, self.slot_of_token,
-                           self.window_of_slot, self.position_of_slot))
-        return GroupPlan(*tensors, self.table_size)
+        return GroupPlan(
+            self.token_of_slot.to(device, non_blocking=True),
+            self.slot_of_token.to(device, non_blocking=True),
+            self.window_of_slot.to(device, non_blocking=True),
+            self.position_of_slot.to(device, non_blocking=True),
+            self.table_size)
 
     @property
     def num_entries(self) -> int:

@@ -92,7 +92,8 @@ class GroupPlanner:
     def _plan(self, layout: VisibleLayout) -> MaskPlan:
         groups = []
         for stage in self.stages:
-            size = tuple(length * stage.side for length in layout.grid)
+            rows, cols = layout.grid
+            size = (rows * stage.side, cols * stage.side)
             windows = (
                 window.fit(size, stage.pad_small_map)
                 for window in stage.windows)

@@ -1,4 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
+# Kernels take pointers and scalars of the compiler, which have no types here.
+# mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
 """Group window attention as one fused kernel for GPUs.
 
 The mathematics is that of :mod:`.group_attention`. Queries, keys and values

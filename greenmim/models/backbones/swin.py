@@ -194,7 +194,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
         expected += [(sampler, (2, 2)) for sampler in merging]
         for layer, size in expected:
             geometry = [
-                _pair(getattr(layer, name))
+                tuple(getattr(layer, name))
                 for name in ('kernel_size', 'stride', 'padding', 'dilation')
             ]
             if geometry != [size, size, (0, 0), (1, 1)]:
@@ -249,10 +249,6 @@ class GreenMIMSwinTransformer(SwinTransformer):
 
 def _window(attn: ShiftWindowMSA) -> Window:
     return Window(attn.window_size, attn.shift_size, attn.window_size)
-
-
-def _pair(value: Union[int, Tuple[int, int]]) -> Tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _stage_windows(window_sizes: Sequence[int],
