@@ -10,8 +10,8 @@ from greenmim.ops import (BACKENDS, GroupIndex, GroupPlanner, MaskPlan,
                           StageWindows, VisibleLayout, Window, gather_units,
                           patches_of_units, unit_grid)
 from greenmim.registry import MODELS
-from ..layers import (visible_patch_embed, visible_patch_merging,
-                      visible_swin_block)
+from ..layers import (SwinBlockRunner, visible_patch_embed,
+                      visible_patch_merging)
 
 
 @MODELS.register_module()
@@ -36,6 +36,10 @@ class GreenMIMSwinTransformer(SwinTransformer):
         attn_backend (str): Backend of the masked forward's attention:
             ``'auto'``, ``'eager'``, ``'sdpa'`` or ``'fused'``, see
             :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
+        compile_blocks (bool): Compile the blocks of the masked forward by
+            ``torch.compile``, which fuses norms, biases, activations and
+            residuals. Masks that hide the same number of units share the
+            compiled code. Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.SwinTransformer``.
     """
 
@@ -44,6 +48,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
                  window_size: Union[int, Sequence[int]] = 7,
                  stage_cfgs: Union[Sequence[dict], dict] = dict(),
                  attn_backend: str = 'auto',
+                 compile_blocks: bool = False,
                  **kwargs: Any) -> None:
         if attn_backend not in BACKENDS:
             raise ValueError(f'expected attn_backend to be one of {BACKENDS}, '
@@ -53,7 +58,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
             window_size = max(window_size)
         super().__init__(
             *args, window_size=window_size, stage_cfgs=stage_cfgs, **kwargs)
-        self.attn_backend = attn_backend
+        self._run_block = SwinBlockRunner(attn_backend, compile_blocks)
         self.patch_size: int = self.patch_embed.projection.kernel_size[0]
 
     @property
@@ -142,8 +147,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
             for block in stage.blocks:
                 window = _window(block.attn).fit(map_size,
                                                  block.attn.pad_small_map)
-                x = visible_swin_block(block, x, index[window],
-                                       self.attn_backend)
+                x = self._run_block(block, x, index[window])
             x = x.view(shape)
             outs.append(
                 getattr(self, f'norm{i}')(x) if i in self.out_indices else x)

@@ -1,10 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The layers of MMPretrain's Swin Transformer on visible tokens.
 
-Functions over the dense model's own modules, so that parameters, names and
+They work on the dense model's own modules, so that parameters, names and
 the dense forward stay what they are. ``x_BNC`` are unit-major tokens,
 N = K * T (see :mod:`greenmim.ops.mask_unit`).
 """
+import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
@@ -42,30 +43,53 @@ def visible_patch_merging(merging: PatchMerging, x_BKTC: Tensor) -> Tensor:
     return merging.reduction(x)
 
 
-def visible_window_attention(msa: WindowMSA,
-                             x_BNC: Tensor,
-                             index: GroupIndex,
-                             backend: str = 'auto') -> Tensor:
-    """Window attention of the visible tokens; same shape as the input."""
-    qkv = msa.qkv(x_BNC).view(index.num_sequences, -1, 3 * msa.embed_dims)
-    dropout = msa.attn_drop.p if msa.training else 0.
-    x = group_attention(qkv, index, msa.relative_position_bias_table,
-                        msa.scale, dropout, backend)
-    return msa.proj_drop(msa.proj(x.view(x_BNC.shape)))
+def queries_keys_values(block: SwinBlock, x_BNC: Tensor) -> Tensor:
+    """The part of a block before attention, (B, N, 3 * C)."""
+    return block.attn.w_msa.qkv(block.norm1(x_BNC))
 
 
-def visible_swin_block(block: SwinBlock,
-                       x_BNC: Tensor,
-                       index: GroupIndex,
-                       backend: str = 'auto') -> Tensor:
-    """A Swin block on visible tokens; same shape as the input."""
+def finish_block(block: SwinBlock, x_BNC: Tensor, attended: Tensor) -> Tensor:
+    """The part of a block after attention, (B, N, C)."""
+    msa = block.attn.w_msa
+    attended = msa.proj_drop(msa.proj(attended))
+    x_BNC = x_BNC + block.attn.drop(attended)
+    return block.ffn(block.norm2(x_BNC), identity=x_BNC)
 
-    def run(x: Tensor) -> Tensor:
-        attn = visible_window_attention(block.attn.w_msa, block.norm1(x),
-                                        index, backend)
-        x = x + block.attn.drop(attn)
-        return block.ffn(block.norm2(x), identity=x)
 
-    if block.with_cp and x_BNC.requires_grad:
-        return cp.checkpoint(run, x_BNC, use_reentrant=False)
-    return run(x_BNC)
+class SwinBlockRunner:
+    """Runs the dense model's blocks on visible tokens.
+
+    Args:
+        attn_backend (str): See :func:`greenmim.ops.group_attention`.
+        compiled (bool): Compile what surrounds attention. Attention itself
+            stays out of the graphs: its shapes change with every mask, those
+            around it only with the number of visible units.
+    """
+
+    def __init__(self, attn_backend: str, compiled: bool) -> None:
+        self.attn_backend = attn_backend
+        self.before, self.after = queries_keys_values, finish_block
+        if compiled:
+            self.before = torch.compile(self.before, dynamic=False)
+            self.after = torch.compile(self.after, dynamic=False)
+
+    def __call__(self, block: SwinBlock, x_BNC: Tensor,
+                 index: GroupIndex) -> Tensor:
+        """Run a block; same shape as the input."""
+        if block.with_cp and x_BNC.requires_grad:
+            return cp.checkpoint(
+                self._run, block, x_BNC, index, use_reentrant=False)
+        return self._run(block, x_BNC, index)
+
+    def _run(self, block: SwinBlock, x_BNC: Tensor,
+             index: GroupIndex) -> Tensor:
+        msa = block.attn.w_msa
+        qkv = self.before(block, x_BNC)
+        attended = group_attention(
+            qkv.view(index.num_sequences, -1, qkv.shape[-1]),
+            index,
+            msa.relative_position_bias_table,
+            msa.scale,
+            dropout=msa.attn_drop.p if msa.training else 0.,
+            backend=self.attn_backend)
+        return self.after(block, x_BNC, attended.view(x_BNC.shape))
