@@ -186,7 +186,8 @@ def test_model_of_recipe(recipe, runner):
         for block in stage.blocks
     ] == [(w, w) for w, stage in zip(windows, model.backbone.stages)
           for _ in stage.blocks]
-    assert model.mask_ratio == 0.75 and model.mask_scope == 'batch'
+    planner = model.mask_planner
+    assert (planner.mask_ratio, planner.mask_scope) == (0.75, 'batch')
     assert model.head.norm_pix
     assert isinstance(model.head.loss_module.penalty, nn.MSELoss)
     assert model.neck.decoder_embed.out_features == 512

@@ -13,8 +13,12 @@ default_hooks = dict(
         type='greenmim.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'))
 
-# Lists the images that could not be read, and were left out, at the end.
-custom_hooks = [dict(type='greenmim.UnreadableImageHook')]
+# List the images that could not be read and were left out, at the end; draw
+# and plan masks in the data-loading workers.
+custom_hooks = [
+    dict(type='greenmim.UnreadableImageHook'),
+    dict(type='greenmim.PlanAheadHook'),
+]
 
 env_cfg = dict(
     cudnn_benchmark=False,

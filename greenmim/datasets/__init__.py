@@ -1,1 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .image_folder import ImageFolder
+from .planning_collate import PlanningCollate
+from .sample_photographs import SamplePhotographs
+from .transforms import LoadImage, UnreadableImageError
+
+__all__ = [
+    'ImageFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
+    'UnreadableImageError'
+]

@@ -1,4 +1,4 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import SafeCheckpointHook, UnreadableImageHook
+from .hooks import PlanAheadHook, SafeCheckpointHook, UnreadableImageHook
 
-__all__ = ['SafeCheckpointHook', 'UnreadableImageHook']
+__all__ = ['PlanAheadHook', 'SafeCheckpointHook', 'UnreadableImageHook']

@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What tools/train.py and tools/test.py share, from arguments to runner."""
 import argparse
-import logging
 import os
 import os.path as osp
 import subprocess
@@ -9,7 +8,6 @@ import subprocess
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -110,19 +108,23 @@ def build_runner(cfg: Config) -> Runner:
     device = get_device()
     if device == 'cpu' and cfg.launcher != 'none':
         _use_gloo(cfg)
-    wrapper = cfg.get('optim_wrapper') or {}
-    if device in ('cpu', 'mps') and wrapper.get('type') == 'AmpOptimWrapper':
+    wrapper = cfg.get('optim_wrapper') or ConfigDict()
+    without_amp = (
+        device in ('cpu', 'mps') and wrapper.get('type') == 'AmpOptimWrapper')
+    if without_amp:
         for name in ('loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(name, None)
         wrapper.type = 'OptimWrapper'
-        print_log(
-            'Automatic mixed precision needs a GPU and there is none: the '
-            'run uses full precision (OptimWrapper, not AmpOptimWrapper).',
-            logger='current',
-            level=logging.WARNING)
+
     if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    if without_amp:
+        runner.logger.warning(
+            'Automatic mixed precision needs a GPU and there is none: '
+            'training in full precision, with OptimWrapper.')
+    return runner
 
 
 def _use_gloo(cfg: Config) -> None:

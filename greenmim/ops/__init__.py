@@ -8,12 +8,13 @@ from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
 from .merge_order import MERGE_ORDERS, merge_permutation
 from .packing import choose_group_size, pack_windows
 from .patchify import patchify, unpatchify
-from .planner import GroupPlanner, MaskPlan, StageWindows
+from .planner import GroupPlanner, MaskPlan, MaskPlanner, StageWindows
 from .position import sincos_positions
 
 __all__ = [
     'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
-    'MaskPlan', 'StageWindows', 'VisibleLayout', 'Window', 'choose_group_size',
+    'MaskPlan',
+    'MaskPlanner', 'StageWindows', 'VisibleLayout', 'Window', 'choose_group_size',
     'gather_units', 'group_attention', 'merge_permutation', 'merge_tokens',
     'num_visible_units', 'pack_windows', 'patches_of_units', 'patchify',
     'plan_groups', 'random_mask', 'sincos_positions', 'unit_grid', 'unpatchify'

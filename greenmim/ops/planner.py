@@ -2,12 +2,12 @@
 """Plans for all stages of a backbone, made from a mask alone on the CPU."""
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor
 
 from .grouping import GroupPlan, Window, WindowMap, plan_groups
-from .mask_unit import Grid, VisibleLayout
+from .mask_unit import Grid, VisibleLayout, random_mask, unit_grid
 
 
 @dataclass(frozen=True)
@@ -110,3 +110,57 @@ class GroupPlanner:
         if key not in self._window_maps:
             self._window_maps[key] = WindowMap.make(*key)
         return self._window_maps[key]
+
+
+class MaskPlanner:
+    """Draws the masks of a batch and plans them, on the CPU.
+
+    It can be copied to data-loading workers, so that drawing and planning
+    take no time of the training process. Masks come from torch's global CPU
+    generator.
+
+    Args:
+        group_planner (GroupPlanner): The planner of the backbone.
+        unit_size (int): Side of a mask unit in pixels.
+        mask_ratio (float): Share of the units that is masked, in [0, 1).
+            Defaults to 0.75.
+        mask_scope (str): ``'batch'``, one mask for the images of a batch, or
+            ``'image'``, one for every image. Defaults to ``'batch'``.
+
+    Raises:
+        ValueError: If ratio or scope are none of these.
+    """
+
+    def __init__(self,
+                 group_planner: GroupPlanner,
+                 unit_size: int,
+                 mask_ratio: float = 0.75,
+                 mask_scope: str = 'batch') -> None:
+        if not 0 <= mask_ratio < 1:
+            raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
+        if mask_scope not in ('batch', 'image'):
+            raise ValueError("expected mask_scope to be 'batch' or 'image', "
+                             f'got {mask_scope!r}')
+        self.group_planner = group_planner
+        self.unit_size = unit_size
+        self.mask_ratio = mask_ratio
+        self.mask_scope = mask_scope
+
+    def __call__(
+            self,
+            num_images: int,
+            image_size: Sequence[int],
+            mask: Optional[Union[Tensor, VisibleLayout]] = None) -> MaskPlan:
+        """Plan a given mask, or draw one.
+
+        Args:
+            num_images (int): Images of the batch.
+            image_size (Sequence[int]): Their height and width in pixels.
+            mask (Tensor | VisibleLayout, optional): Bool of shape
+                (M, Gh, Gw), True = masked. Defaults to None, it is drawn.
+        """
+        grid = unit_grid(image_size, self.unit_size)
+        if mask is None:
+            num_masks = 1 if self.mask_scope == 'batch' else num_images
+            mask = random_mask(num_masks, grid, self.mask_ratio)
+        return self.group_planner(mask, grid)

@@ -166,7 +166,7 @@ def make_contenders(args: argparse.Namespace, cfg: ConfigDict,
                     grid: Tuple[int,
                                 int], device: torch.device) -> List[Contender]:
     model = MODELS.build(cfg).to(device)
-    ratio = model.mask_ratio
+    ratio = model.mask_planner.mask_ratio
     contenders = []
 
     def green(scope: str) -> Callable[[Tensor], Tensor]:
@@ -371,7 +371,7 @@ def benchmark(path: str, args: argparse.Namespace) -> dict:
     contenders = make_contenders(args, cfg, grid, device)
     measure(contenders, images, args, device)
     by_name = {contender.name: contender for contender in contenders}
-    ratio, units = contenders[0].model.mask_ratio, grid[0] * grid[1]
+    ratio, units = contenders[0].model.mask_planner.mask_ratio, grid[0] * grid[1]
     visible = num_visible_units(units, ratio)
     floor = (
         by_name['dense backbone'].median * visible / units +

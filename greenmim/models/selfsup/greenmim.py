@@ -6,7 +6,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from greenmim.ops import VisibleLayout, random_mask, unit_grid
+from greenmim.ops import MaskPlan, MaskPlanner, VisibleLayout
 from greenmim.registry import MODELS
 
 Images = Union[Tensor, Sequence[Tensor]]
@@ -54,11 +54,6 @@ class GreenMIM(BaseSelfSupervisor):
                  mask_scope: str = 'batch',
                  data_preprocessor: Optional[Union[dict, nn.Module]] = None,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
-        if mask_scope not in ('batch', 'image'):
-            raise ValueError("expected mask_scope to be 'batch' or 'image', "
-                             f'got {mask_scope!r}')
         if init_cfg is None:
             init_cfg = self.default_init_cfg
         super().__init__(
@@ -67,8 +62,9 @@ class GreenMIM(BaseSelfSupervisor):
             head=head,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
-        self.mask_ratio = mask_ratio
-        self.mask_scope = mask_scope
+        self.mask_planner = MaskPlanner(self.backbone.make_planner(),
+                                        self.backbone.unit_size, mask_ratio,
+                                        mask_scope)
 
     def extract_feat(self,
                      inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
@@ -85,7 +81,8 @@ class GreenMIM(BaseSelfSupervisor):
             data_samples (list[DataSample], optional): Their ``mask`` is used
                 where they have one: (Gh, Gw), True or 1 = masked, or a finer
                 mask that hides units as a whole. All samples bring a mask,
-                or none does.
+                or none does. A plan that the data loader made for the batch
+                is used, see :class:`greenmim.engine.PlanAheadHook`.
 
         Returns:
             dict[str, Tensor]: The loss under the key ``loss``.
@@ -95,11 +92,12 @@ class GreenMIM(BaseSelfSupervisor):
                 unit, or the masks do not fit the images.
         """
         images = _single_view(inputs)
-        mask = _masks_of(data_samples)
-        layout = self._layout(images, mask)
-        latent = self.backbone(images, layout)
-        pred = self.neck(latent, layout)
-        return dict(loss=self.head.loss(pred, images, layout))
+        plan = data_samples[0].get('mask_plan') if data_samples else None
+        if plan is None:
+            plan = self._plan(images, _masks_of(data_samples))
+        latent = self.backbone(images, plan)
+        pred = self.neck(latent, plan.layout)
+        return dict(loss=self.head.loss(pred, images, plan.layout))
 
     @torch.no_grad()
     def reconstruct(
@@ -130,8 +128,9 @@ class GreenMIM(BaseSelfSupervisor):
               by unit, by the statistics of the true pixels.
         """
         images = _single_view(inputs)
-        layout = self._layout(images, mask)
-        pred = self.neck(self.backbone(images, layout), layout)
+        plan = self._plan(images, mask)
+        layout = plan.layout
+        pred = self.neck(self.backbone(images, plan), layout)
         size = self.backbone.unit_size
         masked = ~layout.visible[:, None]
         masked = masked.repeat_interleave(size, 2).repeat_interleave(size, 3)
@@ -141,13 +140,9 @@ class GreenMIM(BaseSelfSupervisor):
             mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
             pred_uses_target_statistics=self.head.norm_pix)
 
-    def _layout(self, images: Tensor,
-                mask: Optional[Union[Tensor, VisibleLayout]]) -> VisibleLayout:
-        grid = unit_grid(images.shape[2:], self.backbone.unit_size)
-        if mask is None:
-            num_masks = 1 if self.mask_scope == 'batch' else len(images)
-            mask = random_mask(num_masks, grid, self.mask_ratio)
-        return VisibleLayout.from_mask(mask, grid)
+    def _plan(self, images: Tensor,
+              mask: Optional[Union[Tensor, VisibleLayout]]) -> MaskPlan:
+        return self.mask_planner(len(images), images.shape[2:], mask)
 
 
 def _single_view(inputs: Images) -> Tensor:

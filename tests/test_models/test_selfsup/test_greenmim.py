@@ -39,7 +39,7 @@ def layouts(monkeypatch):
     forward = GreenMIMSwinTransformer.forward
 
     def record(self, x, mask=None):
-        seen.append(mask)
+        seen.append(mask.layout)
         return forward(self, x, mask)
 
     monkeypatch.setattr(GreenMIMSwinTransformer, 'forward', record)

@@ -1,0 +1,26 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from greenmim.datasets import PlanningCollate
+from greenmim.registry import HOOKS
+
+
+@HOOKS.register_module()
+class PlanAheadHook(Hook):
+    """Draw and plan masks in the data-loading workers.
+
+    MMEngine reads the loss back in every iteration, so that the training
+    process cannot hide planning behind the device's work; workers can. Before
+    training the hook hands the model's ``mask_planner`` to the collate
+    function of the training data loader.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        loader = runner.train_dataloader
+        loader.collate_fn = PlanningCollate(loader.collate_fn,
+                                            model.mask_planner)
