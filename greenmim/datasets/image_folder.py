@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Sequence, Union
+from typing import Callable, Iterable, Iterator, List, Sequence, Union
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
@@ -94,7 +94,7 @@ class ImageFolder(BaseDataset):
         generator = np.random.default_rng(idx % len(self))
         yield from generator.permutation(len(self)).tolist()
 
-    def _first_readable(self, candidates) -> dict:
+    def _first_readable(self, candidates: Iterable[int]) -> dict:
         skipped = {}
         for idx in candidates:
             try:

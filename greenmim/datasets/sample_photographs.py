@@ -38,16 +38,17 @@ class SamplePhotographs(BaseDataset):
     PHOTOGRAPHS = ('astronaut', 'brick', 'camera', 'chelsea', 'clock',
                    'coffee', 'coins', 'moon', 'rocket', 'stereo_motorcycle')
 
-    def __init__(self,
-                 num_views: int = 1024,
-                 min_side: int = 160,
-                 seed: int = 0,
-                 pipeline: Sequence[Union[dict, Callable]] = ()) -> None:
+    def __init__(
+        self,
+        num_views: int = 1024,
+        min_side: int = 160,
+        seed: int = 0,
+        pipeline: Sequence[Union[dict, Callable]] = ()) -> None:
         if num_views < 1:
             raise ValueError('`num_views` should be a positive number, but '
                              f'got {num_views}.')
-        shortest = min(min(load_photograph(name).shape[:2])
-                       for name in self.PHOTOGRAPHS)
+        shortest = min(
+            min(load_photograph(name).shape[:2]) for name in self.PHOTOGRAPHS)
         if not 1 <= min_side <= shortest:
             raise ValueError(f'`min_side` should be within [1, {shortest}], '
                              'the shortest side of all photographs, but got '

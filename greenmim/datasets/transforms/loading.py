@@ -6,7 +6,7 @@ from typing import Optional
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from greenmim.registry import TRANSFORMS
 
@@ -78,6 +78,10 @@ class LoadImage(BaseTransform):
             image = decode_image(
                 get(path, backend_args=self.backend_args), self.channels,
                 self.min_side, self.white_level)
+        except UnidentifiedImageError as error:
+            raise UnreadableImageError(
+                f'cannot read the image {path}: its content is of no known '
+                'image format') from error
         # Decoders report broken files by exceptions of a dozen kinds.
         except Exception as error:
             reason = str(error) or type(error).__name__
@@ -113,11 +117,11 @@ def decode_image(content: bytes,
         raise ValueError('the file is empty (0 bytes)')
     if channels not in (1, 3):
         return _decode_bands(content, channels, white_level)
-    with Image.open(BytesIO(content)) as image:
+    with Image.open(BytesIO(content)) as file:
         if min_side is not None:
-            image.draft(None, (min_side, min_side))
-        image.load()
-        image = _upright(image)
+            file.draft(None, (min_side, min_side))
+        file.load()
+        image = _upright(file)
         if image.mode[0] in 'IF':  # 16 or 32 bits per pixel, or float
             image = Image.fromarray(_to_uint8(np.asarray(image), white_level))
         if image.has_transparency_data:
@@ -126,7 +130,8 @@ def decode_image(content: bytes,
             image = Image.alpha_composite(white, image)
         if channels == 1:
             return np.array(image.convert('L'))
-        return np.ascontiguousarray(np.asarray(image.convert('RGB'))[..., ::-1])
+        return np.ascontiguousarray(
+            np.asarray(image.convert('RGB'))[..., ::-1])
 
 
 def _upright(image: Image.Image) -> Image.Image:
