@@ -2,26 +2,31 @@
 """What README.md tells the reader to type exists."""
 import re
 import shlex
+from argparse import ArgumentParser
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from mmengine.dataset import default_collate
 from mmengine.registry import DefaultScope
+from PIL import Image
 from torch import nn
 
-from greenmim.registry import MODELS
+from greenmim.registry import DATASETS, MODELS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 RECIPE = ROOT / 'configs/greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
 # Options of mim itself; what it does not know goes to train.py.
 MIM_FLAGS = {'--launcher', '--gpus', '--gpus-per-node', '--partition'}
-# Keys that a config need not hold, as MMEngine gives them a default.
+# Arguments with a default, which the config does not hold.
 NEW_KEYS = {
     'auto_scale_lr.enable', 'optim_wrapper.dtype', 'model.backbone.with_cp',
+    'model.backbone.in_channels', 'model.neck.out_channels',
+    'train_dataloader.dataset.pipeline.0.channels',
     'default_hooks.checkpoint.trusted'
 }
 
@@ -116,17 +121,44 @@ def test_table_of_flags(column, package):
         assert cells.split(' | ')[column] == expected, flag
 
 
+def merge(cfg, options):
+    """Merge options as `--cfg-options` does."""
+    parser = ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(['--cfg-options', *options])
+    cfg.merge_from_dict(args.cfg_options)
+
+
 def test_options_exist():
-    options = re.findall(r'[\w.]+\.[\w.]+=[^\s`]+', README)
-    assert len(options) > 12
+    options = re.findall(r'[\w.]+\.[\w.]+=[^\s`"]+', README)
+    assert len(options) > 15
     for option in options:
-        key, value = option.split('=')
+        key = option.split('=')[0]
         cfg = Config.fromfile(RECIPE)
         if key not in NEW_KEYS:
             held = cfg
             for part in key.split('.'):
                 held = held[int(part) if part.isdigit() else part]
-        cfg.merge_from_dict({key: yaml.safe_load(value)})
+        merge(cfg, [option])
+
+
+def test_options_for_grey_images_fit_together(tmp_path):
+    (line, ) = [line for line in command_lines() if 'in_channels' in line]
+    cfg = Config.fromfile(RECIPE)
+    cfg.model.backbone.arch = 'tiny'
+    cfg.model.neck.in_channels = 768
+    cfg.train_dataloader.dataset.data_root = str(tmp_path)
+    merge(cfg, shlex.split(line.split('--cfg-options')[1]))
+
+    Image.effect_noise((48, 64), 50).save(tmp_path / 'noise.png')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    batch = default_collate([dataset[0], dataset[0]])
+    data = model.data_preprocessor(batch, training=True)
+    assert data['inputs'].shape == (2, 1, 224, 224)
+    assert model(**data, mode='loss')['loss'].isfinite()
 
 
 def test_python_example_builds_the_dense_backbone():
