@@ -135,18 +135,25 @@ class GreenMIMSwinTransformer(SwinTransformer):
         outs = []
         num_sequences = 1 if layout.num_masks > 1 else len(x)
         for i, (stage, groups) in enumerate(zip(self.stages, plan.groups)):
+            map_size = (grid[0] * self._side(i), grid[1] * self._side(i))
+            windows = [
+                _window(block.attn).fit(map_size, block.attn.pad_small_map)
+                for block in stage.blocks
+            ]
+            if not groups.keys() >= set(windows):
+                raise ValueError(
+                    f'expected a plan for {set(windows)} in stage {i}, got '
+                    f'one for {set(groups)}; plan with make_planner() of '
+                    'this backbone')
             index = {
                 window:
-                GroupIndex.from_plan(group_plan, num_sequences,
+                GroupIndex.from_plan(groups[window], num_sequences,
                                      self.num_heads[i], x.device)
-                for window, group_plan in groups.items()
+                for window in set(windows)
             }
             shape = x.shape
             x = x.flatten(1, 2)
-            map_size = (grid[0] * self._side(i), grid[1] * self._side(i))
-            for block in stage.blocks:
-                window = _window(block.attn).fit(map_size,
-                                                 block.attn.pad_small_map)
+            for block, window in zip(stage.blocks, windows):
                 x = self._run_block(block, x, index[window])
             x = x.view(shape)
             outs.append(

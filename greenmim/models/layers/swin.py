@@ -68,10 +68,15 @@ class SwinBlockRunner:
 
     def __init__(self, attn_backend: str, compiled: bool) -> None:
         self.attn_backend = attn_backend
+        self.compiled = compiled
         self.before, self.after = queries_keys_values, finish_block
         if compiled:
             self.before = torch.compile(self.before, dynamic=False)
             self.after = torch.compile(self.after, dynamic=False)
+
+    def __reduce__(self) -> tuple:
+        # Compiled functions cannot be pickled; copies compile their own.
+        return SwinBlockRunner, (self.attn_backend, self.compiled)
 
     def __call__(self, block: SwinBlock, x_BNC: Tensor,
                  index: GroupIndex) -> Tensor:
