@@ -9,7 +9,6 @@ import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
-from mmpretrain.models.utils import WindowMSA
 from torch import Tensor
 from torch.nn import functional as F
 
