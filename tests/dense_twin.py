@@ -141,8 +141,8 @@ class DenseSwinTwin:
         window, shift = window_of_map(height, width, attn.window_size,
                                       attn.shift_size, attn.pad_small_map)
         ids = window_ids(height, width, window, shift).flatten()
-        allowed = (ids[:, None] == ids[None, :]) & ~masked.view(
-            batch, 1, num_tokens)
+        allowed = (ids[:, None]
+                   == ids[None, :]) & ~masked.view(batch, 1, num_tokens)
         # a masked query sees only itself, so that no row is empty; nothing
         # reads what it computes
         allowed = allowed | torch.eye(num_tokens, dtype=torch.bool)
@@ -159,9 +159,10 @@ class DenseSwinTwin:
     def _merge(self, x: Tensor, merge) -> Tensor:
         # OpenMMLab's order of the merged channels: c * 4 + (2 * dy + dx)
         x = torch.stack([
-            x[:, 0::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 0::2],
-            x[:, 1::2, 1::2]
-        ], dim=-1).flatten(-2)
+            x[:, 0::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 0::2], x[:, 1::2,
+                                                                    1::2]
+        ],
+                        dim=-1).flatten(-2)
         x = self._norm(x, merge.norm)
         return F.linear(x, merge.reduction.weight, merge.reduction.bias)
 

@@ -1,5 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Attention in groups against one loop over windows."""
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +14,7 @@ from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
 from tests.test_ops.test_grouping import tokens_by_loops
 
 CPU = torch.device('cpu')
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def attention_by_loops(qkv_SNC, tokens, table, table_size, heads, scale):
@@ -62,9 +69,9 @@ def with_padding(plan, extra):
     window[:, :g] = plan.window_of_slot
     position = torch.zeros(G, g + extra, dtype=torch.int32)
     position[:, :g] = plan.position_of_slot
-    return GroupPlan(
-        token_of_slot.flatten(), slot // g * (g + extra) + slot % g, window,
-        position, plan.table_size)
+    return GroupPlan(token_of_slot.flatten(),
+                     slot // g * (g + extra) + slot % g, window, position,
+                     plan.table_size)
 
 
 def make_case(name, num_images=3, heads=2, d=3, extra_padding=0):
@@ -79,8 +86,7 @@ def make_case(name, num_images=3, heads=2, d=3, extra_padding=0):
 
     def randn(*shape):
         return torch.randn(
-            *shape, generator=generator,
-            dtype=torch.float64).requires_grad_()
+            *shape, generator=generator, dtype=torch.float64).requires_grad_()
 
     qkv = randn(S, len(tokens), 3 * heads * d)
     table = randn((2 * table_size - 1)**2, heads)
@@ -92,13 +98,14 @@ def relative_error(actual, expected):
     return float((actual - expected).detach().abs().max()) / (scale or 1.)
 
 
+@pytest.mark.parametrize('backend', ['auto', 'eager', 'sdpa'])
 @pytest.mark.parametrize('extra_padding', [0, 5])
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_gradients_equal_loops(case, extra_padding):
+def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
     plan, tokens, qkv, table, S, heads = make_case(
         case, extra_padding=extra_padding)
     index = GroupIndex.from_plan(plan, S, heads, CPU)
-    actual = group_attention(qkv, index, table, 0.7)
+    actual = group_attention(qkv, index, table, 0.7, backend=backend)
     expected = attention_by_loops(qkv, tokens, table, plan.table_size, heads,
                                   0.7)
     assert actual.shape == expected.shape
@@ -110,18 +117,21 @@ def test_outputs_and_gradients_equal_loops(case, extra_padding):
         assert relative_error(actual_grad, grad) <= 1e-12
 
 
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('case', ['shared', 'image'])
-def test_gradients_are_those_of_finite_differences(case):
+def test_gradients_are_those_of_finite_differences(case, backend):
     plan, tokens, qkv, table, S, heads = make_case(
         case, num_images=2, heads=1, d=1)
     index = GroupIndex.from_plan(plan, S, heads, CPU)
     assert torch.autograd.gradcheck(
-        lambda x, bias: group_attention(x, index, bias, 1.), (qkv, table),
+        lambda x, bias: group_attention(x, index, bias, 1., backend=backend),
+        (qkv, table),
         fast_mode=True)
 
 
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('case', ['shared', 'image', 'one-unit'])
-def test_windows_and_padding_do_not_leak(case):
+def test_windows_and_padding_do_not_leak(case, backend):
     """Logits as large as they come reach no other window and no padding."""
     plan, tokens, qkv, table, S, heads = make_case(case, extra_padding=4)
     index = GroupIndex.from_plan(plan, S, heads, CPU)
@@ -130,21 +140,22 @@ def test_windows_and_padding_do_not_leak(case):
     assert inside.any() and not inside.all()
     changed = qkv.detach().clone()
     changed[:, inside] *= 1e4
-    before = group_attention(qkv, index, table, 1.)
-    after = group_attention(changed, index, table, 1.)
+    before = group_attention(qkv, index, table, 1., backend=backend)
+    after = group_attention(changed, index, table, 1., backend=backend)
     assert torch.equal(before[:, ~inside], after[:, ~inside])
     assert not torch.equal(before[:, inside], after[:, inside])
     grad, = torch.autograd.grad(before[:, ~inside].sum(), qkv)
     assert grad[:, inside].eq(0).all()
 
 
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('case', ['shared', 'image'])
-def test_gradients_of_padding_are_dropped(case):
+def test_gradients_of_padding_are_dropped(case, backend):
     """The bias table sees real pairs alone, even with much padding."""
     plan, tokens, qkv, table, S, heads = make_case(case, extra_padding=4)
     assert plan.fill_rate < 1
     index = GroupIndex.from_plan(plan, S, heads, CPU)
-    out = group_attention(qkv, index, table, 1.)
+    out = group_attention(qkv, index, table, 1., backend=backend)
     grad, = torch.autograd.grad(out.square().sum(), table)
     # softmax is blind to a constant, so each head's gradient sums to zero
     assert grad.sum(0).abs().max() <= 1e-12 * grad.abs().max()
@@ -158,14 +169,15 @@ def test_gradients_of_padding_are_dropped(case):
     assert grad[~seen].eq(0).all()
 
 
-def test_dropout_of_the_attention_weights():
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
+def test_dropout_of_the_attention_weights(backend):
     plan, _, qkv, table, S, heads = make_case('shared')
     index = GroupIndex.from_plan(plan, S, heads, CPU)
     exact = group_attention(qkv, index, table, 1.).detach()
     torch.manual_seed(0)
     draws = torch.stack([
-        group_attention(qkv, index, table, 1., dropout=0.2).detach()
-        for _ in range(400)
+        group_attention(qkv, index, table, 1., dropout=0.2,
+                        backend=backend).detach() for _ in range(400)
     ])
     assert not torch.equal(draws[0], draws[1])
     # the expectation is kept: within six standard errors everywhere
@@ -173,12 +185,46 @@ def test_dropout_of_the_attention_weights():
     assert (error <= 6 * draws.std(0) / 20).all()
 
 
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_the_result_has_the_dtype_of_the_input(dtype):
+def test_the_result_has_the_dtype_of_the_input(dtype, backend):
     plan, _, qkv, table, S, heads = make_case('image')
     index = GroupIndex.from_plan(plan, S, heads, CPU)
     exact = group_attention(qkv, index, table, 1.)
-    out = group_attention(qkv.to(dtype), index, table.to(dtype), 1.)
+    out = group_attention(
+        qkv.to(dtype), index, table.to(dtype), 1., backend=backend)
     assert out.dtype == dtype
     limit = 1e-5 if dtype == torch.float32 else 5e-2
     assert relative_error(out.double(), exact) <= limit
+
+
+def test_an_unknown_backend_is_refused():
+    plan, _, qkv, table, S, heads = make_case('shared')
+    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    with pytest.raises(ValueError, match="eager.*got 'flash'"):
+        group_attention(qkv, index, table, 1., backend='flash')
+
+
+def test_fused_where_it_cannot_run():
+    """In float64 the kernel is left out, with a warning and right values."""
+    plan, _, qkv, table, S, heads = make_case('shared')
+    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    with pytest.warns(UserWarning, match="fused attention .*using 'eager'"):
+        out = group_attention(qkv, index, table, 1., backend='fused')
+    assert torch.equal(out, group_attention(qkv, index, table, 1.))
+
+
+@pytest.mark.skipif(
+    find_spec('triton') is None, reason='Triton is not installed')
+def test_the_fused_kernel_equals_loops():
+    """On the GPU, or else in Triton's interpreter, which must be chosen
+    before Triton is imported: in a process of its own."""
+    env = dict(os.environ, PYTHONPATH=str(CHECKOUT))
+    if not torch.cuda.is_available():
+        env['TRITON_INTERPRET'] = '1'
+    done = subprocess.run(
+        [sys.executable, '-m', 'tests.test_ops.check_fused_attention'],
+        cwd=CHECKOUT, env=env, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, timeout=600)  # yapf: disable
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count('equal') == 5, done.stdout

@@ -87,8 +87,9 @@ def test_plan_equals_loops(num, rows, cols, side, window, shifted, pad, ratio,
     mask = random_mask(num, (rows, cols), ratio, generator)
     shift = window // 2 if shifted else 0
     fitted = Window(window, shift, window).fit((rows * side, cols * side), pad)
-    assert (fitted.size, fitted.shift) == window_of_map(
-        rows * side, cols * side, window, shift, pad)
+    assert (fitted.size,
+            fitted.shift) == window_of_map(rows * side, cols * side, window,
+                                           shift, pad)
     assert fitted.table_size == window
     plan = plan_groups(VisibleLayout.from_mask(mask), side, fitted)
     tokens = tokens_by_loops(mask, side, fitted.size, fitted.shift)

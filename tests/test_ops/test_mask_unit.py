@@ -98,8 +98,8 @@ class TestVisibleLayout:
         (MASK.float() - 1, ValueError, '0 or 1'),
         (MASK * math.nan, ValueError, '0 or 1'),
         (torch.ones_like(MASK), ValueError, 'at least one'),
-        (torch.tensor([[[True, False]], [[False, False]]]), ValueError,
-         r'same number.*\[1, 2\]'),
+        (torch.tensor([[[True, False]], [[False, False]]
+                       ]), ValueError, r'same number.*\[1, 2\]'),
     ])
     def test_bad_masks(self, mask, error, match):
         with pytest.raises(error, match=match):
@@ -169,8 +169,9 @@ class TestRandomMask:
     def test_units_are_hidden_evenly_and_independently(self):
         """Every unit, and every pair of units, as often as chance says."""
         num = 20000
-        mask = random_mask(num, (2, 3), 0.5,
-                           torch.Generator().manual_seed(0)).flatten(1).double()
+        mask = random_mask(
+            num, (2, 3), 0.5,
+            torch.Generator().manual_seed(0)).flatten(1).double()
         hidden = mask.mean(0)
         assert (hidden - 0.5).abs().max() <= 5 * 0.5 / num**0.5
         both = mask.T @ mask / num

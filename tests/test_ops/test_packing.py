@@ -62,8 +62,8 @@ def test_all_small_cases():
     """All multisets of up to 5 windows of 1 to 6 tokens, all group sizes."""
     cases = 0
     for num in range(1, 6):
-        for counts in itertools.combinations_with_replacement(range(1, 7),
-                                                              num):
+        for counts in itertools.combinations_with_replacement(
+                range(1, 7), num):
             for group_size in range(max(counts), sum(counts) + 2):
                 groups = pack_windows(counts, group_size)
                 check_packing(counts, group_size, groups)
@@ -96,8 +96,7 @@ def test_random_small_cases(counts, slack, overhead):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.integers(0, 196), max_size=300), st.integers(0, 400))
+@given(st.lists(st.integers(0, 196), max_size=300), st.integers(0, 400))
 def test_random_large_cases(counts, slack):
     """Many windows: a valid packing, near the lower bound."""
     group_size = max(counts, default=0) + slack + 1
@@ -182,15 +181,17 @@ def test_numbers_in_any_order_give_the_same_groups():
         assert (other_size, len(other_groups)) == (size, len(groups))
 
 
-@pytest.mark.parametrize('make', [
-    lambda rng: [rng.randint(0, 49) for _ in range(3000)],
-    lambda rng: [rng.randint(0, 196) for _ in range(3000)],
-    lambda rng: [1] * 20000,
-    lambda rng: [1, 50000],
-    lambda rng: [2**i for i in range(17)],
-    lambda rng: [50] + [33] * 500,
-    lambda rng: [997, 991, 983, 977, 971, 967, 953, 947],
-], ids=['w7', 'w14', 'ones', 'giant', 'powers', 'thirds', 'primes'])
+@pytest.mark.parametrize(
+    'make', [
+        lambda rng: [rng.randint(0, 49) for _ in range(3000)],
+        lambda rng: [rng.randint(0, 196) for _ in range(3000)],
+        lambda rng: [1] * 20000,
+        lambda rng: [1, 50000],
+        lambda rng: [2**i for i in range(17)],
+        lambda rng: [50] + [33] * 500,
+        lambda rng: [997, 991, 983, 977, 971, 967, 953, 947],
+    ],
+    ids=['w7', 'w14', 'ones', 'giant', 'powers', 'thirds', 'primes'])
 def test_time_is_bounded(make):
     """Far above any real map, so a loop that grows or hangs is seen."""
     counts = make(random.Random(0))

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from greenmim.models import GreenMIMSwinTransformer
+from greenmim.models import GreenMIM, GreenMIMSwinTransformer
 from greenmim.ops.mask_unit import VisibleLayout
 from tests.dense_twin import DenseSwinTwin, window_of_map
 
@@ -76,13 +76,13 @@ SHAPES: Dict[str, Tuple[Tuple[int, int], Dict[str, Any]]] = {
     'w14-32x32': ((32, 32), dict(window_size=14)),
     'w14-32x32-pad': ((32, 32), dict(window_size=14, pad_small_map=True)),
     # an odd window per stage, other channels, absolute positions
-    'w5-3-7-2': ((128, 96),
-                 dict(
-                     in_channels=1,
-                     stage_cfgs=[
-                         dict(block_cfgs=dict(window_size=w))
-                         for w in (5, 3, 7, 2)
-                     ])),
+    'w5-3-7-2':
+    ((128, 96),
+     dict(
+         in_channels=1,
+         stage_cfgs=[
+             dict(block_cfgs=dict(window_size=w)) for w in (5, 3, 7, 2)
+         ])),
     'w7-abs-pos': ((96, 128),
                    dict(
                        window_size=7,
@@ -96,13 +96,12 @@ SHAPES: Dict[str, Tuple[Tuple[int, int], Dict[str, Any]]] = {
                                img_size=128,
                                use_abs_pos_embed=True,
                                interpolate_mode='bilinear')),
-    'no-qkv-bias': ((96, 96),
-                    dict(
-                        window_size=6,
-                        stage_cfgs=dict(
-                            block_cfgs=dict(
-                                attn_cfgs=dict(qkv_bias=False,
-                                               qk_scale=0.7))))),
+    'no-qkv-bias':
+    ((96, 96),
+     dict(
+         window_size=6,
+         stage_cfgs=dict(
+             block_cfgs=dict(attn_cfgs=dict(qkv_bias=False, qk_scale=0.7))))),
 }
 
 
@@ -277,8 +276,11 @@ def test_equals_twin_in_float32(family, shape):
         assert error <= max(1e-5, 4 * dense_error)
 
 
-def _mask_of_windows(visible: Tensor, hw_shape, window_size: int,
-                     shift_size: int, device=None) -> Tensor:
+def _mask_of_windows(visible: Tensor,
+                     hw_shape,
+                     window_size: int,
+                     shift_size: int,
+                     device=None) -> Tensor:
     """The parent's attention mask, with masked and padding keys blocked."""
     (height, width), shift = visible.shape, (-shift_size, -shift_size)
     usable = torch.zeros(1, *hw_shape, 1)
@@ -309,13 +311,39 @@ def test_the_twin_is_the_parent_with_masked_keys(shape):
     expected = DenseSwinTwin(parent)(images, mask)
     for i, stage in enumerate(parent.stages):
         side = 8 // 2**i
-        visible = ~mask[0].repeat_interleave(
-            side, 0).repeat_interleave(side, 1)
+        visible = ~mask[0].repeat_interleave(side, 0).repeat_interleave(
+            side, 1)
         for block in stage.blocks:
             block.attn.get_attn_mask = partial(_mask_of_windows, visible)
     dense, = parent(images)
     actual = dense.permute(0, 2, 3, 1)[:, ~mask[0]]
     assert (actual - expected).abs().max() <= 1e-10
+
+
+@pytest.mark.parametrize(
+    'shape, options', [
+        ('w7-96x160', dict(attn_backend='sdpa')),
+        ('w6-64x160-pad', dict(attn_backend='sdpa')),
+        ('w14-32x32', dict(attn_backend='sdpa')),
+        ('w6-64x160-pad', dict(attn_backend='sdpa', with_cp=True)),
+        ('w6-64x160-pad', dict(compile_blocks=True)),
+    ],
+    ids=['sdpa', 'sdpa-pad', 'sdpa-one-unit', 'checkpointing', 'compiled'])
+def test_options_of_execution_equal_the_twin(family, shape, options,
+                                             monkeypatch):
+    """Tracing is tested here; generated code is the compiler's business."""
+    monkeypatch.setattr(torch, 'compile',
+                        partial(torch.compile, backend='aot_eager'))
+    size, kwargs = SHAPES[shape]
+    model = build(family, **kwargs, **options)
+    model.train()
+    images = draw_images(model, size)
+    for mask_kind in ('shared', 'image'):
+        mask = draw_mask(mask_kind, len(images), grid_of(size))
+        actual = output_and_grads(lambda x: model(x, mask), model, images)
+        expected = output_and_grads(lambda x: family.twin(model)(x, mask),
+                                    model, images)
+        assert max(errors(actual, expected)) <= 1e-10
 
 
 class _NoShift(DenseSwinTwin):
@@ -356,8 +384,9 @@ class _TransposedBias(DenseSwinTwin):
         attn = copy.deepcopy(attn)
         table = attn.w_msa.relative_position_bias_table
         side = 2 * attn.w_msa.window_size[0] - 1
-        table.data = table.data.view(side, side, -1).transpose(
-            0, 1).reshape(side * side, -1)
+        table.data = table.data.view(side, side,
+                                     -1).transpose(0,
+                                                   1).reshape(side * side, -1)
         return super()._attention(x, attn, masked)
 
 
@@ -378,9 +407,10 @@ class _MicrosoftMergeOrder(DenseSwinTwin):
 
     def _merge(self, x, merge):
         x = torch.cat([
-            x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2],
-            x[:, 1::2, 1::2]
-        ], dim=-1)
+            x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2,
+                                                                    1::2]
+        ],
+                      dim=-1)
         x = self._norm(x, merge.norm)
         return nn.functional.linear(x, merge.reduction.weight)
 
@@ -390,8 +420,9 @@ class _SwappedTokens(DenseSwinTwin):
 
     def _merge(self, x, merge):
         x = x.clone()
-        x[:, 0::2, 1::2], x[:, 1::2, 0::2] = (x[:, 1::2, 0::2].clone(),
-                                              x[:, 0::2, 1::2].clone())
+        x[:, 0::2, 1::2], x[:, 1::2, 0::2] = (x[:, 1::2,
+                                                0::2].clone(), x[:, 0::2,
+                                                                 1::2].clone())
         return super()._merge(x, merge)
 
 
@@ -449,16 +480,14 @@ def dense_maps_of(model: nn.Module, images: Tensor) -> List[Tensor]:
      ((192, 192),
       dict(stage_cfgs=[
           dict(block_cfgs=dict(window_size=w)) for w in (12, 8, 6, 3)
-      ])),
-     ((224, 224), dict(window_size=7))],
+      ])), ((224, 224), dict(window_size=7))],
     ids=['w4', 'w4-wide-pad', 'w4-high', 'w12-8-6-3', 'w7'])
 def test_nothing_masked_equals_the_parent(family, size, kwargs, dtype, limit):
     model = build(family, dtype, out_indices=(0, 1, 2, 3), **kwargs)
-    parent = family.parent(
-        **{
-            **family.micro,
-            **kwargs, 'out_indices': (0, 1, 2, 3)
-        }).to(dtype)
+    parent = family.parent(**{
+        **family.micro,
+        **kwargs, 'out_indices': (0, 1, 2, 3)
+    }).to(dtype)
     parent.load_state_dict(model.state_dict(), strict=True)
     parent.eval()
     images = draw_images(model, size).to(dtype)
@@ -481,8 +510,8 @@ def test_nothing_masked_equals_the_parent(family, size, kwargs, dtype, limit):
      ((64, 96), dict(window_size=7, pad_small_map=True)),
      ((224, 224), dict(window_size=7, drop_path_rate=0.5, drop_rate=0.1)),
      ((150, 131), dict(window_size=4, use_abs_pos_embed=True, in_channels=1)),
-     ((128, 128), dict(
-         window_size=4, out_after_downsample=True, with_cp=True))],
+     ((128, 128), dict(window_size=4, out_after_downsample=True, with_cp=True))
+     ],
     ids=['w4', 'pad', 'drop', 'any-size', 'after-downsample'])
 def test_without_mask_equals_the_parent_bit_for_bit(family, size, kwargs,
                                                     train):
@@ -498,9 +527,9 @@ def test_without_mask_equals_the_parent_bit_for_bit(family, size, kwargs,
         outs = net(images)
         assert isinstance(outs, tuple)
         sum(out.square().sum() for out in outs).backward()
-        results.append(
-            list(outs) + [param.grad for param in net.parameters()])
-    for actual, expected in zip(*results, strict=True):
+        results.append(list(outs) + [param.grad for param in net.parameters()])
+    assert len(results[0]) == len(results[1])
+    for actual, expected in zip(*results):
         assert torch.equal(actual, expected)
 
 
@@ -567,7 +596,8 @@ def test_a_shared_mask_equals_the_same_mask_for_each_image(family):
 def test_no_call_leaves_a_trace(family):
     """Other masks, sizes, batches, errors and modes change no later bit."""
     size, kwargs = SHAPES['w6-64x160-pad']
-    model = build(family, torch.float32, **kwargs)
+    model = build(
+        family, torch.float32, use_abs_pos_embed=True, img_size=64, **kwargs)
     images = draw_images(model, size).float()
     mask = draw_mask('image', len(images), grid_of(size))
     with torch.inference_mode():
@@ -627,10 +657,7 @@ def test_checkpointing_changes_no_gradient(family, frozen_stages):
 def test_frozen_stages_get_no_gradient(family, frozen_stages):
     size, kwargs = SHAPES['w7-96x160']
     model = build(
-        family,
-        frozen_stages=frozen_stages,
-        out_indices=(0, 3),
-        **kwargs)
+        family, frozen_stages=frozen_stages, out_indices=(0, 3), **kwargs)
     model.train()
     mask = draw_mask('image', 2, grid_of(size))
     for name, param in model.named_parameters():
@@ -751,12 +778,14 @@ class _NoTensorFromList(TorchFunctionMode):
 
 
 @pytest.mark.parametrize('mask_kind', ['shared', 'image'])
-@pytest.mark.parametrize('kwargs', [
-    dict(),
-    dict(drop_path_rate=0.5, drop_rate=0.1),
-    dict(with_cp=True),
-    dict(use_abs_pos_embed=True, img_size=224),
-], ids=['plain', 'drop', 'checkpointing', 'abs-pos'])
+@pytest.mark.parametrize(
+    'kwargs', [
+        dict(),
+        dict(drop_path_rate=0.5, drop_rate=0.1),
+        dict(with_cp=True),
+        dict(use_abs_pos_embed=True, img_size=224),
+    ],
+    ids=['plain', 'drop', 'checkpointing', 'abs-pos'])
 def test_nothing_waits_for_the_device(family, mask_kind, kwargs):
     """Run on the meta device, where reading a value back is an error.
 
@@ -777,11 +806,33 @@ def test_nothing_waits_for_the_device(family, mask_kind, kwargs):
     assert images.grad.device.type == 'meta'
 
 
+@pytest.mark.parametrize('mask_scope', ['batch', 'image'])
+def test_the_whole_model_does_not_wait(mask_scope):
+    """From images to gradients, mask and loss included."""
+    family = FAMILIES[0]
+    model = GreenMIM(
+        backbone=family.green(**family.micro),
+        neck=dict(
+            type='greenmim.GreenMIMNeck',
+            in_channels=64,
+            embed_dims=16,
+            num_heads=2),
+        head=dict(type='greenmim.GreenMIMHead'),
+        mask_scope=mask_scope).to('meta')
+    model.train()
+    images = torch.zeros(2, 3, 96, 160, device='meta')
+    with _NoBlockingCopy(), _NoTensorFromList():
+        loss = model(images, None, mode='loss')['loss']
+        loss.backward()
+    assert loss.device.type == 'meta'
+    assert all(param.grad is not None for param in model.parameters())
+
+
 def test_the_check_for_waiting_works():
     x = torch.zeros(3, device='meta')
     index = torch.arange(2)
-    for read in (Tensor.item, Tensor.tolist, Tensor.nonzero, Tensor.cpu,
-                 bool, lambda y: y[y > 0], lambda y: torch.equal(y, y)):
+    for read in (Tensor.item, Tensor.tolist, Tensor.nonzero, Tensor.cpu, bool,
+                 lambda y: y[y > 0], lambda y: torch.equal(y, y)):
         with pytest.raises((RuntimeError, NotImplementedError)):
             read(x[:1])
     with _NoBlockingCopy(), _NoTensorFromList():

@@ -102,9 +102,10 @@ class TestRegistry:
 
     def test_a_window_for_each_stage_beside_stage_cfgs(self):
         drop = dict(block_cfgs=dict(attn_cfgs=dict(proj_drop=0.25)))
-        model = GreenMIMSwinTransformer(**{
-            **MICRO, 'window_size': (8, 4, 2, 1)
-        }, stage_cfgs=drop)
+        model = GreenMIMSwinTransformer(
+            **{
+                **MICRO, 'window_size': (8, 4, 2, 1)
+            }, stage_cfgs=drop)
         assert model.stages[1].blocks[0].attn.window_size == 4
         assert model.stages[1].blocks[0].attn.w_msa.proj_drop.p == 0.25
         assert drop == dict(block_cfgs=dict(attn_cfgs=dict(proj_drop=0.25)))
@@ -178,19 +179,22 @@ class TestWeights:
             GreenMIMSwinTransformer(**MICRO, use_abs_pos_embed=True))
         path = str(tmp_path / 'model.pth')
         save_checkpoint(model.state_dict(), path)
-        larger = GreenMIMSwinTransformer(**{
-            **MICRO, 'img_size': 192
-        }, use_abs_pos_embed=True)
+        larger = GreenMIMSwinTransformer(
+            **{
+                **MICRO, 'img_size': 192
+            }, use_abs_pos_embed=True)
         load_checkpoint(larger, path, strict=True)
         expected = resize_pos_embed(model.absolute_pos_embed, (32, 32),
                                     (48, 48), 'bicubic', 0)
         assert larger.absolute_pos_embed.shape == (1, 48 * 48, 8)
         assert torch.allclose(larger.absolute_pos_embed, expected)
 
-    @pytest.mark.parametrize('change', [
-        dict(window_size=7),
-        dict(arch=dict(MICRO['arch'], num_heads=[2, 2, 2, 4])),
-    ], ids=['window', 'heads'])
+    @pytest.mark.parametrize(
+        'change', [
+            dict(window_size=7),
+            dict(arch=dict(MICRO['arch'], num_heads=[2, 2, 2, 4])),
+        ],
+        ids=['window', 'heads'])
     def test_another_window_is_refused(self, change):
         model = GreenMIMSwinTransformer(**{**MICRO, **change})
         state = GreenMIMSwinTransformer(**MICRO).state_dict()
@@ -213,8 +217,7 @@ class TestWeights:
         randomise(pretrained)
         path = str(tmp_path / 'epoch_1.pth')
         save_checkpoint(
-            dict(state_dict=pretrained.state_dict(), meta=dict(epoch=1)),
-            path)
+            dict(state_dict=pretrained.state_dict(), meta=dict(epoch=1)), path)
 
         logger = MMLogger.get_instance('test_pretrained')
         records = []
@@ -378,9 +381,10 @@ class TestMaskedForward:
         assert model.unit_size == 16
         assert model(images(64), self.mask).shape == (1, 5, 64)
         arch = dict(embed_dims=8, depths=[1, 1, 1], num_heads=[1, 2, 2])
-        model = GreenMIMSwinTransformer(**{
-            **MICRO, 'arch': arch
-        }, out_indices=(2, ))
+        model = GreenMIMSwinTransformer(
+            **{
+                **MICRO, 'arch': arch
+            }, out_indices=(2, ))
         assert model.unit_size == 16
         assert model(images(64), self.mask).shape == (1, 5, 32)
 
@@ -415,8 +419,7 @@ class TestMaskedForward:
             model = GreenMIMSwinTransformer(
                 **MICRO,
                 drop_path_rate=0.,
-                stage_cfgs=dict(
-                    block_cfgs=dict(attn_cfgs={name: 0.5})))
+                stage_cfgs=dict(block_cfgs=dict(attn_cfgs={name: 0.5})))
             randomise(model)
             x = images()
             model.train()
