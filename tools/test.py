@@ -56,25 +56,27 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
-        cfg.default_hooks.visualization = dict(
-            type='VisualizationHook',
+        hook = cfg.setdefault('default_hooks', ConfigDict()).setdefault(
+            'visualization', ConfigDict(type='VisualizationHook'))
+        hook.update(
             enable=True,
             show=args.show,
             out_dir=args.show_dir,
             interval=args.interval,
             wait_time=args.wait_time)
     if args.tta:
-        merge_tta(cfg)
+        use_tta(cfg)
     merge_common_arguments(cfg, args)
 
 
-def merge_tta(cfg: Config) -> None:
+def use_tta(cfg: Config) -> None:
     """Wrap the model and replace the pipeline for test-time augmentation."""
     pipeline = cfg.test_dataloader.dataset.pipeline
     flips = [dict(type='RandomFlip', prob=prob) for prob in (1., 0.)]
-    tta = dict(type='TestTimeAug', transforms=[flips, [deepcopy(pipeline[-1])]])
-    cfg.test_dataloader.dataset.pipeline = cfg.get(
-        'tta_pipeline', [*pipeline[:-1], tta])
+    tta = dict(
+        type='TestTimeAug', transforms=[flips, [deepcopy(pipeline[-1])]])
+    cfg.test_dataloader.dataset.pipeline = cfg.get('tta_pipeline',
+                                                   [*pipeline[:-1], tta])
     wrapper = cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import os.path as osp
 import subprocess
+from datetime import timedelta
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
@@ -145,8 +146,12 @@ def _use_gloo(cfg: Config) -> None:
             ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']],
             text=True)
         os.environ['MASTER_ADDR'] = nodes.split()[0]
+    options = cfg.get('env_cfg', {}).get('dist_cfg', {})
     dist.init_process_group(
-        'gloo', rank=int(rank), world_size=int(world_size))
+        'gloo',
+        rank=int(rank),
+        world_size=int(world_size),
+        timeout=timedelta(seconds=options.get('timeout', 1800)))
 
     wrapper = cfg.get('model_wrapper_cfg') or ConfigDict(
         broadcast_buffers=False,

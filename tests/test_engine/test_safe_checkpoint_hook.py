@@ -94,8 +94,7 @@ def build(work_dir, epochs, hook=None, resume=False, load_from=None):
         val_cfg=dict(),
         val_evaluator=dict(type=Spread),
         optim_wrapper=dict(
-            type=ScalingOptimWrapper,
-            optimizer=dict(type='AdamW', lr=0.1)),
+            type=ScalingOptimWrapper, optimizer=dict(type='AdamW', lr=0.1)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False),
             # Keeps a bound method in its state.
@@ -217,6 +216,18 @@ def test_trusted_file_is_resumed(unsafe, uninterrupted, tmp_path):
     assert_equal(
         load(tmp_path / 'epoch_4.pth')['state_dict'],
         load(uninterrupted / 'epoch_4.pth')['state_dict'])
+
+
+def test_text_in_file_is_not_executed(uninterrupted, tmp_path):
+    checkpoint = load(uninterrupted / 'epoch_4.pth')
+    proof = tmp_path / 'proof'
+    checkpoint['meta']['config'] = f'x = open({str(proof)!r}, "w").close()'
+    torch.save(checkpoint, tmp_path / 'hostile.pth')
+    build(
+        tmp_path, 5, resume=True,
+        load_from=str(tmp_path / 'hostile.pth')).train()
+    assert (tmp_path / 'epoch_5.pth').exists()
+    assert not proof.exists()
 
 
 def test_weights_alone_are_loaded(tmp_path):

@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
 import runpy
+import socket
 import sys
 import uuid
 from pathlib import Path
@@ -49,13 +50,26 @@ def make_config(images, tmp_path, monkeypatch) -> Callable[..., Path]:
 
 @pytest.fixture
 def environment() -> Dict[str, str]:
-    """Variables for a process that sees the checkout and the micro config."""
+    """For a process without a GPU that finds greenmim and the micro config."""
     binaries = Path(sys.executable).parent
     return dict(
         os.environ,
+        CUDA_VISIBLE_DEVICES='',
         OMP_NUM_THREADS='1',
         PATH=f'{binaries}{os.pathsep}{os.environ["PATH"]}',
         PYTHONPATH=f'{ROOT}{os.pathsep}{LAUNCH}')
+
+
+@pytest.fixture
+def free_port() -> Callable[[], str]:
+    """Name a port that nothing listens on."""
+
+    def name() -> str:
+        with socket.socket() as listener:
+            listener.bind(('127.0.0.1', 0))
+            return str(listener.getsockname()[1])
+
+    return name
 
 
 @pytest.fixture

@@ -54,6 +54,7 @@ def installed_with_mim(package):
 # One after the other, each for two epochs, in one work folder.
 LINES = [
     f'bash {ROOT}/tools/dist_train.sh {{config}} 2',
+    f'bash {ROOT}/tools/slurm_train.sh PARTITION JOB {{config}}',
     f'python {ROOT}/tools/train.py {{config}}',
     'mim train mmpretrain {config}',
     'mim train mmselfsup {config}',
@@ -61,7 +62,29 @@ LINES = [
 ]
 
 
-def test_losses_over_all_launchers(make_config, run_tool, environment,
+def make_program(folder, name, text):
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f'#!/usr/bin/env bash\n{text}\n')
+    (folder / name).chmod(0o755)
+
+
+@pytest.fixture
+def slurm(tmp_path, environment):
+    """A cluster of one node, this one, that starts two tasks."""
+    make_program(tmp_path / 'bin', 'scontrol', 'echo 127.0.0.1')
+    make_program(
+        tmp_path / 'bin', 'srun', """
+        while [ "$1" != python ]; do shift; done
+        export SLURM_NTASKS=2 SLURM_NODELIST=node
+        SLURM_PROCID=0 SLURM_LOCALID=0 "$@" & first=$!
+        SLURM_PROCID=1 SLURM_LOCALID=1 "$@" && wait $first""")
+    environment.update(
+        PATH=f'{tmp_path / "bin"}{os.pathsep}{environment["PATH"]}',
+        GPUS='2',
+        GPUS_PER_NODE='2')
+
+
+def test_losses_over_all_launchers(make_config, environment, slurm, free_port,
                                    tmp_path):
     """Every launcher resumes what another wrote; two processes equal one."""
     lines = [
@@ -69,20 +92,21 @@ def test_losses_over_all_launchers(make_config, run_tool, environment,
         if not line.startswith('mim') or installed_with_mim(line.split()[2])
     ]
     epochs = 2 * len(lines)
-    reference = tmp_path / 'reference'
-    run_tool(ROOT / 'tools' / 'train.py',
-             make_config({'train_cfg.max_epochs': epochs}), '--work-dir',
-             reference)
-
     config = make_config()
+    reference = tmp_path / 'reference'
+    run(
+        f'python {ROOT}/tools/train.py {config} --work-dir {reference} '
+        f'--cfg-options train_cfg.max_epochs={epochs}', environment, tmp_path)
+
     work_dir = tmp_path / 'work dir'
     for step, line in enumerate(lines, 1):
         command = f'{line} --work-dir {shlex.quote(str(work_dir))}'
         if step > 1:
             command += ' --resume'
         command += f' --cfg-options train_cfg.max_epochs={2 * step}'
-        if line.endswith(' 2'):
+        if line.endswith(' 2') or 'slurm' in line:
             command += ' train_dataloader.batch_size=2'
+        environment['PORT'] = environment['MASTER_PORT'] = free_port()
         run(command.format(config=config.name), environment, config.parent)
 
         iterations = 2 * step * ITERATIONS_AN_EPOCH
@@ -105,13 +129,10 @@ def test_losses_over_all_launchers(make_config, run_tool, environment,
 def commands(tmp_path, environment):
     """Put ``torchrun`` and ``srun`` on PATH that only write what they got."""
     folder = tmp_path / 'bin'
-    folder.mkdir()
     for name in ('torchrun', 'srun'):
-        program = folder / name
-        program.write_text('#!/usr/bin/env bash\n'
-                           f'printf "%s\\n" {name} "$@" > {folder}/command\n'
-                           f'echo "$PYTHONPATH" > {folder}/pythonpath\n')
-        program.chmod(0o755)
+        make_program(
+            folder, name, f'printf "%s\\n" {name} "$@" > {folder}/command\n'
+            f'echo "$PYTHONPATH" > {folder}/pythonpath')
     environment['PATH'] = f'{folder}{os.pathsep}{environment["PATH"]}'
     return folder
 
@@ -121,9 +142,9 @@ TORCHRUN = [
     '--nproc_per_node=8', '--master_port=29500'
 ]
 SRUN = [
-    'srun', '-p', 'PARTITION', '--job-name=JOB', '--gres=gpu:8',
-    '--ntasks=16', '--ntasks-per-node=8', '--cpus-per-task=5',
-    '--kill-on-bad-exit=1', '--exclusive', '--time=1:00', 'python', '-u'
+    'srun', '-p', 'PARTITION', '--job-name=JOB', '--gres=gpu:8', '--ntasks=16',
+    '--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1',
+    '--exclusive', '--time=1:00', 'python', '-u'
 ]
 REST = ['--work-dir', 'a folder']
 
@@ -159,11 +180,10 @@ def test_command_of_script(line, expected, commands, environment, tmp_path):
 ])
 def test_missing_argument_of_script(script, complete, commands, environment):
     arguments = complete.split()[:-1]
-    result = subprocess.run(
-        ['bash', ROOT / 'tools' / script, *arguments],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True)
+    result = subprocess.run(['bash', ROOT / 'tools' / script, *arguments],
+                            env=environment,
+                            stderr=subprocess.PIPE,
+                            text=True)
     assert result.returncode != 0
     assert f'is missing: {script} {complete} [arguments]' in result.stderr
     assert not (commands / 'command').exists()
@@ -197,8 +217,8 @@ def test_command_of_mim(package, make_config, mim_train):
     script = Path(find_spec(package).origin).parent / '.mim/tools/train.py'
 
     assert mim_train(f'{package} {config} --work-dir D') == [
-        sys.executable, str(script), config, '--launcher', 'none',
-        '--work-dir', 'D'
+        sys.executable,
+        str(script), config, '--launcher', 'none', '--work-dir', 'D'
     ]
     assert mim_train(
         f'{package} {config} --work-dir D --launcher pytorch --gpus 8 '

@@ -76,7 +76,10 @@ class SafeCheckpointHook(CheckpointHook):
         **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
     """
 
-    def __init__(self, *args, trusted: Optional[str] = None, **kwargs) -> None:
+    def __init__(self,
+                 *args: Any,
+                 trusted: Optional[str] = None,
+                 **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.args:  # What the parent would hand on to a failing save.
             raise TypeError('SafeCheckpointHook got an unexpected keyword '
@@ -99,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
                     osp.expanduser(filename),
                     map_location=map_location,
                     weights_only=not trusted)
-            except pickle.UnpicklingError as error:
+            except pickle.UnpicklingError:
                 if trusted:
                     raise
                 raise ValueError(
@@ -125,7 +128,9 @@ class SafeCheckpointHook(CheckpointHook):
         checkpoint.update(plain, **weights)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore the log histories."""
+        """Restore the log histories, and drop what would be executed."""
+        # Runner.resume runs this text, of a kind of old files, as Python.
+        checkpoint.get('meta', {}).pop('config', None)
         message_hub = checkpoint.get('message_hub')
         if not isinstance(message_hub, dict):
             return

@@ -13,8 +13,7 @@ model = dict(
         to_rgb=True),
     backbone=dict(
         type='greenmim.GreenMIMSwinTransformer',
-        arch=dict(
-            embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+        arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
         img_size=64,
         window_size=4,
         drop_path_rate=0.),
