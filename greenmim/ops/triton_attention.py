@@ -39,6 +39,36 @@ def _slots(token, window, position, group, start, g, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _rows(part, parts, seq, head, token, window, N, H, d,
+          BLOCK_D: tl.constexpr):
+    """Offsets and mask of the tokens' rows in a tensor (S, N, parts, h, d)."""
+    channel = tl.arange(0, BLOCK_D)
+    row = ((seq.to(tl.int64) * N + token) * parts + part) * H + head
+    mask = (window >= 0)[:, None] & (channel < d)[None, :]
+    return row[:, None] * d + channel[None, :], mask
+
+
+@triton.jit
+def _load(qkv, part, seq, head, token, window, N, H, d, BLOCK_D: tl.constexpr):
+    """Queries (part 0), keys (1) or values (2) of a tile; padding is 0."""
+    rows, mask = _rows(part, 3, seq, head, token, window, N, H, d, BLOCK_D)
+    return tl.load(qkv + rows, mask=mask, other=0.)
+
+
+@triton.jit
+def _load_saved(lse, delta, grad_out, seq, head, slot, token, window, N, H, P,
+                d, BLOCK_D: tl.constexpr):
+    """What the backward pass needs of a tile of queries."""
+    rows, mask = _rows(0, 1, seq, head, token, window, N, H, d, BLOCK_D)
+    grad = tl.load(grad_out + rows, mask=mask, other=0.)
+    inside = window >= 0
+    sequence = seq.to(tl.int64)
+    lse_m = tl.load(lse + (sequence * H + head) * P + slot, inside, 0.)
+    delta_m = tl.load(delta + (sequence * N + token) * H + head, inside, 0.)
+    return grad, lse_m, delta_m
+
+
+@triton.jit
 def _logits(q, k, table, window_m, window_n, position_m, position_n, head,
             scale, middle, H, PRECISION: tl.constexpr):
     """Logits of a tile, -inf between windows, with the table's entries."""
@@ -55,15 +85,10 @@ def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
              BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
     seq, head = tl.program_id(1) // H, tl.program_id(1) % H
-    channel = tl.arange(0, BLOCK_D)
-    part = H * d
-
     slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                    group, tile * BLOCK, g,
                                                    BLOCK)
-    row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
-    mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
-    q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
+    q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
 
     best = tl.full((BLOCK, ), float('-inf'), tl.float32)
     total = tl.zeros((BLOCK, ), tl.float32)
@@ -72,12 +97,8 @@ def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
         _, token_n, window_n, position_n = _slots(token, window, position,
                                                   group, other * BLOCK, g,
                                                   BLOCK)
-        row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
-        mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
-        k = tl.load(
-            qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
-        v = tl.load(
-            qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+        k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+        v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
         logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
                                position_n, head, scale, middle, H, PRECISION)
         new = tl.maximum(best, tl.max(logits, 1))
@@ -89,17 +110,14 @@ def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
         mean = mean * decay[:, None] + tl.dot(
             weights.to(v.dtype), v, input_precision=PRECISION)
         best = new
-    total = tl.where(window_m >= 0, total, 1.)
-    best = tl.where(window_m >= 0, best, 0.)
-    row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
-    tl.store(
-        out + row_out[:, None] + channel,
-        (mean / total[:, None]).to(out.dtype.element_ty),
-        mask=mask_m)
-    tl.store(
-        lse + (seq.to(tl.int64) * H + head) * P + slot_m,
-        best + tl.log(total),
-        mask=window_m >= 0)
+    inside = window_m >= 0
+    total = tl.where(inside, total, 1.)
+    best = tl.where(inside, best, 0.)
+    rows, mask = _rows(0, 1, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    mean = mean / total[:, None]
+    tl.store(out + rows, mean.to(out.dtype.element_ty), mask)
+    lse_m = lse + (seq.to(tl.int64) * H + head) * P + slot_m
+    tl.store(lse_m, best + tl.log(total), inside)
 
 
 @triton.jit
@@ -110,38 +128,21 @@ def _backward_q(qkv, table, token, window, position, lse, delta, grad_out,
     """Gradients of the queries and the bias table."""
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
     seq, head = tl.program_id(1) // H, tl.program_id(1) % H
-    channel = tl.arange(0, BLOCK_D)
-    part = H * d
-    copy = (tl.program_id(0) + tl.program_id(1)) % copies
-
     slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                    group, tile * BLOCK, g,
                                                    BLOCK)
-    mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
-    row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
-    row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
-    q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
-    grad_o = tl.load(
-        grad_out + row_out[:, None] + channel, mask=mask_m, other=0.)
-    lse_m = tl.load(
-        lse + (seq.to(tl.int64) * H + head) * P + slot_m,
-        mask=window_m >= 0,
-        other=0.)
-    delta_m = tl.load(
-        delta + (seq.to(tl.int64) * N + token_m) * H + head,
-        mask=window_m >= 0,
-        other=0.)
+    q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    grad_o, lse_m, delta_m = _load_saved(lse, delta, grad_out, seq, head,
+                                         slot_m, token_m, window_m, N, H, P, d,
+                                         BLOCK_D)
+    copy = (tl.program_id(0) + tl.program_id(1)) % copies
     grad_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     for other in range(TILES):
         _, token_n, window_n, position_n = _slots(token, window, position,
                                                   group, other * BLOCK, g,
                                                   BLOCK)
-        row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
-        mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
-        k = tl.load(
-            qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
-        v = tl.load(
-            qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+        k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+        v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
         logits, same, entry = _logits(q, k, table, window_m, window_n,
                                       position_m, position_n, head, scale,
                                       middle, H, PRECISION)
@@ -150,10 +151,9 @@ def _backward_q(qkv, table, token, window, position, lse, delta, grad_out,
         grad_l = weights * (grad_w - delta_m[:, None])
         tl.atomic_add(grad_table + copy * R * H + entry, grad_l, mask=same)
         grad_q += tl.dot(grad_l.to(k.dtype), k, input_precision=PRECISION)
-    tl.store(
-        grad_qkv + row_m[:, None] + channel,
-        (grad_q * scale).to(grad_qkv.dtype.element_ty),
-        mask=mask_m)
+    rows, mask = _rows(0, 3, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    grad_q = grad_q * scale
+    tl.store(grad_qkv + rows, grad_q.to(grad_qkv.dtype.element_ty), mask)
 
 
 @triton.jit
@@ -164,36 +164,20 @@ def _backward_kv(qkv, table, token, window, position, lse, delta, grad_out,
     """Gradients of the keys and values."""
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
     seq, head = tl.program_id(1) // H, tl.program_id(1) % H
-    channel = tl.arange(0, BLOCK_D)
-    part = H * d
-
     _, token_n, window_n, position_n = _slots(token, window, position, group,
                                               tile * BLOCK, g, BLOCK)
-    mask_n = (window_n >= 0)[:, None] & (channel < d)[None, :]
-    row_n = (seq.to(tl.int64) * N + token_n) * 3 * part + head * d
-    k = tl.load(qkv + row_n[:, None] + part + channel, mask=mask_n, other=0.)
-    v = tl.load(
-        qkv + row_n[:, None] + 2 * part + channel, mask=mask_n, other=0.)
+    k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
     grad_k = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     grad_v = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     for other in range(TILES):
         slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                        group, other * BLOCK, g,
                                                        BLOCK)
-        mask_m = (window_m >= 0)[:, None] & (channel < d)[None, :]
-        row_m = (seq.to(tl.int64) * N + token_m) * 3 * part + head * d
-        row_out = (seq.to(tl.int64) * N + token_m) * part + head * d
-        q = tl.load(qkv + row_m[:, None] + channel, mask=mask_m, other=0.)
-        grad_o = tl.load(
-            grad_out + row_out[:, None] + channel, mask=mask_m, other=0.)
-        lse_m = tl.load(
-            lse + (seq.to(tl.int64) * H + head) * P + slot_m,
-            mask=window_m >= 0,
-            other=0.)
-        delta_m = tl.load(
-            delta + (seq.to(tl.int64) * N + token_m) * H + head,
-            mask=window_m >= 0,
-            other=0.)
+        q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+        grad_o, lse_m, delta_m = _load_saved(lse, delta, grad_out, seq, head,
+                                             slot_m, token_m, window_m, N, H,
+                                             P, d, BLOCK_D)
         logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
                                position_n, head, scale, middle, H, PRECISION)
         weights = tl.exp(logits - lse_m[:, None])
@@ -205,14 +189,11 @@ def _backward_kv(qkv, table, token, window, position, lse, delta, grad_out,
             input_precision=PRECISION)
         grad_k += tl.dot(
             tl.trans(grad_l.to(q.dtype)), q, input_precision=PRECISION)
-    tl.store(
-        grad_qkv + row_n[:, None] + part + channel,
-        (grad_k * scale).to(grad_qkv.dtype.element_ty),
-        mask=mask_n)
-    tl.store(
-        grad_qkv + row_n[:, None] + 2 * part + channel,
-        grad_v.to(grad_qkv.dtype.element_ty),
-        mask=mask_n)
+    dtype = grad_qkv.dtype.element_ty
+    rows, mask = _rows(1, 3, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    tl.store(grad_qkv + rows, (grad_k * scale).to(dtype), mask)
+    rows, mask = _rows(2, 3, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    tl.store(grad_qkv + rows, grad_v.to(dtype), mask)
 
 
 def _launch(plan: GroupPlan, qkv: Tensor, num_heads: int) -> Tuple:
