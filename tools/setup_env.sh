@@ -32,9 +32,9 @@ level_extras() {
 # find_python: print an interpreter that can make an environment.
 find_python() {
     local name found=
-    for name in python3 python python3.12 python3.11 python3.10 python3.9; do
+    for name in python3 python python3.13 python3.12 python3.11 python3.10 python3.9; do
         "$name" -c '' 2>/dev/null || continue
-        if ! "$name" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 13))'; then
+        if ! "$name" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 14))'; then
             found+=" $("$name" -V 2>&1);"
         elif ! "$name" -c 'import ensurepip, venv' 2>/dev/null; then
             found+=" $("$name" -V) without venv (Debian, Ubuntu: apt install python3-venv);"
@@ -43,7 +43,7 @@ find_python() {
             return
         fi
     done
-    die "Python 3.9 to 3.12 with its venv module is needed. Found:${found:- no Python.}"
+    die "Python 3.9 to 3.13 with its venv module is needed. Found:${found:- no Python.}"
 }
 
 # pip_install ARGUMENTS: install into .venv and tell of the large downloads.
