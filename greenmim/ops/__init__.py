@@ -15,7 +15,7 @@ __all__ = [
     'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
     'MaskPlan', 'MaskPlanner', 'StageWindows', 'VisibleLayout', 'Window',
     'choose_group_size', 'gather_units', 'group_attention',
-    'merge_permutation', 'merge_tokens', 'num_visible_units',
-    'pack_windows', 'patches_of_units', 'patchify', 'plan_groups',
-    'random_mask', 'sincos_positions', 'unit_grid', 'unpatchify'
+    'merge_permutation', 'merge_tokens', 'num_visible_units', 'pack_windows',
+    'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
+    'sincos_positions', 'unit_grid', 'unpatchify'
 ]
