@@ -78,7 +78,7 @@ build_venv() {
     if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
         say 'no libGL here, taking the headless build of OpenCV'
         "$VENV/bin/python" -m pip uninstall -q -y opencv-python
-        pip_install opencv-python-headless
+        pip_install --no-deps --force-reinstall opencv-python-headless
     fi
     # shellcheck disable=SC2086
     problems=$("$VENV/bin/python" "$ROOT/tools/misc/check_env.py" $extras 2>&1) ||
