@@ -1,5 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Callable, Sequence
+from typing import Any, Callable, Optional, Sequence
+
+import torch
+from torch.utils.data import get_worker_info
 
 from greenmim.ops import MaskPlanner
 
@@ -20,6 +23,7 @@ class PlanningCollate:
                  mask_planner: MaskPlanner) -> None:
         self.collate_fn = collate_fn
         self.mask_planner = mask_planner
+        self._generator: Optional[torch.Generator] = None
 
     def __call__(self, samples: Sequence[dict]) -> Any:
         batch = self.collate_fn(samples)
@@ -28,6 +32,22 @@ class PlanningCollate:
             image = samples[0]['inputs']
             if isinstance(image, (list, tuple)):  # the views of MMSelfSup
                 image = image[0]
-            plan = self.mask_planner(len(samples), image.shape[-2:])
+            if self._generator is None:
+                self._generator = _worker_generator()
+            plan = self.mask_planner(
+                len(samples), image.shape[-2:], generator=self._generator)
             data_samples[0].set_metainfo(dict(mask_plan=plan))
         return batch
+
+
+def _worker_generator() -> Optional[torch.Generator]:
+    """A generator of this worker's own; None in the training process.
+
+    MMEngine seeds the workers alike in every epoch, unless they persist. The
+    seed of the worker is new every epoch, and torch's differs by rank.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        return None
+    seed = (worker.seed + torch.initial_seed()) % 2**63
+    return torch.Generator().manual_seed(seed)

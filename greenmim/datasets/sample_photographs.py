@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from functools import lru_cache
-from typing import Callable, List, Sequence, Union
+from typing import List, Sequence
 
 import numpy as np
 import skimage.data
@@ -31,19 +31,18 @@ class SamplePhotographs(BaseDataset):
         min_side (int): Smallest side of a view in pixels; the largest is the
             shorter side of the photograph. Defaults to 160.
         seed (int): Seed of places and scales. Defaults to 0.
-        pipeline (Sequence[dict | Callable]): Transforms. Defaults to an empty
+        pipeline (Sequence[dict]): Transforms. Defaults to an empty
             tuple.
     """
 
     PHOTOGRAPHS = ('astronaut', 'brick', 'camera', 'chelsea', 'clock',
                    'coffee', 'coins', 'moon', 'rocket', 'stereo_motorcycle')
 
-    def __init__(
-        self,
-        num_views: int = 1024,
-        min_side: int = 160,
-        seed: int = 0,
-        pipeline: Sequence[Union[dict, Callable]] = ()) -> None:
+    def __init__(self,
+                 num_views: int = 1024,
+                 min_side: int = 160,
+                 seed: int = 0,
+                 pipeline: Sequence[dict] = ()) -> None:
         if num_views < 1:
             raise ValueError('`num_views` should be a positive number, but '
                              f'got {num_views}.')

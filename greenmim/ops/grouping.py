@@ -75,6 +75,22 @@ class GroupPlan:
     position_of_slot: Tensor
     table_size: int
 
+    def __reduce__(self) -> tuple:
+        # Tensors travel between processes as open files, one each; arrays
+        # as plain bytes.
+        arrays = (self.token_of_slot.numpy(), self.slot_of_token.numpy(),
+                  self.window_of_slot.numpy(), self.position_of_slot.numpy())
+        return GroupPlan._from_arrays, (*arrays, self.table_size)
+
+    @classmethod
+    def _from_arrays(cls, token_of_slot: np.ndarray, slot_of_token: np.ndarray,
+                     window_of_slot: np.ndarray, position_of_slot: np.ndarray,
+                     table_size: int) -> 'GroupPlan':
+        return cls(
+            torch.from_numpy(token_of_slot), torch.from_numpy(slot_of_token),
+            torch.from_numpy(window_of_slot),
+            torch.from_numpy(position_of_slot), table_size)
+
     def to(self, device: torch.device) -> 'GroupPlan':
         """Move the plan, without waiting for the device."""
         return GroupPlan(
@@ -206,8 +222,7 @@ def plan_groups(layout: VisibleLayout,
     position_of_slot = np.zeros(num_slots, np.int32)
     position_of_slot[slots] = window_map.position[units].ravel()[order]
     shape = (len(groups), group_size)
-    return GroupPlan(
-        torch.from_numpy(token_of_slot), torch.from_numpy(slot_of_token),
-        torch.from_numpy(window_of_slot.reshape(shape)),
-        torch.from_numpy(position_of_slot.reshape(shape)),
-        window_map.table_size)
+    return GroupPlan._from_arrays(token_of_slot, slot_of_token,
+                                  window_of_slot.reshape(shape),
+                                  position_of_slot.reshape(shape),
+                                  window_map.table_size)

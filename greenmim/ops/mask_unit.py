@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +39,10 @@ class VisibleLayout:
     """
     visible: Tensor
     units: Tensor
+
+    def __reduce__(self) -> tuple:
+        # Tensors travel between processes as open files, arrays as bytes.
+        return _layout_of, (self.visible.numpy(), self.units.numpy())
 
     @classmethod
     def from_mask(cls,
@@ -122,6 +127,10 @@ class VisibleLayout:
             raise ValueError(
                 f'expected 1 mask for the batch or {batch_size}, one per '
                 f'image, got {self.num_masks}')
+
+
+def _layout_of(visible: np.ndarray, units: np.ndarray) -> VisibleLayout:
+    return VisibleLayout(torch.from_numpy(visible), torch.from_numpy(units))
 
 
 def _as_bool(mask: Tensor) -> Tensor:

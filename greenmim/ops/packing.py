@@ -13,15 +13,14 @@ the attention cost of the paper.
 Each group is filled as well as the remaining windows allow, by a subset-sum
 dynamic programme whose table is one integer: bit ``t`` of ``reachable`` is
 set when some windows sum to ``t``. It runs on the histogram of the counts,
-since windows of equal count are interchangeable. Where the packing of few
-windows is not provably optimal by a lower bound, all packings are searched;
-of many windows the result is seldom a group above the bound.
+since windows of equal count are interchangeable. Where a lower bound leaves
+room for a group less, a short search looks for it; with up to eight windows
+it is exhaustive.
 """
 from typing import Dict, List, Optional, Sequence, Tuple
 
-# Up to this many windows the packing is optimal; beyond, the search would
-# cost more than the attention that it saves.
-MAX_SEARCHED_WINDOWS = 8
+# A search that takes longer would cost more than the attention that it saves.
+MAX_SEARCH_STEPS = 100
 
 
 def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
@@ -44,11 +43,13 @@ def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
             f'expected windows of 0 to group_size = {group_size} tokens, got '
             f'{min(counts)} to {max(counts)}; windows are never split')
     groups = _fill_groups(counts, group_size)
-    if sum(map(bool, counts)) <= MAX_SEARCHED_WINDOWS:
-        for num_groups in range(min_groups(counts, group_size), len(groups)):
-            better = _search(counts, group_size, num_groups)
-            if better is not None:
-                return better
+    if len(groups) > min_groups(counts, group_size):
+        fewest = _min_groups_by_halves(counts, group_size)
+        while len(groups) > fewest:
+            better = _search(counts, group_size, len(groups) - 1)
+            if better is None:
+                break
+            groups = better
     return groups
 
 
@@ -57,6 +58,28 @@ def min_groups(counts: Sequence[int], group_size: int) -> int:
     more than half a group, no two of which fit together."""
     volume = -(-sum(counts) // max(group_size, 1))
     return max(volume, sum(2 * count > group_size for count in counts))
+
+
+def _min_groups_by_halves(counts: Sequence[int], group_size: int) -> int:
+    """A tighter lower bound (Martello and Toth, 1990).
+
+    For every ``k`` up to half a group: windows of more than half a group
+    stand in a group each, and windows of ``k`` or more tokens that are no
+    larger than half a group only fit beside those of up to ``group_size - k``.
+    """
+    small = sorted(count for count in counts if 2 * count <= group_size)
+    large = sorted(count for count in counts if 2 * count > group_size)
+    volume_small, volume_large = sum(small), sum(large)
+    alone, fewest = 0, 0
+    for i, k in enumerate(small):
+        while large and large[-1] > group_size - k:
+            volume_large -= large.pop()
+            alone += 1
+        space = len(large) * group_size - volume_large
+        more = -(-(volume_small - space) // group_size)
+        fewest = max(fewest, alone + len(large) + max(0, more))
+        volume_small -= k
+    return fewest
 
 
 def choose_group_size(counts: Sequence[int],
@@ -159,31 +182,64 @@ def _best_fill(values: Sequence[int], windows: Dict[int, List[int]],
 
 def _search(counts: Sequence[int], group_size: int,
             num_groups: int) -> Optional[List[List[int]]]:
-    """Search all packings into ``num_groups`` groups, largest window first.
+    """Search for a packing into ``num_groups`` groups.
+
+    The largest window left opens the next group, which is then filled in all
+    ways that leave no more slots empty than all groups together may.
 
     Returns:
-        list[list[int]] | None: A packing, or None if there is none.
+        list[list[int]] | None: A packing, or None if there is none, or none
+        is found in ``MAX_SEARCH_STEPS``.
     """
-    order = sorted((window for window, count in enumerate(counts) if count),
-                   key=lambda window: -counts[window])
-    space = [group_size] * num_groups
-    groups: List[List[int]] = [[] for _ in range(num_groups)]
+    windows: Dict[int, List[int]] = {}
+    for window, count in enumerate(counts):
+        if count:
+            windows.setdefault(count, []).append(window)
+    values = sorted(windows, reverse=True)
+    left = [len(windows[count]) for count in values]
+    patterns: List[List[int]] = []
+    steps = 0
 
-    def place(depth: int) -> bool:
-        if depth == len(order):
-            return True
-        window, tried = order[depth], set()
-        for group in range(num_groups):
-            # Groups with equal space left lead to equal results.
-            if space[group] in tried or space[group] < counts[window]:
-                continue
-            tried.add(space[group])
-            space[group] -= counts[window]
-            groups[group].append(window)
-            if place(depth + 1):
+    def next_group(empty: int) -> bool:
+        for k, count in enumerate(values):
+            if left[k]:
+                left[k] -= 1
+                patterns.append([count])
+                if fill(k, group_size - count, empty):
+                    return True
+                patterns.pop()
+                left[k] += 1
+                return False
+        return True
+
+    def fill(k: int, space: int, empty: int) -> bool:
+        """Fill the last group by windows of ``values[k:]``."""
+        nonlocal steps
+        steps += 1
+        if steps > MAX_SEARCH_STEPS:
+            return False
+        while k < len(values) and not (left[k] and values[k] <= space):
+            k += 1
+        if k == len(values):
+            return space <= empty and next_group(empty - space)
+        volume = 0
+        for j in range(k, len(values)):
+            volume += values[j] * left[j]
+            if volume >= space - empty:
+                break
+        else:
+            return False
+        count, pattern = values[k], patterns[-1]
+        for taken in range(min(left[k], space // count), -1, -1):
+            left[k] -= taken
+            pattern.extend([count] * taken)
+            if fill(k + 1, space - taken * count, empty):
                 return True
-            groups[group].pop()
-            space[group] += counts[window]
+            del pattern[len(pattern) - taken:]
+            left[k] += taken
         return False
 
-    return groups if place(0) else None
+    if not next_group(num_groups * group_size - sum(counts)):
+        return None
+    return [[windows[count].pop() for count in pattern]
+            for pattern in patterns]

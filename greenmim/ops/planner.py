@@ -4,6 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
+import torch
 from torch import Tensor
 
 from .grouping import GroupPlan, Window, WindowMap, plan_groups
@@ -35,6 +36,9 @@ class MaskPlan:
     """
     layout: VisibleLayout
     groups: List[Dict[Window, GroupPlan]]
+
+    def __deepcopy__(self, memo: dict) -> 'MaskPlan':
+        return self  # it is never changed
 
     @property
     def fill_rate(self) -> float:
@@ -146,11 +150,11 @@ class MaskPlanner:
         self.mask_ratio = mask_ratio
         self.mask_scope = mask_scope
 
-    def __call__(
-            self,
-            num_images: int,
-            image_size: Sequence[int],
-            mask: Optional[Union[Tensor, VisibleLayout]] = None) -> MaskPlan:
+    def __call__(self,
+                 num_images: int,
+                 image_size: Sequence[int],
+                 mask: Optional[Union[Tensor, VisibleLayout]] = None,
+                 generator: Optional[torch.Generator] = None) -> MaskPlan:
         """Plan a given mask, or draw one.
 
         Args:
@@ -158,9 +162,11 @@ class MaskPlanner:
             image_size (Sequence[int]): Their height and width in pixels.
             mask (Tensor | VisibleLayout, optional): Bool of shape
                 (M, Gh, Gw), True = masked. Defaults to None, it is drawn.
+            generator (torch.Generator, optional): A CPU generator to draw
+                from. Defaults to None, torch's global one.
         """
         grid = unit_grid(image_size, self.unit_size)
         if mask is None:
             num_masks = 1 if self.mask_scope == 'batch' else num_images
-            mask = random_mask(num_masks, grid, self.mask_ratio)
+            mask = random_mask(num_masks, grid, self.mask_ratio, generator)
         return self.group_planner(mask, grid)

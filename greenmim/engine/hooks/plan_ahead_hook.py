@@ -24,3 +24,8 @@ class PlanAheadHook(Hook):
         loader = runner.train_dataloader
         loader.collate_fn = PlanningCollate(loader.collate_fn,
                                             model.mask_planner)
+        loop = runner.train_loop
+        if hasattr(loop, 'dataloader_iterator'):
+            # An iteration-based loop has started its workers already.
+            loader._iterator = None
+            loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)
