@@ -55,7 +55,7 @@ pip_install() {
             tee -a "$log" | sed -n -u 's/^ *\(Downloading .*[0-9] [MG]B)\).*/    \1/p' >&2
     ); then
         tail -n 15 "$log" >&2
-        die "pip failed, see above and $log. The same command goes on from here."
+        die "pip failed, see above and $log (is there a network?). The same command goes on from here."
     fi
 }
 
