@@ -150,15 +150,20 @@ def test_every_launcher_finds_what_it_needs(config):
     assert 'work_dir' not in config and 'launcher' not in config
 
 
-@pytest.fixture(scope='module')
+of_recipes = pytest.mark.parametrize(
+    'config', [p for p in CONFIGS if p.stem in RECIPES],
+    ids=config_id,
+    indirect=True,
+    scope='module')
+
+
+@pytest.fixture
 def recipe(config):
-    """Config and facts of a recipe of the paper's kind."""
-    name = Path(config.filename).stem
-    if name not in RECIPES:
-        pytest.skip('no recipe of the paper')
-    return config, RECIPES[name]
+    """A recipe of the paper's kind and the facts about it."""
+    return config, RECIPES[Path(config.filename).stem]
 
 
+@of_recipes
 def test_record(recipe):
     cfg, (_, _, base_lr, batch_size, gpus, _) = recipe
     source = Path(cfg.filename).read_text(encoding='utf-8')
@@ -176,6 +181,7 @@ def test_record(recipe):
     assert fields['Measured'] == 'not measured by this project.'
 
 
+@of_recipes
 def test_model_of_recipe(recipe, runner):
     _, (embed_dims, windows, *_) = recipe
     model = runner.model
@@ -196,6 +202,7 @@ def test_model_of_recipe(recipe, runner):
     assert model.neck.decoder_blocks[0].attn.num_heads == 16
 
 
+@of_recipes
 def test_every_layer_norm_of_recipe_has_the_papers_eps(recipe, runner):
     eps = {
         name: module.eps
@@ -208,12 +215,14 @@ def test_every_layer_norm_of_recipe_has_the_papers_eps(recipe, runner):
     assert set(eps.values()) == {1e-6}, eps
 
 
+@of_recipes
 def test_nothing_is_dropped_in_recipe(recipe, runner):
     for name, module in runner.model.named_modules():
         for rate in ('p', 'drop_prob'):
             assert not getattr(module, rate, 0), name
 
 
+@of_recipes
 def test_images_of_recipe(recipe, runner):
     crop, flip = (
         transform
@@ -229,6 +238,7 @@ def test_images_of_recipe(recipe, runner):
     assert len(runner.train_dataloader.dataset) == 5
 
 
+@of_recipes
 def test_optimiser_of_recipe(recipe, runner):
     cfg, (_, _, base_lr, *_) = recipe
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
@@ -262,6 +272,7 @@ def test_optimiser_of_recipe(recipe, runner):
     }
 
 
+@of_recipes
 def test_loss_of_recipe_under_autocast(recipe, runner):
     """On a GPU the recipe runs under autocast: its arithmetic, on a CPU."""
     batch = next(iter(runner.train_dataloader))
@@ -277,6 +288,7 @@ def test_loss_of_recipe_under_autocast(recipe, runner):
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.02)
 
 
+@of_recipes
 def test_learning_rate_of_recipe(recipe, runner, monkeypatch):
     """It follows the paper's formula, iteration by iteration."""
     cfg, (_, _, base_lr, _, _, epochs) = recipe

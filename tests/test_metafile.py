@@ -36,7 +36,8 @@ def flops_of_dense_backbone(arch, windows):
         dict(
             type='greenmim.GreenMIMSwinTransformer',
             arch=arch,
-            window_size=list(windows))).eval()
+            window_size=list(windows)))
+    backbone.eval()
     return get_model_complexity_info(
         backbone, (3, 224, 224), show_table=False, show_arch=False)['flops']
 
