@@ -47,10 +47,10 @@ def read_requirements(extras: Sequence[str]) -> Iterator[Requirement]:
 
 
 def find_missing(extras: Sequence[str]) -> Iterator[str]:
-    """Find requirements that are not installed, or too old.
+    """Find requirements that are not installed, or not in bounds.
 
-    Pins and upper bounds say what was tried; whether another version works
-    shows at the import.
+    A pin says what was tried; whether another version works shows at the
+    import.
 
     Args:
         extras (Sequence[str]): Extras to add to greenmim's own requirements.
@@ -65,7 +65,7 @@ def find_missing(extras: Sequence[str]) -> Iterator[str]:
             yield f'{requirement} is not installed'
             continue
         for bound in requirement.specifier:
-            if bound.operator == '>=' and not bound.contains(found):
+            if bound.operator != '==' and not bound.contains(found):
                 yield f'{requirement} is needed, {found} is installed'
     if extras and not is_installed_from_here():
         yield 'greenmim is not installed from here (pip install -e .)'
