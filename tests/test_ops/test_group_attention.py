@@ -1,11 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Attention in groups against one loop over windows."""
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
+"""Attention in groups against one loop over windows.
 
+``test_attention_backends.py`` does the same for more cases and data types.
+"""
 import pytest
 import torch
 
@@ -14,7 +11,6 @@ from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
 from tests.test_ops.test_grouping import tokens_by_loops
 
 CPU = torch.device('cpu')
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def attention_by_loops(qkv_SNC, tokens, table, table_size, heads, scale):
@@ -98,7 +94,7 @@ def relative_error(actual, expected):
     return float((actual - expected).detach().abs().max()) / (scale or 1.)
 
 
-@pytest.mark.parametrize('backend', ['auto', 'eager', 'sdpa'])
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('extra_padding', [0, 5])
 @pytest.mark.parametrize('case', CASES)
 def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
@@ -196,35 +192,3 @@ def test_the_result_has_the_dtype_of_the_input(dtype, backend):
     assert out.dtype == dtype
     limit = 1e-5 if dtype == torch.float32 else 5e-2
     assert relative_error(out.double(), exact) <= limit
-
-
-def test_an_unknown_backend_is_refused():
-    plan, _, qkv, table, S, heads = make_case('shared')
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
-    with pytest.raises(ValueError, match="eager.*got 'flash'"):
-        group_attention(qkv, index, table, 1., backend='flash')
-
-
-def test_fused_where_it_cannot_run():
-    """In float64 the kernel is left out, with a warning and right values."""
-    plan, _, qkv, table, S, heads = make_case('shared')
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
-    with pytest.warns(UserWarning, match="fused attention .*using 'eager'"):
-        out = group_attention(qkv, index, table, 1., backend='fused')
-    assert torch.equal(out, group_attention(qkv, index, table, 1.))
-
-
-@pytest.mark.skipif(
-    find_spec('triton') is None, reason='Triton is not installed')
-def test_the_fused_kernel_equals_loops():
-    """On the GPU, or else in Triton's interpreter, which must be chosen
-    before Triton is imported: in a process of its own."""
-    env = dict(os.environ, PYTHONPATH=str(CHECKOUT))
-    if not torch.cuda.is_available():
-        env['TRITON_INTERPRET'] = '1'
-    done = subprocess.run(
-        [sys.executable, '-m', 'tests.test_ops.check_fused_attention'],
-        cwd=CHECKOUT, env=env, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, timeout=600)  # yapf: disable
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count('equal') == 5, done.stdout

@@ -333,7 +333,7 @@ def test_options_of_execution_equal_the_twin(family, shape, options,
                                              monkeypatch):
     """Tracing is tested here; generated code is the compiler's business."""
     monkeypatch.setattr(torch, 'compile',
-                        partial(torch.compile, backend='aot_eager'))
+                        partial(torch.compile, backend='eager'))
     size, kwargs = SHAPES[shape]
     model = build(family, **kwargs, **options)
     model.train()
@@ -730,23 +730,22 @@ def test_bfloat16_autocast_is_close_to_float32(family, mask_kind):
     exact, exact_grads = output_and_grads(lambda x: model(x, mask), model,
                                           images)
 
-    def parent_like(x):
-        return family.twin(model)(x, mask)
-
-    def error_under_autocast(forward):
+    def relative_errors(forward):
         with torch.autocast('cpu', torch.bfloat16):
             out, grads = output_and_grads(forward, model, images)
         assert out.isfinite().all()
-        worst = max(
-            float((grads[name] - grad).norm() / grad.norm())
-            for name, grad in exact_grads.items())
-        return float((out - exact).norm() / exact.norm()), worst
+        flat, exact_flat = (
+            torch.cat([x[name].flatten() for name in exact_grads])
+            for x in (grads, exact_grads))
+        return (float((out - exact).norm() / exact.norm()),
+                float((flat - exact_flat).norm() / exact_flat.norm()))
 
-    # bfloat16 has 8 significant bits; the dense twin sets the measure
-    actual = error_under_autocast(lambda x: model(x, mask))
-    expected = error_under_autocast(parent_like)
-    assert actual[0] <= max(2e-2, 2 * expected[0])
-    assert actual[1] <= max(2e-2, 2 * expected[1])
+    # bfloat16 has 8 significant bits; the dense twin says what that costs
+    actual = relative_errors(lambda x: model(x, mask))
+    dense = relative_errors(lambda x: family.twin(model)(x, mask))
+    assert max(actual) <= 2e-2
+    for error, dense_error in zip(actual, dense):
+        assert error <= 1.5 * dense_error
 
 
 class _NoBlockingCopy(TorchDispatchMode):
