@@ -194,25 +194,22 @@ def plan_groups(layout: VisibleLayout,
         number = number + image * window_map.num_windows
     number = number.ravel()
     counts = np.bincount(number)
-    group_size, groups = choose_group_size(counts.tolist(), overhead)
-    num_slots = len(groups) * group_size
-
-    # The windows of a group stand one after another, its padding last.
+    occupied = counts.nonzero()[0]
+    group_size, groups = choose_group_size(counts[occupied].tolist(), overhead)
     lengths = [len(group) for group in groups]
-    packed = np.fromiter(chain.from_iterable(groups), np.int64, sum(lengths))
-    ends = np.cumsum(counts[packed])  # slots, were there no padding
-    group_ends = ends[np.cumsum(lengths) - 1]
-    padding = np.arange(1, len(groups) + 1) * group_size - group_ends
-    padding[1:] = padding[:-1]
-    padding[0] = 0
-    first_slot = np.zeros(len(counts), np.int64)
-    first_slot[packed] = (ends - counts[packed] + np.repeat(padding, lengths))
+    packed = occupied[list(chain.from_iterable(groups))]
 
-    # Sorted by window, a window's tokens take successive slots.
-    order = np.argsort(number, kind='stable')
-    first_token = np.cumsum(counts) - counts
-    slots = np.arange(len(order)) + np.repeat(first_slot - first_token, counts)
+    # Tokens in the order of their slots: group by group, and in a group window
+    # by window. The padding of a group stands behind its tokens.
+    rank = np.empty(len(counts), np.int64)
+    rank[packed] = np.arange(len(packed))
+    order = rank[number].argsort(kind='stable')
+    ends = counts[packed].cumsum()[np.cumsum(lengths) - 1]
+    padding = np.arange(1, len(groups) + 1) * group_size - ends
+    slots = np.arange(len(order))
+    slots[ends[0]:] += padding[:-1].repeat(np.diff(ends))
 
+    num_slots = len(groups) * group_size
     token_of_slot = np.zeros(num_slots, np.int64)
     token_of_slot[slots] = order
     slot_of_token = np.empty(len(order), np.int64)

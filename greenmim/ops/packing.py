@@ -42,6 +42,10 @@ def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
         raise ValueError(
             f'expected windows of 0 to group_size = {group_size} tokens, got '
             f'{min(counts)} to {max(counts)}; windows are never split')
+    return _pack(counts, group_size)
+
+
+def _pack(counts: List[int], group_size: int) -> List[List[int]]:
     groups = _fill_groups(counts, group_size)
     if len(groups) > min_groups(counts, group_size):
         fewest = _min_groups_by_halves(counts, group_size)
@@ -108,16 +112,18 @@ def choose_group_size(counts: Sequence[int],
                          'got none')
     if overhead < 0:
         raise ValueError(f'expected overhead >= 0, got {overhead}')
-    best_size, best_groups = largest, pack_windows(counts, largest)
+    best_size, best_groups = largest, _pack(counts, largest)
     best_cost = len(best_groups) * (largest + overhead) * largest
     size = largest + 1
     while total * (size + overhead) < best_cost:
-        slots_cost = (size + overhead) * size
-        if min_groups(counts, size) * slots_cost < best_cost:
-            groups = pack_windows(counts, size)
-            if len(groups) * slots_cost < best_cost:
+        group_cost = (size + overhead) * size
+        volume_bound = -(-total // size) * group_cost
+        if (volume_bound < best_cost
+                and min_groups(counts, size) * group_cost < best_cost):
+            groups = _pack(counts, size)
+            if len(groups) * group_cost < best_cost:
                 best_size, best_groups = size, groups
-                best_cost = len(groups) * slots_cost
+                best_cost = len(groups) * group_cost
         size += 1
     return best_size, best_groups
 
