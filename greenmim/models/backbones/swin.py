@@ -44,6 +44,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
     """
 
     def __init__(self,
+                 arch: Union[str, dict] = 'tiny',
                  *args: Any,
                  window_size: Union[int, Sequence[int]] = 7,
                  stage_cfgs: Union[Sequence[dict], dict] = dict(),
@@ -54,10 +55,19 @@ class GreenMIMSwinTransformer(SwinTransformer):
             raise ValueError(f'expected attn_backend to be one of {BACKENDS}, '
                              f'got {attn_backend!r}')
         if not isinstance(window_size, int):
-            stage_cfgs = _stage_windows(window_size, stage_cfgs)
+            settings = arch
+            if isinstance(settings, str):
+                settings = self.arch_zoo.get(settings.lower(), {})
+            # The parent tells of an arch without depths.
+            num_stages = len(settings.get('depths', window_size))
+            stage_cfgs = _stage_windows(window_size, stage_cfgs, num_stages)
             window_size = max(window_size)
         super().__init__(
-            *args, window_size=window_size, stage_cfgs=stage_cfgs, **kwargs)
+            arch,
+            *args,
+            window_size=window_size,
+            stage_cfgs=stage_cfgs,
+            **kwargs)
         self._run_block = SwinBlockRunner(attn_backend, compile_blocks)
         self.patch_size: int = self.patch_embed.projection.kernel_size[0]
 
@@ -109,7 +119,8 @@ class GreenMIMSwinTransformer(SwinTransformer):
         Returns:
             list[Tensor]: Unit-major tokens of shape (B, K, T_i, C_i), stage
             by stage, before the downsampling layer. Those of a stage in
-            ``out_indices`` have passed its norm, as in the dense model.
+            ``out_indices`` have passed its norm, as in the dense model, but
+            for norms that follow the downsampling (``out_after_downsample``).
         """
         self._check_arch()
         channels = self.patch_embed.projection.in_channels
@@ -156,8 +167,10 @@ class GreenMIMSwinTransformer(SwinTransformer):
             for block, window in zip(stage.blocks, windows):
                 x = self._run_block(block, x, index[window])
             x = x.view(shape)
-            outs.append(
-                getattr(self, f'norm{i}')(x) if i in self.out_indices else x)
+            # With out_after_downsample, norms are made for what comes after.
+            has_norm = i in self.out_indices and not (
+                self.out_after_downsample and stage.downsample is not None)
+            outs.append(getattr(self, f'norm{i}')(x) if has_norm else x)
             if stage.downsample is not None:
                 x = visible_patch_merging(stage.downsample, x)
         return outs
@@ -263,14 +276,15 @@ def _window(attn: ShiftWindowMSA) -> Window:
 
 
 def _stage_windows(window_sizes: Sequence[int],
-                   stage_cfgs: Union[Sequence[dict], dict]) -> List[dict]:
+                   stage_cfgs: Union[Sequence[dict],
+                                     dict], num_stages: int) -> List[dict]:
     """Write a window size into the config of every stage."""
     if isinstance(stage_cfgs, dict):
-        stage_cfgs = [stage_cfgs] * len(window_sizes)
-    if len(stage_cfgs) != len(window_sizes):
+        stage_cfgs = [stage_cfgs] * num_stages
+    if not len(window_sizes) == len(stage_cfgs) == num_stages:
         raise ValueError(
-            f'expected one window size for each of {len(stage_cfgs)} stages, '
-            f'got {list(window_sizes)}')
+            f'expected one window size for each of {num_stages} stages, got '
+            f'{list(window_sizes)} for {len(stage_cfgs)} stage_cfgs')
     return [
         dict(cfg, window_size=size)
         for cfg, size in zip(stage_cfgs, window_sizes)

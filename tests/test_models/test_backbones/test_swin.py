@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import pickle
 from functools import partial
 from itertools import chain
 
@@ -391,11 +392,43 @@ class TestMaskedForward:
     def test_after_downsample(self):
         """What the dense forward puts out does not change the latent."""
         x = images()
-        model = randomise(GreenMIMSwinTransformer(**MICRO)).eval()
-        other = GreenMIMSwinTransformer(
-            **MICRO, out_after_downsample=True).eval()
-        other.load_state_dict(model.state_dict(), strict=True)
+        other = randomise(
+            GreenMIMSwinTransformer(
+                **MICRO, out_indices=(0, 1, 2, 3),
+                out_after_downsample=True)).eval()
+        model = GreenMIMSwinTransformer(**MICRO).eval()
+        state = other.state_dict()
+        model.load_state_dict(
+            {name: state[name]
+             for name in model.state_dict()})
         assert torch.equal(model(x, self.mask), other(x, self.mask))
+        for stage, expected in zip(
+                other.forward_stages(x, self.mask),
+                model.forward_stages(x, self.mask)):
+            assert torch.equal(stage, expected)
+
+    def test_pickled(self):
+        """Also one with compiled blocks (as run without a mask)."""
+        x = images()
+        for options in (dict(), dict(compile_blocks=True)):
+            model = GreenMIMSwinTransformer(**MICRO, **options).eval()
+            expected = GreenMIMSwinTransformer(**MICRO).eval()
+            expected.load_state_dict(model.state_dict(), strict=True)
+            again = pickle.loads(pickle.dumps(model))
+            assert torch.equal(again(x)[0], expected(x)[0])
+
+    def test_a_plan(self):
+        """Made beforehand, by this backbone's planner alone."""
+        x = images()
+        model = GreenMIMSwinTransformer(**MICRO).eval()
+        plan = model.make_planner()(self.mask, (4, 4))
+        plan = pickle.loads(pickle.dumps(plan))
+        assert torch.equal(model(x, plan), model(x, self.mask))
+        other = GreenMIMSwinTransformer(**{**MICRO, 'window_size': 7})
+        with pytest.raises(ValueError, match='plan for.*make_planner'):
+            other(x, plan)
+        with pytest.raises(ValueError, match='unit grid'):
+            model(images(160), plan)
 
     def test_layers_that_reach_beyond_a_unit_are_refused(self):
         x = images()
