@@ -17,7 +17,7 @@ and has ``P = G * g`` slots, G groups of g.
 """
 from dataclasses import dataclass
 from itertools import chain
-from typing import Optional, Tuple
+from typing import List, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -127,99 +127,157 @@ class GroupPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class WindowMap:
-    """Window and position of every token of a map, whatever the mask.
+class WindowMaps:
+    """Windows and positions of the tokens of several maps, whatever the mask.
+
+    A map is a stage with one kind of window. The tokens that a unit has in
+    the maps stand side by side, J in all, so that a mask is planned for all
+    maps at once.
 
     Args:
-        number (ndarray): Int (L, T), the window's number in an image.
-        position (ndarray): Int (L, T), the position in the window as in
+        number (ndarray): Int (L, J), the window's number; those of a map
+            follow those of the map before.
+        position (ndarray): Int32 (L, J), the position in the window as in
             :class:`GroupPlan`.
-        num_windows (int): Windows of an image.
-        table_size (int): t of :class:`GroupPlan`.
+        token (ndarray): Int (J,), the token's number t in its unit and map.
+        tokens (ndarray): Int (J,), T of its map.
+        windows (ndarray): Int (J,), windows of its map.
+        first_window (ndarray): Int (J,), windows of the maps before.
+        columns (list[slice]): The columns of every map.
+        table_sizes (list[int]): t of :class:`GroupPlan`, for every map.
     """
     number: np.ndarray
     position: np.ndarray
-    num_windows: int
-    table_size: int
+    token: np.ndarray
+    tokens: np.ndarray
+    windows: np.ndarray
+    first_window: np.ndarray
+    columns: List[slice]
+    table_sizes: List[int]
 
     @classmethod
-    def make(cls, grid: Grid, side: int, window: Window) -> 'WindowMap':
+    def make(cls, grid: Grid, maps: Sequence[Tuple[int,
+                                                   Window]]) -> 'WindowMaps':
         """Map the tokens of all units in unit-major order.
 
         Args:
             grid (tuple[int, int]): The unit grid (Gh, Gw).
-            side (int): Tokens along a unit's side in this stage.
-            window (Window): The window in use (see :meth:`Window.fit`).
+            maps (Sequence[tuple[int, Window]]): Tokens along a unit's side
+                and the window in use (see :meth:`Window.fit`).
         """
         rows, cols = grid
-        offset = (window.size - window.shift) % window.size
         unit = np.arange(rows * cols)[:, None]
-        token = np.arange(side * side)
-        y = unit // cols * side + token // side + offset
-        x = unit % cols * side + token % side + offset
-        windows_y = int(y.max()) // window.size + 1
-        windows_x = int(x.max()) // window.size + 1
-        number = y // window.size * windows_x + x // window.size
-        position = y % window.size * (2 * window.table_size - 1)
-        position += x % window.size
-        return cls(number, position.astype(np.int32), windows_y * windows_x,
-                   window.table_size)
+        parts, columns, first_window, first_column = [], [], 0, 0
+        for side, window in maps:
+            offset = (window.size - window.shift) % window.size
+            token = np.arange(side * side)
+            y = unit // cols * side + token // side + offset
+            x = unit % cols * side + token % side + offset
+            windows_x = int(x.max()) // window.size + 1
+            num_windows = (int(y.max()) // window.size + 1) * windows_x
+            number = y // window.size * windows_x + x // window.size
+            position = y % window.size * (2 * window.table_size - 1)
+            position += x % window.size
+            same = np.ones_like(token)
+            parts.append(
+                (first_window + number, position, token, same * len(token),
+                 same * num_windows, same * first_window))
+            columns.append(slice(first_column, first_column + len(token)))
+            first_window += num_windows
+            first_column += len(token)
+        number, position, token, tokens, windows, first = (
+            np.concatenate(part, axis=-1) for part in zip(*parts))
+        return cls(number, position.astype(np.int32), token, tokens, windows,
+                   first, columns, [window.table_size for _, window in maps])
+
+
+def plan_maps(layout: VisibleLayout,
+              maps: WindowMaps,
+              overhead: float = 0.) -> List[GroupPlan]:
+    """Pack the windows of every map into equal groups.
+
+    Args:
+        layout (VisibleLayout): The visible units.
+        maps (WindowMaps): The maps, of the layout's grid.
+        overhead (float): Cost of a token slot in units of one logit, see
+            :mod:`.packing`. Defaults to 0.
+
+    Returns:
+        list[GroupPlan]: A plan for every map.
+    """
+    M, units = layout.num_masks, layout.units.numpy()
+    number: np.ndarray = maps.number[units]  # (M, K, J)
+    if M > 1:  # the windows of a map, image by image
+        image = np.arange(M)[:, None, None]
+        number += (M - 1) * maps.first_window + image * maps.windows
+    local = (number - M * maps.first_window).ravel()  # in its map
+    number = number.ravel()
+    counts = np.bincount(number)
+
+    packed: List[np.ndarray] = []
+    lengths: List[int] = []  # windows of every group
+    sizes: List[int] = []  # slots of every group
+    num_groups: List[int] = []
+    for columns in maps.columns:
+        first = M * int(maps.first_window[columns.start])
+        stop = first + M * int(maps.windows[columns.start])
+        occupied = first + counts[first:stop].nonzero()[0]
+        size, groups = choose_group_size(counts[occupied].tolist(), overhead)
+        packed.append(occupied[list(chain.from_iterable(groups))])
+        lengths += [len(group) for group in groups]
+        sizes += [size] * len(groups)
+        num_groups.append(len(groups))
+
+    # Tokens in the order of their slots: map by map, group by group and in a
+    # group window by window. The padding of a group stands behind its tokens.
+    windows = np.concatenate(packed)
+    rank = np.empty(len(counts), np.int64)
+    rank[windows] = np.arange(len(windows))
+    order = rank[number].argsort(kind='stable')
+    ends = counts[windows].cumsum()[np.cumsum(lengths) - 1]
+    slot_ends = np.cumsum(sizes)
+    slots = np.arange(len(order))
+    slots[ends[0]:] += (slot_ends - ends)[:-1].repeat(np.diff(ends))
+
+    units_of_masks = np.arange(units.size)[:, None]
+    token = (units_of_masks * maps.tokens + maps.token).ravel()
+    token_of_slot = np.zeros(slot_ends[-1], np.int64)
+    token_of_slot[slots] = token[order]
+    slot_of_token = np.empty(len(order), np.int64)
+    slot_of_token[order] = slots
+    by_unit = slot_of_token.reshape(units.size, -1)
+    window_of_slot = np.full(slot_ends[-1], -1, np.int32)
+    window_of_slot[slots] = local[order]
+    position_of_slot = np.zeros(slot_ends[-1], np.int32)
+    position_of_slot[slots] = maps.position[units].ravel()[order]
+
+    plans, start, first_group = [], 0, 0
+    for columns, table_size, length in zip(maps.columns, maps.table_sizes,
+                                           num_groups):
+        shape = (length, sizes[first_group])
+        stop = start + shape[0] * shape[1]
+        plans.append(
+            GroupPlan._from_arrays(token_of_slot[start:stop],
+                                   by_unit[:, columns].ravel() - start,
+                                   window_of_slot[start:stop].reshape(shape),
+                                   position_of_slot[start:stop].reshape(shape),
+                                   table_size))
+        start, first_group = stop, first_group + length
+    return plans
 
 
 def plan_groups(layout: VisibleLayout,
                 side: int,
                 window: Window,
-                overhead: float = 0.,
-                window_map: Optional[WindowMap] = None) -> GroupPlan:
-    """Pack the windows of one stage and shift into equal groups.
+                overhead: float = 0.) -> GroupPlan:
+    """Plan one map, see :func:`plan_maps`.
 
     Args:
         layout (VisibleLayout): The visible units.
         side (int): Tokens along a unit's side in this stage.
         window (Window): The window in use (see :meth:`Window.fit`).
-        overhead (float): Cost of a token slot in units of one logit, see
-            :mod:`.packing`. Defaults to 0.
-        window_map (WindowMap, optional): The map of these arguments, where it
-            is at hand. Defaults to None.
-
-    Returns:
-        GroupPlan: The plan.
+        overhead (float): Cost of a token slot in units of one logit.
+            Defaults to 0.
     """
-    if window_map is None:
-        window_map = WindowMap.make(layout.grid, side, window)
-    units = layout.units.numpy()
-    number = window_map.number[units]
-    if layout.num_masks > 1:
-        image = np.arange(layout.num_masks)[:, None, None]
-        number = number + image * window_map.num_windows
-    number = number.ravel()
-    counts = np.bincount(number)
-    occupied = counts.nonzero()[0]
-    group_size, groups = choose_group_size(counts[occupied].tolist(), overhead)
-    lengths = [len(group) for group in groups]
-    packed = occupied[list(chain.from_iterable(groups))]
-
-    # Tokens in the order of their slots: group by group, and in a group window
-    # by window. The padding of a group stands behind its tokens.
-    rank = np.empty(len(counts), np.int64)
-    rank[packed] = np.arange(len(packed))
-    order = rank[number].argsort(kind='stable')
-    ends = counts[packed].cumsum()[np.cumsum(lengths) - 1]
-    padding = np.arange(1, len(groups) + 1) * group_size - ends
-    slots = np.arange(len(order))
-    slots[ends[0]:] += padding[:-1].repeat(np.diff(ends))
-
-    num_slots = len(groups) * group_size
-    token_of_slot = np.zeros(num_slots, np.int64)
-    token_of_slot[slots] = order
-    slot_of_token = np.empty(len(order), np.int64)
-    slot_of_token[order] = slots
-    window_of_slot = np.full(num_slots, -1, np.int32)
-    window_of_slot[slots] = number[order]
-    position_of_slot = np.zeros(num_slots, np.int32)
-    position_of_slot[slots] = window_map.position[units].ravel()[order]
-    shape = (len(groups), group_size)
-    return GroupPlan._from_arrays(token_of_slot, slot_of_token,
-                                  window_of_slot.reshape(shape),
-                                  position_of_slot.reshape(shape),
-                                  window_map.table_size)
+    maps = WindowMaps.make(layout.grid, [(side, window)])
+    return plan_maps(layout, maps, overhead)[0]

@@ -82,17 +82,18 @@ class VisibleLayout:
         if grid is not None:
             masked = _reduce_to_units(masked, grid)
         visible = ~masked
-        counts = visible.flatten(1).sum(1)
+        flat = visible.flatten(1).numpy()
+        counts = flat.sum(1)
         kept = int(counts[0])
-        if not bool((counts == kept).all()):
+        if (counts != kept).any():
             raise ValueError(
                 'expected every mask of a batch to leave the same number of '
                 f'units visible, got {sorted(set(counts.tolist()))}')
         if kept == 0:
             raise ValueError('expected at least one visible unit, got a mask '
                              'that hides everything; lower the mask ratio')
-        units = visible.flatten(1).nonzero()[:, 1].view(-1, kept)
-        return cls(visible, units)
+        units = flat.nonzero()[1].reshape(-1, kept)
+        return cls(visible, torch.from_numpy(units))
 
     @property
     def grid(self) -> Grid:

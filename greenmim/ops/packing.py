@@ -139,19 +139,19 @@ def _fill_groups(counts: Sequence[int], group_size: int) -> List[List[int]]:
     groups = []
     while values:
         largest = values[0]
-        group = [windows[largest].pop()]
+        window = windows[largest].pop()
         pattern = _best_fill(values, windows, group_size - largest)
-        for count in pattern:
-            group.append(windows[count].pop())
-        groups.append(group)
-        # A pattern that is left whole fills the next group as well.
+        groups.append([window] + [windows[count].pop() for count in pattern])
         pattern.append(largest)
-        needed = {count: pattern.count(count) for count in pattern}
-        repeats = min(
-            [len(windows[count]) // needed[count] for count in needed])
-        for _ in range(repeats):
-            groups.append([windows[count].pop() for count in pattern])
-        for count in needed:
+        if windows[largest]:
+            # A pattern that is left whole fills the next group as well.
+            repeats = min([
+                len(windows[count]) // pattern.count(count)
+                for count in pattern
+            ])
+            for _ in range(repeats):
+                groups.append([windows[count].pop() for count in pattern])
+        for count in set(pattern):
             if not windows[count]:
                 values.remove(count)
     return groups

@@ -7,7 +7,7 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import torch
 from torch import Tensor
 
-from .grouping import GroupPlan, Window, WindowMap, plan_groups
+from .grouping import GroupPlan, Window, WindowMaps, plan_maps
 from .mask_unit import Grid, VisibleLayout, random_mask, unit_grid
 
 
@@ -70,7 +70,7 @@ class GroupPlanner:
         self.stages = tuple(stages)
         self.overhead = overhead
         self.cache_size = cache_size
-        self._window_maps: Dict[Tuple[Grid, int, Window], WindowMap] = {}
+        self._maps: Dict[Grid, Tuple[List[List[Window]], WindowMaps]] = {}
         self._plans: 'OrderedDict[bytes, MaskPlan]' = OrderedDict()
 
     def __call__(self, mask: Union[Tensor, VisibleLayout],
@@ -94,34 +94,35 @@ class GroupPlanner:
         return plan
 
     def _plan(self, layout: VisibleLayout) -> MaskPlan:
-        groups = []
+        if layout.grid not in self._maps:
+            self._maps[layout.grid] = self._map(layout.grid)
+        windows, maps = self._maps[layout.grid]
+        plans = iter(plan_maps(layout, maps, self.overhead))
+        return MaskPlan(layout, [{
+            window: next(plans)
+            for window in stage
+        } for stage in windows])
+
+    def _map(self, grid: Grid) -> Tuple[List[List[Window]], WindowMaps]:
+        """The windows in use on a grid, stage by stage, and their maps."""
+        windows = []
         for stage in self.stages:
-            rows, cols = layout.grid
-            size = (rows * stage.side, cols * stage.side)
-            windows = (
+            size = (grid[0] * stage.side, grid[1] * stage.side)
+            used = (
                 window.fit(size, stage.pad_small_map)
                 for window in stage.windows)
-            groups.append({
-                window:
-                plan_groups(layout, stage.side, window, self.overhead,
-                            self._window_map(layout.grid, stage.side, window))
-                for window in dict.fromkeys(windows)
-            })
-        return MaskPlan(layout, groups)
-
-    def _window_map(self, grid: Grid, side: int, window: Window) -> WindowMap:
-        key = (grid, side, window)
-        if key not in self._window_maps:
-            self._window_maps[key] = WindowMap.make(*key)
-        return self._window_maps[key]
+            windows.append(list(dict.fromkeys(used)))
+        maps = [(stage.side, window)
+                for stage, used in zip(self.stages, windows)
+                for window in used]
+        return windows, WindowMaps.make(grid, maps)
 
 
 class MaskPlanner:
     """Draws the masks of a batch and plans them, on the CPU.
 
     It can be copied to data-loading workers, so that drawing and planning
-    take no time of the training process. Masks come from torch's global CPU
-    generator.
+    take no time of the training process.
 
     Args:
         group_planner (GroupPlanner): The planner of the backbone.
