@@ -1,0 +1,96 @@
+# Copyright (c) greenmim authors. All rights reserved.
+_base_ = ['../_base_/default_runtime.py']
+
+norm_cfg = dict(type='LN', eps=1e-6)
+
+model = dict(
+    type='greenmim.GreenMIM',
+    mask_ratio=0.75,
+    mask_scope='batch',
+    backbone=dict(
+        type='greenmim.GreenMIMSwinTransformer',
+        arch=dict(
+            embed_dims=48, depths=[2, 2, 2, 2], num_heads=[3, 6, 12, 24]),
+        img_size=192,
+        window_size=6,
+        drop_path_rate=0.,
+        norm_cfg=norm_cfg,
+        patch_cfg=dict(norm_cfg=norm_cfg),
+        stage_cfgs=dict(
+            block_cfgs=dict(norm_cfg=norm_cfg),
+            downsample_cfg=dict(norm_cfg=norm_cfg))),
+    neck=dict(
+        type='greenmim.GreenMIMNeck',
+        in_channels=384,
+        embed_dims=192,
+        depth=1,
+        num_heads=6,
+        norm_cfg=norm_cfg),
+    head=dict(type='greenmim.GreenMIMHead', norm_pix=True))
+
+data_preprocessor = dict(
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+
+train_pipeline = [
+    dict(
+        type='RandomResizedCrop',
+        scale=192,
+        crop_ratio_range=(0.5, 1.0),
+        backend='pillow',
+        interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='greenmim.SamplePhotographs',
+        num_views=1024,
+        pipeline=train_pipeline))
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=1e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            relative_position_bias_table=dict(decay_mult=0.),
+            mask_token=dict(decay_mult=0.))))
+
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-3,
+        by_epoch=True,
+        begin=0,
+        end=1,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.,
+        by_epoch=True,
+        begin=1,
+        convert_to_iter_based=True)
+]
+
+train_cfg = dict(by_epoch=True, max_epochs=12)
+
+default_hooks = dict(
+    logger=dict(interval=5), checkpoint=dict(interval=4, max_keep_ckpts=2))
+
+auto_scale_lr = dict(base_batch_size=32)

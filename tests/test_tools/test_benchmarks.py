@@ -1,0 +1,469 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What the benchmarks report is consistent. Nothing here is about speed."""
+import json
+import os
+import re
+import runpy
+import shlex
+import statistics
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from greenmim.ops import VisibleLayout, Window, plan_groups, random_mask
+from greenmim.registry import MODELS
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools' / 'analysis_tools'
+BENCHMARK = TOOLS / 'benchmark.py'
+GROUPING = TOOLS / 'benchmark_grouping.py'
+PLOT = TOOLS / 'plot_benchmarks.py'
+
+
+@pytest.fixture(autouse=True)
+def import_from_tools(monkeypatch):
+    """As Python does for a script, import from its folder."""
+    monkeypatch.syspath_prepend(TOOLS)
+
+
+@pytest.fixture
+def measured(run_tool, make_config, tmp_path):
+    """Run benchmark.py on the micro model, and read what it wrote."""
+
+    def measure(*arguments) -> dict:
+        file = tmp_path / 'out' / 'result.json'
+        run_tool(BENCHMARK, make_config(), '--device', 'cpu', '--batch-size',
+                 2, '--rounds', 2, '--json', file, *arguments)
+        report = json.loads(file.read_text())
+        assert {'hardware', 'date', 'torch',
+                'greenmim'} <= set(report['environment'])
+        assert str(file) in report['command']
+        (result, ) = report['results']
+        return result
+
+    return measure
+
+
+@pytest.fixture
+def micro_model(make_config):
+    cfg = Config.fromfile(make_config()).model
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(cfg)
+
+
+def tool(path: Path) -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(path)))
+
+
+def test_step(measured, capsys):
+    result = measured('--mask-scope', 'batch,image', '--optimizer',
+                      '--breakdown')
+    rows = {row['name']: row for row in result['rows']}
+    assert list(rows) == [
+        'greenmim, mask per batch', 'greenmim, mask per image',
+        'dense backbone', 'simmim'
+    ]
+    assert (result['visible_units'], result['units']) == (1, 4)
+    reference, dense = rows['simmim'], rows['dense backbone']
+    fastest = dense['seconds'] / 4 + result['decoder_seconds']
+    assert result['limit'] == pytest.approx(reference['seconds'] / fastest)
+    for name, row in rows.items():
+        green = name.startswith('greenmim')
+        assert len(row['all_seconds']) == 2 and min(row['all_seconds']) > 0
+        assert row['seconds'] == statistics.median(row['all_seconds'])
+        assert row['images_per_second'] == pytest.approx(2 / row['seconds'])
+        assert row['ratio'] == pytest.approx(reference['seconds'] /
+                                             row['seconds'])
+        assert row['optimizer_seconds'] > 0
+        assert ('share_of_limit' in row) == green
+        if green:
+            assert row['share_of_limit'] == pytest.approx(fastest /
+                                                          row['seconds'])
+            assert 0 < row['fill_rate'] <= 1 and row['planning_seconds'] > 0
+
+        shares = row['breakdown']
+        assert sum(shares.values()) == pytest.approx(1)
+        absent = {kind for kind, share in shares.items() if not share}
+        # SimMIM draws its masks, too. The backbone alone has nothing else.
+        assert absent == ({'decoder', 'loss'}
+                          if name == 'dense backbone' else set())
+    assert 'limit by token count' in capsys.readouterr().out
+
+
+def test_step_without_dense_contenders(measured):
+    result = measured('--against', '', '--dtype', 'bf16', '--attention',
+                      'sdpa', '--plan-ahead')
+    assert (result['attention'], result['plan_ahead']) == ('sdpa', True)
+    assert 'limit' not in result
+    (row, ) = result['rows']
+    assert row['name'] == 'greenmim, mask per batch'
+    assert not {'ratio', 'share_of_limit', 'breakdown'} & set(row)
+
+
+def test_contenders_have_one_architecture(measured):
+    """Windows as a list, larger than the map; any channels and sides."""
+    arguments = ('--image-size', 96, 64, '--mask-ratio', 0.5, '--against',
+                 'simmim', '--cfg-options', 'model.backbone.in_channels=1',
+                 'model.backbone.window_size=[7,6,4,4]',
+                 'model.neck.out_channels=1024')
+    result = measured(*arguments)
+    assert (result['image_size'], result['units']) == ([96, 64], 6)
+    assert result['visible_units'] == 3
+    checkpointed = measured(*arguments, '--with-cp')
+    for plain, row in zip(result['rows'], checkpointed['rows']):
+        assert row['name'] == plain['name']
+        assert row['peak_memory'] < plain['peak_memory']
+
+
+@pytest.mark.parametrize('argument', ['--against=simmin', '--mask-scope=all'])
+def test_unknown_names_are_refused(monkeypatch, capsys, argument):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', argument])
+    with pytest.raises(SystemExit):
+        tool(BENCHMARK).parse_args()
+    assert 'expected names of' in capsys.readouterr().err
+
+
+def test_out_of_memory_names_the_contender():
+    from benchmarking.contenders import Contender
+    from benchmarking.measure import Stepper
+
+    def loss(images, mask):
+        raise torch.OutOfMemoryError('tried to allocate 2 TiB')
+
+    contender = Contender('simmim', torch.nn.Linear(1, 1), loss)
+    with pytest.raises(SystemExit, match='simmim ran out .* batch of 3.*2 Ti'):
+        Stepper(torch.zeros(3, 1))(contender)
+
+
+def test_peak_memory_is_that_of_the_step():
+    from benchmarking.contenders import Contender
+    from benchmarking.measure import Stepper, peak_memories
+    model = torch.nn.Linear(1000, 1000, bias=False)
+    images = torch.randn(1000, 1000)
+    weights = 1000 * 1000 * 4
+    contenders = [
+        Contender(name, model, lambda images, mask: model(images).sum())
+        for name in ('first', 'second')
+    ]
+    for contender in contenders:
+        Stepper(images)(contender)  # leaves gradients behind
+    peaks = peak_memories(contenders, Stepper(images))
+    assert peaks['first'] == peaks['second']
+    # Weights; then the output, or its gradient and the weights', with a
+    # transposed copy at most.
+    assert 2 * weights < peaks['first'] < 4.1 * weights
+
+
+def test_breakdown_follows_the_gradient():
+    from benchmarking.breakdown import BACKWARD, REGION, _find
+
+    def event(name, parent=None, seq=-1):
+        return SimpleNamespace(
+            name=name, cpu_parent=parent, fwd_thread=1, sequence_nr=seq)
+
+    node = event(f'{BACKWARD}MmBackward0', seq=7)
+    product = event('aten::mm', node)
+    assert _find(product,
+                 {(1, 7): 'decoder'}) == ('matrix products', 'decoder')
+    assert _find(product, {(2, 7): 'decoder'}) == ('matrix products', None)
+    # Recomputed inside a backward node, it belongs where it runs.
+    region = event(f'{REGION}attention', node)
+    copy = event('aten::copy_', event('aten::index_select', region))
+    assert _find(copy, {(1, 7): 'decoder'}) == ('gathers', 'attention')
+    assert _find(event('Optimizer.step#AdamW.step'), {}) == (None, 'optimiser')
+
+
+def test_breakdown_restores_what_it_names(micro_model):
+    from benchmarking.breakdown import breakdown
+    from benchmarking.contenders import green_contenders
+    from benchmarking.measure import Stepper
+
+    import greenmim.models.layers.swin as layers
+    before = layers.group_attention
+    images = torch.randn(1, 3, 64, 64)
+    contender, decoder = green_contenders(micro_model, images, ['batch'])
+    shares = breakdown(contender, Stepper(images))
+    assert shares['optimiser'] == 0
+    assert layers.group_attention is before
+    shares = breakdown(decoder, Stepper(images))
+    assert {kind
+            for kind, share in shares.items()
+            if share} == {'decoder', 'loss', 'other', 'planning'}
+
+
+def test_simmim_is_the_dense_twin(micro_model, make_config):
+    from benchmarking.contenders import build_simmim
+    cfg = Config.fromfile(make_config()).model
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        simmim = build_simmim(cfg, micro_model.backbone, (64, 64))
+    green = micro_model.backbone.state_dict()
+    dense = simmim.backbone.state_dict()
+    dense.pop('mask_token')
+    # Windows that exceed the map have smaller bias tables.
+    differing = {
+        name
+        for name in green | dense if green[name].shape != dense[name].shape
+    }
+    assert all(
+        name.startswith('stages.3.') and 'relative' in name
+        or name.startswith('stages.2.') and 'relative' in name
+        for name in differing)
+
+
+def least_groups(counts, size):
+    """By trying every assignment of windows to groups."""
+    return min(
+        len(set(groups))
+        for groups in product(range(len(counts)), repeat=len(counts)) if all(
+            sum(c for c, g in zip(counts, groups) if g == group) <= size
+            for group in set(groups)))
+
+
+def test_bound_is_below_every_packing():
+    grouping = tool(GROUPING)
+    generator = torch.Generator().manual_seed(0)
+    tight = 0
+    for _ in range(60):
+        size = int(torch.randint(4, 20, (), generator=generator))
+        counts = torch.randint(1, size + 1, (5, ), generator=generator)
+        counts = counts.tolist()
+        windows = {count: counts.count(count) for count in counts}
+        bound, least = grouping.min_groups(windows,
+                                           size), least_groups(counts, size)
+        assert bound <= least
+        tight += bound == least
+    assert tight > 50
+    # Three windows of more than half a group, and a fourth that fits nowhere.
+    assert grouping.min_groups({6: 3, 5: 1}, 10) == 4
+
+
+def test_cost_bound_of_plans():
+    grouping = tool(GROUPING)
+    layout = VisibleLayout.from_mask(random_mask(1, (7, 7), 0.75))
+    plan = plan_groups(layout, 8, Window(7, 3, 7))
+    assert 0 < grouping.cost_bound(plan) <= grouping.cost_of(plan)
+    layout = VisibleLayout.from_mask(random_mask(1, (2, 2), 0))
+    full = plan_groups(layout, 8, Window(8, 0, 8))  # 4 windows of 64 tokens
+    assert grouping.cost_bound(full) == grouping.cost_of(full) == 4 * 64**2
+
+
+def test_grouping(run_tool, tmp_path, capsys):
+    file = tmp_path / 'grouping.json'
+    run_tool(GROUPING, '--image-size', 96, 128, '--window', 7, '--num-masks',
+             1, 3, '--rounds', 2, '--json', file)
+    results = json.loads(file.read_text())['results']
+    assert [(row['image_size'], row['num_masks'])
+            for row in results] == [([96, 96], 1), ([96, 96], 3),
+                                    ([128, 128], 1), ([128, 128], 3)]
+    for row in results:
+        assert 0 < row['planning_seconds'] <= row['slowest_seconds']
+        assert row['index_seconds'] > 0
+        assert 0 < row['fill_rate'] <= 1 and row['cost_above_bound'] >= 0
+    assert 'above bound' in capsys.readouterr().out
+
+
+ENVIRONMENT = dict(
+    device='cpu',
+    hardware='an abacus, 2 threads',
+    date='2000-01-01',
+    torch='2.5',
+    mmpretrain='1.2.0',
+    greenmim='0.1')
+
+
+def made_up_step(**changes) -> dict:
+    kinds = runpy.run_path(str(PLOT))['COLORS']
+    rows = [
+        dict(
+            name=name,
+            seconds=seconds,
+            all_seconds=[seconds, seconds],
+            images_per_second=8 / seconds,
+            optimizer_seconds=1.,
+            peak_memory=int(seconds * 2**30),
+            ratio=6 / seconds,
+            breakdown=dict.fromkeys(kinds, 1 / len(kinds)))
+        for name, seconds in [('greenmim, mask per batch', 2.), ('simmim', 6.)]
+    ]
+    rows[0].update(share_of_limit=.75, planning_seconds=.001, fill_rate=.95)
+    result = dict(
+        config='greenmim_swin-base-w7_8xb256',
+        image_size=[224, 224],
+        batch_size=8,
+        mask_ratio=.75,
+        visible_units=12,
+        units=49,
+        dtype='fp32',
+        attention='auto',
+        compile=False,
+        with_cp=False,
+        plan_ahead=False,
+        reference='simmim',
+        limit=4.,
+        rows=rows)
+    return dict(result, **changes)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with made-up results, README and docs/benchmarks.md."""
+    grouping = dict(
+        image_size=[224, 224],
+        window=7,
+        num_masks=1,
+        mask_ratio=.75,
+        planning_seconds=.001,
+        slowest_seconds=.002,
+        index_seconds=.003,
+        fill_rate=.95,
+        cost_above_bound=.01)
+    files = {
+        'step_a': [made_up_step()],
+        'ratio_a':
+        [made_up_step(),
+         made_up_step(mask_ratio=.5, visible_units=24)],
+        'size_10': [made_up_step(image_size=[448, 448], visible_units=49)],
+        'size_9': [made_up_step()],
+        'memory_a': [made_up_step(),
+                     made_up_step(with_cp=True)],
+        'grouping_a': [grouping],
+    }
+    folder = tmp_path / 'benchmarks'
+    folder.mkdir()
+    for name, results in files.items():
+        text = json.dumps(dict(environment=ENVIRONMENT, results=results))
+        (folder / f'{name}.json').write_text(text)
+    (tmp_path / 'docs').mkdir()
+    for name in ('README.md', 'docs/benchmarks.md'):
+        (tmp_path / name).write_text(
+            'before\n<!-- benchmark:begin -->\nold\n<!-- benchmark:end -->\n'
+            'after\n')
+    return tmp_path
+
+
+def test_plots_and_tables(run_tool, checkout):
+    run_tool(PLOT, '--root', checkout)
+    readme = (checkout / 'README.md').read_text()
+    assert ('| swin-base-w7, 224 px, 75% masked, batch 8, CPU fp32 '
+            '| 6.000 s | 2.000 s | **3.00x** | 4.00x | 0.33x |') in readme
+    assert '| on a GPU | not measured |' in readme
+    assert ENVIRONMENT['hardware'] in readme
+    assert readme.startswith('before\n<!-- benchmark:begin -->\nA training')
+    assert readme.endswith('\n<!-- benchmark:end -->\nafter\n')
+
+    docs = (checkout / 'docs' / 'benchmarks.md').read_text()
+    # With AdamW, (6 + 1) / (2 + 1).
+    assert '| 3.00x | 75.0% | 2.33x | 1.00 | 95.0% |' in docs
+    assert '| 224 px | 7 | 1 | 75% | 1.00 (2.00) | 3.00 | 95.0% | 1.00% |' \
+        in docs
+    # 2 s for 8 * 12 * 64 tokens; sizes in the order of the numbers.
+    assert re.search(r'12 \| 325\.5 \|\n.*448 px.* 49 \| 79\.7 \|', docs)
+    for text, folder in ((readme, checkout), (docs, checkout / 'docs')):
+        pictures = re.findall(r'!\[.+?\]\((.+?)\)', text)
+        assert pictures
+        for picture in pictures:
+            assert '<svg' in (folder / picture).read_text()[:1000]
+
+    run_tool(PLOT, '--root', checkout)
+    assert (checkout / 'README.md').read_text() == readme
+
+
+def test_machines_stay_apart(checkout):
+    """A result from a GPU has its own panel, and no unmeasured row."""
+    environment = dict(ENVIRONMENT, device='cuda', hardware='a GPU')
+    text = json.dumps(
+        dict(
+            environment=environment,
+            results=[
+                made_up_step(dtype='bf16', plan_ahead=True, attention='fused')
+            ]))
+    (checkout / 'benchmarks' / 'step_b.json').write_text(text)
+    plot = tool(PLOT)
+    results = plot.load(checkout / 'benchmarks')
+    block = plot.readme_block(results)
+    assert 'not measured' not in block
+    assert 'GPU bf16, fused attention, planned ahead' in block
+    assert len(plot.grouped(results['step'], plot.panel_name)) == 2
+    plot.draw_all(results, checkout / 'images')
+    one = (checkout / 'images' / 'memory.svg').read_text()
+    two = (checkout / 'images' / 'breakdown.svg').read_text()
+    heights = [
+        float(re.search(r'height="([\d.]+)pt"', svg)[1]) for svg in (one, two)
+    ]
+    assert heights[1] == 2 * heights[0]
+
+
+def test_nothing_measured(tmp_path):
+    plot = tool(PLOT)
+    assert plot.readme_block({}) == 'Not measured yet.'
+    assert plot.docs_block({}).count('Not measured yet.') == 5
+    plot.draw_all({}, tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / 'README.md').write_text('no markers')
+    with pytest.raises(ValueError, match='expected the lines'):
+        plot.write_block(tmp_path / 'README.md', 'text')
+
+
+def test_documents_show_the_results():
+    """No number is typed by hand: run tools/analysis_tools/plot_benchmarks.py.
+    """
+    plot = tool(PLOT)
+    results = plot.load(ROOT / 'benchmarks')
+    for file, block in ((ROOT / 'README.md', plot.readme_block(results)),
+                        (ROOT / 'docs' / 'benchmarks.md',
+                         plot.docs_block(results))):
+        text = file.read_text('utf-8')
+        assert f'{plot.BEGIN}\n{block}\n{plot.END}' in text
+        for link in re.findall(r'\]\(([^)]+)\)', text):
+            if not link.startswith(('https://', '#')):
+                assert (file.parent / link).exists(), link
+
+
+def check_command(monkeypatch, words):
+    """A command of the documents names configs and options that exist."""
+    script = ROOT / words[0]
+    monkeypatch.setattr(sys, 'argv', words)
+    args = tool(script).parse_args()
+    for config in getattr(args, 'configs', []):
+        assert (ROOT / config).is_file()
+    return args
+
+
+def test_documented_commands(monkeypatch):
+    text = (ROOT / 'docs' / 'benchmarks.md').read_text('utf-8')
+    (block, ) = re.findall(r'^```bash\n(.*?)^```', text, re.M | re.S)
+    lines = block.replace('\\\n', ' ').splitlines()
+    commands = [line for line in lines if line.startswith('python')]
+    assert len(commands) == 6
+    for line in commands:
+        check_command(monkeypatch, shlex.split(line)[1:])
+
+
+@pytest.mark.parametrize('device, count', [('cpu', 20), ('cuda', 22)])
+def test_list_of_measurements(monkeypatch, tmp_path, device, count):
+    """benchmarks/run.sh runs commands that exist, each for its own file."""
+    log = tmp_path / 'log'
+    python = tmp_path / 'python'
+    python.write_text('#!/usr/bin/env bash\n'
+                      f'printf "%s\\n" "$(printf "%q " "$@")" >>{log}\n')
+    python.chmod(0o755)
+    subprocess.run(['bash', ROOT / 'benchmarks' / 'run.sh', device, 'nowhere'],
+                   env=dict(
+                       os.environ,
+                       PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'),
+                   check=True)
+    files = []
+    for line in log.read_text().splitlines():
+        words = shlex.split(line)
+        assert words[:2] == ['-W', 'ignore']
+        args = check_command(monkeypatch, words[2:])
+        files.append(args.json)
+        assert re.fullmatch(r'benchmarks/[\w.-]+_nowhere\.json', args.json)
+    assert len(files) == len(set(files)) == count

@@ -1,0 +1,137 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmpretrain.models import SwinTransformer
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / 'tools' / 'quickstart.sh'
+DRIVER = ROOT / 'tools' / 'misc' / 'quickstart.py'
+CONFIGS = ROOT / 'configs' / 'quickstart'
+
+
+def bash(environment, tmp_path, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(['bash', str(SCRIPT), *map(str, arguments)],
+                          env=environment,
+                          cwd=tmp_path,
+                          stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT,
+                          text=True)
+
+
+@pytest.fixture
+def active(environment):
+    """The environment of the tests, as an active virtual environment."""
+    binaries = environment['PATH'].split(os.pathsep)[0]
+    return dict(environment, VIRTUAL_ENV=str(Path(binaries).parent))
+
+
+def test_own_folder_from_start_to_end(active, images, tmp_path):
+    """Two short epochs on a folder with a broken image."""
+    folder = tmp_path / 'my images'
+    folder.mkdir()
+    for file in images.rglob('*.png'):
+        Image.open(file).resize((300, 280)).save(folder / file.name)
+    (folder / 'broken.jpg').write_text('no image')
+    work_dir = tmp_path / 'D'
+    (work_dir / 'run_1').mkdir(parents=True)  # an earlier run
+
+    result = bash(active, tmp_path, folder, 'train_cfg.max_epochs=2',
+                  'train_dataloader.batch_size=3', 'default_hooks.logger.'
+                  'interval=1', '--work-dir', work_dir)
+    assert result.returncode == 0, result.stdout
+    assert 'data: 9 images' in result.stdout
+    assert f'results: {work_dir / "run_2"}' in result.stdout
+    assert not list((work_dir / 'run_1').iterdir())
+    progress = re.findall(r'Epoch\(train\).*eta: .*loss: ([\d.]+)',
+                          result.stdout)
+    assert len(progress) == 6
+    assert 'env_cfg' not in result.stdout, 'the config is for the log'
+
+    summary = dict(re.findall(r'^([a-z ]+): +(.*)$', result.stdout, re.M))
+    first, last = re.findall(r'[\d.]+', summary['loss'])
+    assert (first, last) == (progress[0], progress[-1])
+    assert float(summary['speed'].split()[0]) > 0
+    assert 100 < float(summary['peak memory'].split()[0]) < 20000
+    assert 'broken.jpg' in Path(summary['skipped images']).read_text()
+    for name in ('log', 'checkpoint', 'backbone', 'reconstructions'):
+        file = Path(summary[name])
+        assert file.is_file() and work_dir / 'run_2' in file.parents
+    picture = Image.open(summary['reconstructions'])
+    assert picture.mode == 'RGB' and min(picture.size) > 4 * 96
+
+    cfg = Config.fromfile(next((work_dir / 'run_2').glob('*.py')))
+    cfg.model.backbone.pop('type')
+    state_dict = torch.load(summary['backbone'], weights_only=True)
+    SwinTransformer(**cfg.model.backbone).load_state_dict(
+        state_dict, strict=True)
+
+
+def test_photographs_lower_the_loss(tmp_path):
+    """A seeded run of the quickstart's model, shortened."""
+    cfg = Config.fromfile(next(CONFIGS.glob('*_photos*.py')))
+    cfg.merge_from_dict({
+        'work_dir': str(tmp_path),
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'train_dataloader.dataset.num_views': 480,
+        'train_cfg.max_epochs': 2,
+        'default_hooks.logger.interval': 5,
+        'default_hooks.checkpoint.interval': -1,
+    })
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert len(losses) == 60
+    assert losses[:5].mean() - losses[-5:].mean() > 0.2
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['gone'], "expected a folder of images, but 'gone' is not a folder"),
+    ([__file__], 'is not a folder'),
+])
+def test_missing_folder_is_told_before_the_set_up(active, tmp_path, arguments,
+                                                  message):
+    result = bash(dict(active, VIRTUAL_ENV=''), tmp_path, *arguments)
+    assert result.returncode == 1
+    assert message in result.stdout
+    assert result.stdout.count('\n') == 1
+
+
+def test_help(active, tmp_path):
+    result = bash(active, tmp_path, '--help')
+    assert result.returncode == 0
+    assert 'bash tools/quickstart.sh [IMAGE_FOLDER]' in result.stdout
+    assert '#' not in result.stdout
+
+
+@pytest.mark.parametrize('files, message', [
+    ([], 'no file below'),
+    (['a.jpg', 'b.png'], 'none of its 2 images could be read'),
+])
+def test_folder_without_images(run_tool, tmp_path, files, message):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text('no image')
+    with pytest.raises(SystemExit, match=message):
+        run_tool(DRIVER, folder, '--work-dir', tmp_path / 'D')
+    assert not (tmp_path / 'D').exists()
+
+
+def test_second_folder_is_refused(run_tool, images, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_tool(DRIVER, images, images, '--work-dir', tmp_path / 'D')
+    assert 'expected KEY=VALUE' in capsys.readouterr().err
+
+
+def test_failing_training_shows_why(run_tool, tmp_path, capsys):
+    with pytest.raises(SystemExit, match='(?s)max_epoch.*train.py failed'):
+        run_tool(DRIVER, 'train_cfg.max_epoch=3', '--work-dir', tmp_path)

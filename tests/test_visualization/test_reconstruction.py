@@ -1,0 +1,152 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from mmengine.registry import init_default_scope
+from mmpretrain.models import SelfSupDataPreprocessor
+
+from greenmim.models import GreenMIM
+from greenmim.visualization import draw_reconstruction
+from greenmim.visualization.reconstruction import GAP, GREY, TEXT
+
+SIZE = 96
+NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+
+
+def photographs(channels=3):
+    """Two photographs as a pipeline gives them: (2, C, 96, 96), BGR."""
+    views = [
+        photograph[100:100 + SIZE, 150:150 + SIZE]
+        for photograph in (skimage.data.astronaut(), skimage.data.coffee())
+    ]
+    rgb = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+    return rgb.flip(1) if channels == 3 else rgb[:, :channels]
+
+
+def cells(picture, rows=2):
+    """Cut the picture into its parts: {column: (rows, H, W, 3)}."""
+    names = ('input', 'masked', 'reconstruction', 'paste')
+    step = SIZE + GAP
+    return {
+        name:
+        np.stack([
+            picture[TEXT + i * step:TEXT + i * step + SIZE,
+                    GAP + j * step:GAP + j * step + SIZE] for i in range(rows)
+        ])
+        for j, name in enumerate(names)
+    }
+
+
+def reconstruct(preprocessor, channels=3, norm_pix=True, perfect=False):
+    """A result of the interface's form, and the mask as (B, H, W)."""
+    images = preprocessor(
+        dict(inputs=photographs(channels), data_samples=None))['inputs']
+    mask = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.bool)
+    mask[0, :, 32:64, :64] = True
+    mask[1, :, :, 64:] = True
+    result = dict(
+        pred=images if perfect else -images,
+        target=images,
+        mask=mask,
+        pred_uses_target_statistics=norm_pix)
+    return result, mask[:, 0].numpy()
+
+
+@pytest.mark.parametrize('options', [
+    dict(**NORM, to_rgb=True),
+    dict(**NORM, to_rgb=False),
+    dict(to_rgb=True),
+    dict(mean=[127.5], std=[127.5], to_rgb=True),
+], ids=['rgb', 'bgr', 'not normalised', 'one mean'])  # yapf: disable
+def test_colours_and_masks_are_right_to_the_pixel(options):
+    preprocessor = SelfSupDataPreprocessor(**options)
+    result, mask = reconstruct(preprocessor)
+    part = cells(draw_reconstruction(result, preprocessor))
+    original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(part['input'], original)
+    assert (part['masked'][mask] == GREY).all()
+    assert np.array_equal(part['masked'][~mask], original[~mask])
+    assert np.array_equal(part['paste'][~mask], original[~mask])
+    assert np.array_equal(part['paste'][mask], part['reconstruction'][mask])
+    assert not np.array_equal(part['reconstruction'][mask], original[mask])
+
+
+def test_perfect_prediction_is_the_input():
+    preprocessor = SelfSupDataPreprocessor(**NORM, to_rgb=True)
+    result, _ = reconstruct(preprocessor, perfect=True)
+    part = cells(draw_reconstruction(result, preprocessor))
+    assert np.array_equal(part['reconstruction'], part['input'])
+    assert np.array_equal(part['paste'], part['input'])
+
+
+@pytest.mark.parametrize('channels', [1, 2])
+def test_few_channels_are_grey(channels):
+    preprocessor = SelfSupDataPreprocessor(mean=[127.5], std=[60.])
+    result, _ = reconstruct(preprocessor, channels)
+    part = cells(draw_reconstruction(result, preprocessor))
+    grey = photographs(channels)[:, 0].numpy()
+    assert np.array_equal(part['input'], np.stack([grey] * 3, -1))
+
+
+def test_many_channels_show_the_first_three():
+    preprocessor = SelfSupDataPreprocessor()
+    images = torch.arange(5.).view(1, 5, 1, 1).expand(1, 5, SIZE, SIZE) * 50
+    result = dict(
+        pred=images,
+        target=images,
+        mask=torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool),
+        pred_uses_target_statistics=False)
+    part = cells(draw_reconstruction(result, preprocessor), rows=1)
+    assert part['input'][0, 0, 0].tolist() == [0, 50, 100]
+
+
+def test_caption_tells_of_the_true_statistics():
+    preprocessor = SelfSupDataPreprocessor(**NORM, to_rgb=True)
+    heights = []
+    for norm_pix in (False, True):
+        result, _ = reconstruct(preprocessor, norm_pix=norm_pix)
+        picture = draw_reconstruction(result, preprocessor)
+        below = picture[TEXT + 2 * (SIZE + GAP):]
+        assert (below < 100).any(), 'the caption is empty'
+        heights.append(len(picture))
+    assert heights[1] > heights[0]
+
+
+def test_draws_what_a_model_reconstructs():
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = GreenMIM(
+        backbone=dict(
+            type='greenmim.GreenMIMSwinTransformer',
+            arch=dict(
+                embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+            img_size=SIZE,
+            window_size=4),
+        neck=dict(
+            type='greenmim.GreenMIMNeck',
+            in_channels=128,
+            embed_dims=32,
+            num_heads=4),
+        head=dict(type='greenmim.GreenMIMHead'),
+        data_preprocessor=dict(
+            type='SelfSupDataPreprocessor', **NORM, to_rgb=True))
+    model.init_weights()
+    model.eval()
+    mask = torch.ones(2, 3, 3, dtype=torch.bool)
+    mask[0, 1, 2] = mask[1, 0, 0] = False
+    inputs = model.data_preprocessor(
+        dict(inputs=photographs(), data_samples=None))['inputs']
+    picture = draw_reconstruction(
+        model.reconstruct(inputs, mask), model.data_preprocessor)
+    part = cells(picture)
+    original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(part['input'], original)
+    visible = np.zeros((2, SIZE, SIZE), bool)
+    visible[0, 32:64, 64:] = visible[1, :32, :32] = True
+    assert np.array_equal(part['masked'][visible], original[visible])
+    assert (part['masked'][~visible] == GREY).all()
+    assert np.array_equal(part['paste'][visible], original[visible])
+    # The head undoes its normalisation by each unit's own mean.
+    unit = part['reconstruction'][0, :32, :32].mean((0, 1))
+    assert unit == pytest.approx(original[0, :32, :32].mean((0, 1)), abs=25)

@@ -1,0 +1,150 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Pre-train on a folder, extract the backbone, draw reconstructions.
+
+``tools/quickstart.sh`` calls it after setting up the environment.
+"""
+import argparse
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Dict, List
+
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.runner import find_latest_checkpoint
+
+from greenmim.datasets import ImageFolder, LoadImage
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / 'tools'
+CONFIGS = ROOT / 'configs' / 'quickstart'
+NAME = 'greenmim_swin-micro-w6_1xb32-coslr-12e'
+# The rest of what a run prints (environment, config, hooks) is in its log.
+SHOWN = re.compile(r'Epoch\(train\)| - (WARNING|ERROR|CRITICAL) - ')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='quickstart.sh',
+        description='Pre-train a small Swin with GreenMIM',
+        usage='%(prog)s [IMAGE_FOLDER] [KEY=VALUE ...] [--work-dir DIR]')
+    parser.add_argument('arguments', nargs='*', help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=ROOT / 'work_dirs' / 'quickstart',
+        help='where the numbered folder of the run is made')
+    args = parser.parse_args()
+    is_option = ['=' in argument for argument in args.arguments]
+    args.folder = None
+    if is_option and not is_option[0]:
+        args.folder = Path(args.arguments.pop(0)).expanduser()
+    args.options = args.arguments
+    wrong = [option for option in args.options if '=' not in option]
+    if wrong:
+        parser.error(f'expected KEY=VALUE after the folder, got {wrong[0]!r}')
+    return args
+
+
+def new_run_folder(work_dir: Path) -> Path:
+    """Make the next free one of run_1, run_2, ..."""
+    number = 1
+    while True:
+        folder = work_dir / f'run_{number}'
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def run_tool(tool: str, *arguments: object,
+             shown: re.Pattern = re.compile('')) -> None:
+    """Run a tool, print the lines that are asked for, exit if it fails."""
+    command = [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=dict(os.environ, PYTHONWARNINGS='ignore'))
+    last = deque(maxlen=40)
+    for line in process.stdout:
+        last.append(line)
+        if shown.search(line):
+            print(line, end='', flush=True)
+    if process.wait():
+        sys.exit(''.join(['\n', *last, f'\n{tool} failed, see above']))
+
+
+def read_scalars(run: Path) -> List[Dict[str, float]]:
+    """Read what the training logged, line by line."""
+    path = next(run.glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def main() -> None:
+    args = parse_args()
+    options = list(args.options)
+    if args.folder is None:
+        config = CONFIGS / f'{NAME}_photos-192px.py'
+        print('data: photographs that come with scikit-image')
+    else:
+        config = CONFIGS / f'{NAME}_folder-192px.py'
+        try:
+            number = len(ImageFolder(args.folder, [LoadImage()]))
+        except (FileNotFoundError, ValueError) as error:
+            sys.exit(f'quickstart.sh: {error}')
+        print(f'data: {number} images in {args.folder}')
+        options.insert(
+            0, f'train_dataloader.dataset.data_root={args.folder.resolve()}')
+    device = get_device()
+    run = new_run_folder(args.work_dir)
+    print(f'device: {device}\nresults: {run}', flush=True)
+
+    run_tool(
+        'train.py',
+        config,
+        '--work-dir',
+        run,
+        *(['--cfg-options', *options] if options else []),
+        shown=SHOWN)
+    peak_rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+    config = run / config.name  # with the options
+    checkpoint = find_latest_checkpoint(run)
+    backbone, picture = run / 'backbone.pth', run / 'reconstruction.png'
+    run_tool('model_converters/extract_backbone.py', config, checkpoint,
+             backbone)
+    run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
+             picture)
+
+    scalars = read_scalars(run)
+    batch_size = Config.fromfile(config).train_dataloader.batch_size
+    seconds = statistics.median(line['time'] for line in scalars)
+    if device == 'cuda':
+        memory = f'{max(line["memory"] for line in scalars)} MB on the GPU'
+    else:
+        unit = 2**20 if sys.platform == 'darwin' else 2**10
+        memory = f'{peak_rss // unit} MB'
+    print(f'''
+loss:            {scalars[0]['loss']:.4f} at first, {scalars[-1]['loss']:.4f} at last
+speed:           {batch_size / seconds:.1f} images per second
+peak memory:     {memory}
+log:             {next(run.glob('*/*.log'))}
+checkpoint:      {checkpoint}
+backbone:        {backbone}
+reconstructions: {picture}''')
+    skipped = list(run.glob('*/skipped_images.txt'))
+    if skipped:
+        print(f'skipped images:  {skipped[0]}')
+
+
+if __name__ == '__main__':
+    main()
