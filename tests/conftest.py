@@ -9,7 +9,7 @@ import torch
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 # More threads only cost time on the small tensors of the tests.
-torch.set_num_threads(min(torch.get_num_threads(), 2))
+torch.set_num_threads(1)
 
 
 def skip_or_fail(reason: str) -> None:

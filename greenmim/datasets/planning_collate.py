@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from typing import Any, Callable, Optional, Sequence
 
+import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
@@ -49,5 +50,7 @@ def _worker_generator() -> Optional[torch.Generator]:
     worker = get_worker_info()
     if worker is None:
         return None
-    seed = (worker.seed + torch.initial_seed()) % 2**63
+    # Mixed, since both seeds count workers up: their sums would coincide.
+    seeds = np.random.SeedSequence([worker.seed, torch.initial_seed()])
+    seed = int(seeds.generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(seed)

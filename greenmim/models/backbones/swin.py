@@ -133,6 +133,10 @@ class GreenMIMSwinTransformer(SwinTransformer):
         plan = mask
         if not isinstance(plan, MaskPlan):
             plan = self.make_planner()(plan, grid)
+        if len(plan.groups) != self.num_layers:
+            raise ValueError(f'expected a plan for {self.num_layers} stages, '
+                             f'got one for {len(plan.groups)}; plan with '
+                             'make_planner() of this backbone')
         layout = VisibleLayout.from_mask(plan.layout, grid)
         layout.check_batch(len(x))
         units = layout.units.to(x.device, non_blocking=True)
