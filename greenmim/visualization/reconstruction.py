@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 import numpy as np
 import torch
@@ -86,11 +86,11 @@ def _to_rgb(images: Tensor,
     return images[:, :3].permute(0, 2, 3, 1).numpy()
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def _font() -> Any:
     return ImageFont.load_default(size=13)
 
 
-def _wrap(text: str, width: int) -> list:
+def _wrap(text: str, width: int) -> List[str]:
     """Break a text into lines that are at most so many pixels wide."""
     lines = ['']
     for word in text.split():

@@ -133,8 +133,9 @@ def main() -> None:
     else:
         unit = 2**20 if sys.platform == 'darwin' else 2**10
         memory = f'{peak_rss // unit} MB'
+    first, last = scalars[0]['loss'], scalars[-1]['loss']
     print(f'''
-loss:            {scalars[0]['loss']:.4f} at first, {scalars[-1]['loss']:.4f} at last
+loss:            {first:.4f} at first, {last:.4f} at last
 speed:           {batch_size / seconds:.1f} images per second
 peak memory:     {memory}
 log:             {next(run.glob('*/*.log'))}
