@@ -1,0 +1,239 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Result files, and their tables in the documents."""
+import json
+import re
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+NOT_MEASURED = 'Not measured yet.'
+BEGIN, END = '<!-- benchmark:begin -->', '<!-- benchmark:end -->'
+
+# A result, with its file's environment under `environment`.
+Results = List[dict]
+
+
+def load(folder: Path) -> Dict[str, Results]:
+    """Read all result files, by the first word of their names.
+
+    Files are ordered by name, numbers in it by value.
+    """
+    results: Dict[str, Results] = {}
+    for file in sorted(folder.glob('*.json'), key=natural_key):
+        report = json.loads(file.read_text('utf-8'))
+        results.setdefault(file.stem.split('_')[0], []).extend(
+            dict(result, environment=report['environment'])
+            for result in report['results'])
+    return results
+
+
+def natural_key(file: Path) -> List[tuple]:
+    parts = re.findall(r'(\d*)(\D*)', file.stem)
+    return [(int(number or 0), text) for number, text in parts]
+
+
+def model_name(result: dict) -> str:
+    """Of ``greenmim_swin-base-w7_8xb256-...`` the part ``swin-base-w7``."""
+    name = re.sub('^greenmim_', '', result['config'])
+    return name.split('_')[0]
+
+
+def image_name(result: dict) -> str:
+    height, width = result['image_size']
+    return f'{height} px' if height == width else f'{height}x{width} px'
+
+
+def device_name(result: dict) -> str:
+    return {'cpu': 'CPU', 'cuda': 'GPU'}[result['environment']['device']]
+
+
+def setting(result: dict) -> str:
+    parts = [
+        model_name(result),
+        image_name(result), f'{result["mask_ratio"]:.0%} masked',
+        f'batch {result["batch_size"]}', f'{device_name(result)} '
+        f'{result["dtype"]}'
+    ]
+    if result['attention'] != 'auto':
+        parts.append(f'{result["attention"]} attention')
+    words = dict(compile='compiled', plan_ahead='planned ahead')
+    parts += [word for key, word in words.items() if result[key]]
+    return ', '.join(parts)
+
+
+def origins(results: Results) -> str:
+    """Where and when results were measured, in a sentence each."""
+    sentences = [
+        '{hardware}, PyTorch {torch}, MMPretrain {mmpretrain}, '
+        'greenmim {greenmim}, {date}'.format(**result['environment'])
+        for result in results
+    ]
+    return '; '.join(dict.fromkeys(sentences)) + '.'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def row_of(result: dict, name: str) -> dict:
+    """The row of a contender, the first whose name starts so."""
+    return next(row for row in result['rows'] if row['name'].startswith(name))
+
+
+def with_breakdown(results: Results) -> Results:
+    return [
+        result for result in results
+        if any('breakdown' in row for row in result['rows'])
+    ]
+
+
+def readme_block(results: Dict[str, Results]) -> str:
+    """One table and one picture."""
+    steps = [
+        result for result in results.get('step', [])
+        if result.get('reference') == 'simmim'
+    ]
+    if not steps:
+        return NOT_MEASURED
+    rows = []
+    for result in steps:
+        green, dense = row_of(result, 'greenmim'), row_of(result, 'simmim')
+        memory = green['peak_memory'] / dense['peak_memory']
+        rows.append([
+            setting(result), f'{dense["seconds"]:.3f} s',
+            f'{green["seconds"]:.3f} s', f'**{green["ratio"]:.2f}x**',
+            f'{result["limit"]:.2f}x', f'{memory:.2f}x'
+        ])
+    if not any(device_name(result) == 'GPU' for result in steps):
+        rows.append(['on a GPU', 'not measured', '', '', '', ''])
+    parts = [
+        'A training step (zero_grad, forward, loss, backward) against that of '
+        'MMPretrain\'s SimMIM, which computes all\ntokens of the same '
+        'backbone. The limit is what the share of visible tokens allows; '
+        'memory is the peak of a step.',
+        table(['', 'SimMIM', 'GreenMIM', 'faster', 'limit', 'memory'], rows),
+        'Measured on ' + origins(steps)
+    ]
+    if results.get('ratio'):
+        parts.append('![Speed-up over SimMIM against the mask ratio]'
+                     '(docs/images/speedup.svg)')
+    parts.append('How this was measured, and more: [docs/benchmarks.md]'
+                 '(docs/benchmarks.md).')
+    return '\n\n'.join(parts)
+
+
+def docs_block(results: Dict[str, Results]) -> str:
+    sections = {
+        'step': ('Training step', steps_section),
+        'ratio': ('Mask ratio', ratio_section),
+        'size': ('Image size', size_section),
+        'memory': ('Memory against time', memory_section),
+        'grouping': ('Grouping', grouping_section),
+    }
+    parts = []
+    for purpose, (title, make) in sections.items():
+        chosen = results.get(purpose, [])
+        text = NOT_MEASURED
+        if chosen:
+            text = f'{make(chosen)}\n\nMeasured on {origins(chosen)}'
+        parts.append(f'### {title}\n\n{text}')
+    return '\n\n'.join(parts)
+
+
+def steps_section(results: Results) -> str:
+    rows = []
+    for result in results:
+        for row in result['rows']:
+            low, high = min(row['all_seconds']), max(row['all_seconds'])
+            ratio = f'{row["ratio"]:.2f}x' if 'ratio' in row else ''
+            share, planning, fill = '', '', ''
+            if 'share_of_limit' in row:
+                share = f'{row["share_of_limit"]:.1%}'
+            if 'fill_rate' in row:
+                planning = f'{row["planning_seconds"] * 1e3:.2f}'
+                fill = f'{row["fill_rate"]:.1%}'
+            rows.append([
+                setting(result), row['name'],
+                f'{row["seconds"]:.3f} ({low:.3f} - {high:.3f})',
+                f'{row["images_per_second"]:.3g}',
+                f'{row["peak_memory"] / 2**20:.0f}', ratio, share,
+                whole_step_ratio(result, row), planning, fill
+            ])
+    text = table([
+        '', 'contender', 'step s (min - max)', 'images/s', 'peak MiB',
+        'faster', 'of the limit', 'faster, with AdamW', 'plan ms', 'fill'
+    ], rows)
+    if with_breakdown(results):
+        text += '\n\n![Where the time of a step goes](images/breakdown.svg)'
+    return text
+
+
+def whole_step_ratio(result: dict, row: dict) -> str:
+    """How much faster a step is whose optimizer is counted."""
+    if 'optimizer_seconds' not in row or 'reference' not in result:
+        return ''
+    reference = row_of(result, result['reference'])
+    seconds = [r['seconds'] + r['optimizer_seconds'] for r in (reference, row)]
+    return f'{seconds[0] / seconds[1]:.2f}x'
+
+
+def ratio_section(results: Results) -> str:
+    rows = [[
+        setting(result),
+        f'{row_of(result, "greenmim")["ratio"]:.2f}x',
+        f'{result["limit"]:.2f}x',
+    ] for result in results]
+    return (table(['', 'faster than SimMIM', 'limit'], rows) +
+            '\n\n![Speed-up over SimMIM against the mask ratio]'
+            '(images/speedup.svg)')
+
+
+def size_section(results: Results) -> str:
+    rows = [[
+        setting(result),
+        str(result['visible_units']),
+        f'{token_microseconds(result):.1f}',
+    ] for result in results]
+    return (table(['', 'visible units', 'µs per visible token'], rows) +
+            '\n\n![Cost of a visible token against the image size]'
+            '(images/image_size.svg)')
+
+
+def token_microseconds(result: dict) -> float:
+    """Microseconds of a step per visible token of the first stage."""
+    tokens = result['batch_size'] * result['visible_units'] * 8 * 8
+    return row_of(result, 'greenmim')['seconds'] / tokens * 1e6
+
+
+def memory_section(results: Results) -> str:
+    rows = [[
+        setting(result), row['name'], 'yes' if result['with_cp'] else 'no',
+        f'{row["seconds"]:.3f}', f'{row["peak_memory"] / 2**20:.0f}'
+    ] for result in results for row in result['rows']]
+    return (table(['', 'contender', 'with_cp', 'step s', 'peak MiB'], rows) +
+            '\n\n![Memory against time](images/memory.svg)')
+
+
+def grouping_section(results: Results) -> str:
+    rows = [[
+        image_name(result),
+        str(result['window']),
+        str(result['num_masks']), f'{result["mask_ratio"]:.0%}',
+        f'{result["planning_seconds"] * 1e3:.2f} '
+        f'({result["slowest_seconds"] * 1e3:.2f})',
+        f'{result["index_seconds"] * 1e3:.2f}', f'{result["fill_rate"]:.1%}',
+        f'{result["cost_above_bound"]:.2%}'
+    ] for result in results]
+    return table([
+        'image', 'window', 'masks', 'masked', 'plan ms (slowest)',
+        'indices ms', 'fill', 'cost above the bound'
+    ], rows)
+
+
+def write_block(file: Path, block: str) -> None:
+    text = file.read_text('utf-8')
+    pattern = f'(?<={BEGIN}\n).*?(?={END})'
+    if not re.search(pattern, text, re.S):
+        raise ValueError(f'expected the lines {BEGIN} and {END} in {file}')
+    text = re.sub(pattern, lambda _: block + '\n', text, flags=re.S)
+    file.write_text(text, 'utf-8')
