@@ -16,7 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model.wrappers import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from PIL import Image
 from torch import nn
 
@@ -37,6 +37,12 @@ RECIPES = {
         (96, [7, 7, 7, 7], '1.5e-4', 256, 8, 200),
 }  # yapf: disable
 WARMUP_EPOCHS = 40
+
+
+def length(config):
+    """The length of a run, in epochs or iterations."""
+    by_epoch = config.train_cfg.by_epoch
+    return config.train_cfg['max_epochs' if by_epoch else 'max_iters']
 
 
 def config_id(path):
@@ -85,7 +91,8 @@ def runner(config, image_folder, tmp_path_factory):
         cfg.merge_from_dict({'optim_wrapper.type': 'OptimWrapper'})
     runner = Runner.from_cfg(cfg)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EpochBasedTrainLoop, 'run', lambda self: None)
+        for loop in (EpochBasedTrainLoop, IterBasedTrainLoop):
+            patch.setattr(loop, 'run', lambda self: None)
         runner.train()
     return runner
 
@@ -116,7 +123,9 @@ def test_builds_and_trains_a_step(config, runner):
     assert type(runner.model).__name__ == 'GreenMIM'
     assert not is_model_wrapper(runner.model)
     assert isinstance(runner.optim_wrapper, OptimWrapper)
-    assert runner.max_epochs == config.train_cfg.max_epochs
+    by_epoch = config.train_cfg.by_epoch
+    built = runner.max_epochs if by_epoch else runner.max_iters
+    assert built == length(config)
     assert runner.param_schedulers
 
     batch = next(iter(runner.train_dataloader))
@@ -133,8 +142,9 @@ def test_name_says_what_the_config_does(config):
     gpus, batch_size = map(int, re.search(r'_(\d+)xb(\d+)-', name).groups())
     assert config.train_dataloader.batch_size == batch_size
     assert gpus * batch_size == base_batch_size
-    epochs = int(re.search(r'-(\d+)e[_-]', name + '_')[1])
-    assert config.train_cfg.max_epochs == epochs
+    letter = 'e' if config.train_cfg.by_epoch else 'i'
+    named = re.search(rf'-(\d+){letter}[_-]', name + '_')
+    assert length(config) == int(named[1])
 
 
 def test_every_launcher_finds_what_it_needs(config):

@@ -6,7 +6,7 @@
 #
 # IMAGE_FOLDER is searched recursively; it needs neither class folders nor
 # labels. Without it the run uses photographs that come with scikit-image.
-# KEY=VALUE changes the config, e.g. train_cfg.max_epochs=30. All results go
+# KEY=VALUE changes the config, e.g. train_cfg.max_iters=2000. All results go
 # to a new folder below work_dirs/quickstart (--work-dir for another one).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"

@@ -34,7 +34,7 @@ def active(environment):
 
 
 def test_own_folder_from_start_to_end(active, images, tmp_path):
-    """Two short epochs on a folder with a broken image."""
+    """A few iterations on a folder with a broken image."""
     folder = tmp_path / 'my images'
     folder.mkdir()
     for file in images.rglob('*.png'):
@@ -43,14 +43,14 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     work_dir = tmp_path / 'D'
     (work_dir / 'run_1').mkdir(parents=True)  # an earlier run
 
-    result = bash(active, tmp_path, folder, 'train_cfg.max_epochs=2',
+    result = bash(active, tmp_path, folder, 'train_cfg.max_iters=6',
                   'train_dataloader.batch_size=3', 'default_hooks.logger.'
                   'interval=1', '--work-dir', work_dir)
     assert result.returncode == 0, result.stdout
     assert 'data: 9 images' in result.stdout
     assert f'results: {work_dir / "run_2"}' in result.stdout
     assert not list((work_dir / 'run_1').iterdir())
-    progress = re.findall(r'Epoch\(train\).*eta: .*loss: ([\d.]+)',
+    progress = re.findall(r'Iter\(train\).*eta: .*loss: ([\d.]+)',
                           result.stdout)
     assert len(progress) == 6
     assert 'env_cfg' not in result.stdout, 'the config is for the log'
@@ -81,9 +81,10 @@ def test_photographs_lower_the_loss(tmp_path):
         'work_dir': str(tmp_path),
         'train_dataloader.num_workers': 0,
         'train_dataloader.persistent_workers': False,
-        'train_dataloader.dataset.num_views': 480,
-        'train_cfg.max_epochs': 2,
-        'default_hooks.logger.interval': 5,
+        'train_dataloader.dataset.num_views': 320,
+        'train_dataloader.batch_size': 16,
+        'train_cfg.max_iters': 60,
+        'default_hooks.logger.interval': 10,
         'default_hooks.checkpoint.interval': -1,
     })
     runner = Runner.from_cfg(cfg)

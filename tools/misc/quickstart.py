@@ -24,9 +24,9 @@ from greenmim.datasets import ImageFolder, LoadImage
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 CONFIGS = ROOT / 'configs' / 'quickstart'
-NAME = 'greenmim_swin-micro-w6_1xb32-coslr-12e'
+NAME = 'greenmim_swin-micro-w4_1xb32-coslr-600i'
 # The rest of what a run prints (environment, config, hooks) is in its log.
-SHOWN = re.compile(r'Epoch\(train\)| - (WARNING|ERROR|CRITICAL) - ')
+SHOWN = re.compile(r'Iter\(train\)| - (WARNING|ERROR|CRITICAL) - ')
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,12 +68,13 @@ def run_tool(tool: str, *arguments: object,
              shown: re.Pattern = re.compile('')) -> None:
     """Run a tool, print the lines that are asked for, exit if it fails."""
     command = [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
+    path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=dict(os.environ, PYTHONWARNINGS='ignore'))
+        env=dict(os.environ, PYTHONPATH=path, PYTHONWARNINGS='ignore'))
     last = deque(maxlen=40)
     for line in process.stdout:
         last.append(line)
@@ -91,33 +92,29 @@ def read_scalars(run: Path) -> List[Dict[str, float]]:
 
 def main() -> None:
     args = parse_args()
-    options = list(args.options)
     if args.folder is None:
-        config = CONFIGS / f'{NAME}_photos-192px.py'
+        cfg = Config.fromfile(CONFIGS / f'{NAME}_photos-128px.py')
         print('data: photographs that come with scikit-image')
     else:
-        config = CONFIGS / f'{NAME}_folder-192px.py'
+        cfg = Config.fromfile(CONFIGS / f'{NAME}_folder-128px.py')
         try:
             number = len(ImageFolder(args.folder, [LoadImage()]))
         except (FileNotFoundError, ValueError) as error:
             sys.exit(f'quickstart.sh: {error}')
         print(f'data: {number} images in {args.folder}')
-        options.insert(
-            0, f'train_dataloader.dataset.data_root={args.folder.resolve()}')
+        cfg.train_dataloader.dataset.data_root = str(args.folder.resolve())
     device = get_device()
     run = new_run_folder(args.work_dir)
     print(f'device: {device}\nresults: {run}', flush=True)
 
-    run_tool(
-        'train.py',
-        config,
-        '--work-dir',
-        run,
-        *(['--cfg-options', *options] if options else []),
-        shown=SHOWN)
+    # The folder is written into the config: --cfg-options drops the spaces of
+    # a path. The runner writes the file anew, with the options.
+    config = run / Path(cfg.filename).name
+    cfg.dump(config)
+    options = ['--cfg-options', *args.options] if args.options else []
+    run_tool('train.py', config, '--work-dir', run, *options, shown=SHOWN)
     peak_rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
-    config = run / config.name  # with the options
     checkpoint = find_latest_checkpoint(run)
     backbone, picture = run / 'backbone.pth', run / 'reconstruction.png'
     run_tool('model_converters/extract_backbone.py', config, checkpoint,

@@ -15,6 +15,9 @@ class PlanAheadHook(Hook):
     process cannot hide planning behind the device's work; workers can. Before
     training the hook hands the model's ``mask_planner`` to the collate
     function of the training data loader.
+
+    An iteration-based loop has started its workers before any hook is called;
+    there masks are still planned in the training process.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -24,8 +27,3 @@ class PlanAheadHook(Hook):
         loader = runner.train_dataloader
         loader.collate_fn = PlanningCollate(loader.collate_fn,
                                             model.mask_planner)
-        loop = runner.train_loop
-        if hasattr(loop, 'dataloader_iterator'):
-            # An iteration-based loop has started its workers already.
-            loader._iterator = None
-            loop.dataloader_iterator = type(loop.dataloader_iterator)(loader)

@@ -1,10 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
-_base_ = ['greenmim_swin-micro-w6_1xb32-coslr-12e_photos-192px.py']
+"""The quick start on a folder of images; the record is that of its base.
+
+Command: bash tools/quickstart.sh IMAGE_FOLDER
+"""
+_base_ = ['greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py']
 
 train_pipeline = [
     # JPEG photographs of a camera are decoded at the smallest scale that
     # leaves the smallest crop its pixels.
-    dict(type='greenmim.LoadImage', min_side=272),
+    dict(type='greenmim.LoadImage', min_side=184),
     *_base_.train_pipeline
 ]
 

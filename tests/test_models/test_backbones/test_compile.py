@@ -1,0 +1,173 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Compiled blocks: how often they are compiled, and what they compute.
+
+All tests but one count graphs with a compiler that runs them as they are.
+"""
+import copy
+import os
+import pickle
+import shutil
+from functools import partial
+
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from greenmim.models import GreenMIMSwinTransformer
+from greenmim.ops import random_mask
+from tests.conftest import skip_or_fail
+
+GRID = (3, 4)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def counter(monkeypatch) -> CompileCounterWithBackend:
+    """Counts graphs. A function that is not one graph as a whole fails, and
+    so does one that is compiled more often than dynamo's limit allows."""
+    counter = CompileCounterWithBackend('eager')
+    monkeypatch.setattr(
+        torch, 'compile',
+        partial(torch.compile, backend=counter, fullgraph=True))
+    return counter
+
+
+def build(compile_blocks: bool = True,
+          depths: tuple = (1, 1, 2, 1),
+          **kwargs) -> GreenMIMSwinTransformer:
+    """The same random model for the same arguments."""
+    num_stages = len(depths)
+    torch.manual_seed(0)
+    model = GreenMIMSwinTransformer(
+        arch=dict(
+            embed_dims=16,
+            depths=list(depths),
+            num_heads=[1, 2, 4, 8][:num_stages]),
+        out_indices=(num_stages - 1, ),
+        window_size=4,
+        drop_path_rate=0.,
+        compile_blocks=compile_blocks,
+        **kwargs)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def draw_images(model: nn.Module, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(batch)
+    size = [cells * model.unit_size for cells in GRID]
+    return torch.randn(batch, 3, *size, generator=generator)
+
+
+def step(model: nn.Module, images: Tensor, mask: Tensor) -> list:
+    """The latent, and the gradients of a random linear loss."""
+    model.zero_grad()
+    latent = model(images, mask)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(latent.shape, generator=generator)
+    (latent * weight).sum().backward()
+    return [latent.detach()] + [p.grad.clone() for p in model.parameters()]
+
+
+def assert_bits_equal(actual: list, expected: list) -> None:
+    for value, target in zip(actual, expected, strict=True):
+        assert torch.equal(value, target)
+
+
+@pytest.mark.parametrize('num_masks, with_cp, num_steps', [
+    (1, False, 200),
+    (2, False, 30),
+    (1, True, 30),
+])
+def test_masks_share_graphs(counter, num_masks, with_cp, num_steps):
+    """Two functions for each of four stages, all in the first step."""
+    model, plain = build(with_cp=with_cp), build(False)
+    images = draw_images(model)
+    generator = torch.Generator().manual_seed(1)
+    for i in range(num_steps):
+        mask = random_mask(num_masks, GRID, 0.75, generator)
+        result = step(model, images, mask)
+        assert counter.frame_count == 8, f'after {i + 1} masks'
+        if i % 50 == 0 or i + 1 == num_steps:
+            assert_bits_equal(result, step(plain, images, mask))
+
+
+def test_blocks_of_a_stage_share_graphs(counter):
+    model = build(depths=(2, 1, 12, 2))
+    step(model, draw_images(model), random_mask(1, GRID, 0.5))
+    assert counter.frame_count == 8
+
+
+def test_another_shape_is_compiled_once(counter):
+    model, plain = build(), build(False)
+    images = draw_images(model)
+    for ratio, frames in ((0.75, 8), (0.5, 16), (0.75, 16), (0.5, 16)):
+        mask = random_mask(1, GRID, ratio)
+        assert_bits_equal(step(model, images, mask), step(plain, images, mask))
+        assert counter.frame_count == frames
+
+
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
+def test_nothing_is_compiled_unless_asked_for(counter, backend):
+    model = build(False, attn_backend=backend)
+    step(model, draw_images(model), random_mask(1, GRID, 0.75))
+    model = build(True, attn_backend=backend)
+    model(draw_images(model))  # nor is the dense forward
+    assert counter.frame_count == 0
+
+
+@pytest.mark.parametrize(
+    'copied', [
+        copy.deepcopy,
+        lambda model: pickle.loads(pickle.dumps(model)),
+        lambda model: ExponentialMovingAverage(model, momentum=0.5).module,
+    ],
+    ids=['deepcopy', 'pickle', 'ema'])
+@pytest.mark.parametrize('used', [False, True])
+def test_copies(counter, copied, used):
+    """MMEngine's EMA hook copies the model, spawned processes pickle it."""
+    model = build()
+    images, mask = draw_images(model), random_mask(1, GRID, 0.75)
+    expected = step(build(False), images, mask)
+    if used:
+        step(model, images, mask)
+    other = copied(model).requires_grad_()
+    assert_bits_equal(step(other, images, mask), expected)
+    assert counter.frame_count > 0
+    nn.init.zeros_(other.norm3.weight)  # it shares no parameter
+    assert_bits_equal(step(model, images, mask), expected)
+
+
+def test_the_moving_average_follows(counter):
+    model = build()
+    images, mask = draw_images(model), random_mask(1, GRID, 0.75)
+    average = ExponentialMovingAverage(model, momentum=1.)
+    other = build(False)
+    for source, target in zip(other.parameters(), model.parameters()):
+        nn.init.normal_(source, std=0.1)
+        target.data.copy_(source)
+    average.update_parameters(model)  # the first call copies
+    with torch.no_grad():
+        assert torch.equal(average(images, mask), other(images, mask))
+
+
+def test_the_real_compiler():
+    """Outputs and gradients of two stages, compiled to machine code."""
+    compilers = ('g++', 'clang++', os.environ.get('CXX', 'c++'))
+    if not any(map(shutil.which, compilers)):
+        skip_or_fail('torch.compile needs a C++ compiler, found none of '
+                     f'{compilers}')
+    model, plain = build(depths=(1, 1)), build(False, depths=(1, 1))
+    images, mask = draw_images(model), random_mask(2, GRID, 0.75)
+    actual, expected = (step(net, images, mask) for net in (model, plain))
+    assert not torch.equal(actual[-1], expected[-1])  # other operators ran
+    for value, target in zip(actual, expected, strict=True):
+        assert (value - target).abs().max() <= 1e-5 * target.abs().max()
