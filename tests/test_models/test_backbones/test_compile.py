@@ -19,7 +19,7 @@ from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import random_mask
 from tests.conftest import skip_or_fail
 
-GRID = (3, 4)
+GRID = (4, 5)
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_copies(counter, copied, used):
 def test_the_moving_average_follows(counter):
     model = build()
     images, mask = draw_images(model), random_mask(1, GRID, 0.75)
-    average = ExponentialMovingAverage(model, momentum=1.)
+    average = ExponentialMovingAverage(model, momentum=0.5)
     other = build(False)
     for source, target in zip(other.parameters(), model.parameters()):
         nn.init.normal_(source, std=0.1)
@@ -168,6 +168,7 @@ def test_the_real_compiler():
     model, plain = build(depths=(1, 1)), build(False, depths=(1, 1))
     images, mask = draw_images(model), random_mask(2, GRID, 0.75)
     actual, expected = (step(net, images, mask) for net in (model, plain))
-    assert not torch.equal(actual[-1], expected[-1])  # other operators ran
+    # other operators ran, whose last bits differ
+    assert not all(map(torch.equal, actual, expected))
     for value, target in zip(actual, expected, strict=True):
         assert (value - target).abs().max() <= 1e-5 * target.abs().max()
