@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +18,12 @@ def skip_or_fail(reason: str) -> None:
     if os.environ.get('CI', '').lower() in ('1', 'true'):
         pytest.fail(f'{reason} (CI is set, so nothing may be skipped)')
     pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def default_scope() -> None:
+    """The scope of the configs, whatever a runner of another test left."""
+    init_default_scope('mmpretrain')
 
 
 def pytest_configure(config: pytest.Config) -> None:
