@@ -44,8 +44,9 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     (work_dir / 'run_1').mkdir(parents=True)  # an earlier run
 
     result = bash(active, tmp_path, folder, 'train_cfg.max_iters=6',
-                  'train_dataloader.batch_size=3', 'default_hooks.logger.'
-                  'interval=1', '--work-dir', work_dir)
+                  'param_scheduler.0.end=2', 'param_scheduler.1.begin=2',
+                  'train_dataloader.batch_size=3',
+                  'default_hooks.logger.interval=1', '--work-dir', work_dir)
     assert result.returncode == 0, result.stdout
     assert 'data: 9 images' in result.stdout
     assert f'results: {work_dir / "run_2"}' in result.stdout

@@ -1,0 +1,168 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The hook in runs of MMEngine's Runner."""
+import os
+import uuid
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.model import MMDistributedDataParallel
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from torch import nn
+
+from greenmim.datasets import PlanningCollate
+from greenmim.engine import PlanAheadHook
+from greenmim.models import GreenMIM
+from greenmim.ops import MaskPlanner
+from tests.test_models.test_selfsup.micro import micro_config
+
+
+class Images(BaseDataset):
+    """Eight images of 128x128 pixels, as a pipeline packs them."""
+
+    def load_data_list(self):
+        return [dict(seed=i) for i in range(8)]
+
+    def prepare_data(self, idx):
+        generator = torch.Generator().manual_seed(idx)
+        return dict(
+            inputs=torch.randint(
+                0, 256, (3, 128, 128), generator=generator, dtype=torch.uint8),
+            data_samples=DataSample())
+
+
+@pytest.fixture
+def masks(monkeypatch):
+    """The masks of all steps, with the plan that the samples brought."""
+    seen = []
+    loss = GreenMIM.loss
+
+    def record(self, inputs, data_samples):
+        plan = data_samples[0].get('mask_plan')
+        units = None if plan is None else plan.layout.units.tolist()
+        seen.append(units)
+        return loss(self, inputs, data_samples)
+
+    monkeypatch.setattr(GreenMIM, 'loss', record)
+    return seen
+
+
+@pytest.fixture
+def planning(monkeypatch):
+    """Counts the plans that are made in this process, not in workers."""
+    count = []
+    call, pid = MaskPlanner.__call__, os.getpid()
+
+    def record(self, *args, **kwargs):
+        if os.getpid() == pid:
+            count.append(args)
+        return call(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskPlanner, '__call__', record)
+    return count
+
+
+def train(work_dir, hook=True, num_workers=2, persistent=False, **train_cfg):
+    runner = Runner(
+        model=micro_config(
+            mask_scope='image',
+            data_preprocessor=dict(
+                type='SelfSupDataPreprocessor', mean=[120.] * 3,
+                std=[60.] * 3)),
+        work_dir=str(work_dir),
+        experiment_name=uuid.uuid4().hex,
+        default_scope='mmpretrain',
+        train_dataloader=dict(
+            batch_size=4,
+            num_workers=num_workers,
+            persistent_workers=persistent,
+            dataset=dict(type=Images, pipeline=[]),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+            collate_fn=dict(type='default_collate')),
+        train_cfg=train_cfg,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[dict(type='greenmim.PlanAheadHook')] * hook,
+        randomness=dict(seed=0),
+        log_level='ERROR')
+    runner.train()
+
+
+EPOCHS = dict(by_epoch=True, max_epochs=3)
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_workers_plan(persistent, tmp_path, masks, planning):
+    train(tmp_path, persistent=persistent, **EPOCHS)
+    assert len(masks) == 6 and not planning
+    rows = [tuple(row) for units in masks for row in units]
+    assert len(rows) == 24  # one for every image
+    # 1820 masks are possible; these are fixed by the seed
+    assert len(set(rows)) >= 22
+    # epochs do not repeat each other
+    assert masks[0] not in masks[1:] and masks[1] not in masks[2:]
+
+
+def test_runs_repeat(tmp_path, masks):
+    for name in 'ab':
+        train(tmp_path / name, **EPOCHS)
+    assert len(masks) == 12 and masks[:6] == masks[6:]
+
+
+def test_without_the_hook_the_training_process_plans(tmp_path, masks,
+                                                     planning):
+    train(tmp_path, hook=False, **EPOCHS)
+    assert masks == [None] * 6 and len(planning) == 6
+
+
+def test_without_workers(tmp_path, masks, planning):
+    train(tmp_path, num_workers=0, **EPOCHS)
+    assert None not in masks and len(masks) == len(planning) == 6
+
+
+def test_iteration_based_loops_train(tmp_path, masks, planning):
+    """Their first workers start too early to plan."""
+    train(tmp_path, by_epoch=False, max_iters=3, val_interval=100)
+    assert len(masks) == 3
+    assert len(planning) == masks.count(None)
+
+
+class TestBeforeTrain:
+
+    @pytest.fixture
+    def runner(self):
+        model = nn.Linear(1, 1)
+        model.mask_planner = object()
+        return SimpleNamespace(
+            model=model,
+            train_dataloader=SimpleNamespace(collate_fn=lambda x: x))
+
+    def check(self, runner, model):
+        collate_fn = runner.train_dataloader.collate_fn
+        HOOKS.build(dict(type='greenmim.PlanAheadHook')).before_train(runner)
+        collate = runner.train_dataloader.collate_fn
+        assert type(collate) is PlanningCollate
+        assert collate.collate_fn is collate_fn
+        assert collate.mask_planner is model.mask_planner
+
+    def test_a_plain_model(self, runner):
+        self.check(runner, runner.model)
+
+    def test_a_wrapped_model(self, runner, tmp_path):
+        model = runner.model
+        torch.distributed.init_process_group(
+            'gloo',
+            init_method=f'file://{tmp_path}/store',
+            rank=0,
+            world_size=1)
+        try:
+            runner.model = MMDistributedDataParallel(model)
+            self.check(runner, model)
+        finally:
+            torch.distributed.destroy_process_group()
+
+    def test_is_a_hook_of_the_package(self):
+        assert type(HOOKS.build(
+            dict(type='greenmim.PlanAheadHook'))) is PlanAheadHook
