@@ -77,6 +77,10 @@ measure_grouping() {
     [ -e "$file" ] || python -W ignore tools/analysis_tools/benchmark_grouping.py --json "$file" "${@:2}"
 }
 
+FILE=benchmarks/attention-cost_swin_bs1_fp32_$HARDWARE.json
+[ -e "$FILE" ] || python -W ignore tools/analysis_tools/fit_attention_cost.py --device "$DEVICE" \
+    --batch-size 1 --rounds 30 --json "$FILE"
+
 if [ "$DEVICE" = cpu ]; then
     measure_grouping shared --image-size 224 512 1024
     measure_grouping per-image --image-size 224 --num-masks 64

@@ -10,6 +10,10 @@ from torch import Tensor
 from .grouping import GroupPlan, Window, WindowMaps, plan_maps
 from .mask_unit import Grid, VisibleLayout, random_mask, unit_grid
 
+# Measured on two CPU cores: 17 to 31, depending on the tensors' sizes
+# (tools/analysis_tools/fit_attention_cost.py).
+SLOT_COST = 20.
+
 
 @dataclass(frozen=True)
 class StageWindows:
@@ -57,13 +61,13 @@ class GroupPlanner:
     Args:
         stages (Sequence[StageWindows]): The stages.
         overhead (float): Cost of a token slot in units of one logit, see
-            :mod:`.packing`. Defaults to 0.
+            :mod:`.packing`. Defaults to ``SLOT_COST``, which was measured.
         cache_size (int): Number of plans that are kept. Defaults to 0.
     """
 
     def __init__(self,
                  stages: Sequence[StageWindows],
-                 overhead: float = 0.,
+                 overhead: float = SLOT_COST,
                  cache_size: int = 0) -> None:
         if cache_size < 0:
             raise ValueError(f'expected cache_size >= 0, got {cache_size}')
