@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The method: pure functions on tensors and integers."""
+from .bias_table import bias_table_window, resize_bias_table
 from .group_attention import BACKENDS, GroupIndex, group_attention
 from .grouping import GroupPlan, Window, plan_groups
 from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
@@ -14,8 +15,9 @@ from .position import sincos_positions
 __all__ = [
     'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
     'MaskPlan', 'MaskPlanner', 'StageWindows', 'VisibleLayout', 'Window',
-    'choose_group_size', 'gather_units', 'group_attention',
-    'merge_permutation', 'merge_tokens', 'num_visible_units', 'pack_windows',
-    'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
-    'sincos_positions', 'unit_grid', 'unpatchify'
+    'bias_table_window', 'choose_group_size', 'gather_units',
+    'group_attention', 'merge_permutation', 'merge_tokens',
+    'num_visible_units', 'pack_windows', 'patches_of_units', 'patchify',
+    'plan_groups', 'random_mask', 'resize_bias_table', 'sincos_positions',
+    'unit_grid', 'unpatchify'
 ]

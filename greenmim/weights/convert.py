@@ -1,0 +1,282 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""A backbone out of a file of one library, and into that of another."""
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+import torch
+from torch import nn
+
+from .coverage import Coverage
+from .layouts import Family, Layout, Tensors
+from .reading import Source
+from .swin import SWIN
+
+FAMILIES = (SWIN, )
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a library expects of a file.
+
+    Args:
+        layout: Name of the layout.
+        prefix: Stands before the backbone's names.
+        suffix: Of the file: ``.pth`` where MMEngine reads it, which knows no
+            safetensors.
+        every_norm: Whether all stages are outputs, each with its norm.
+        one_window: Whether the library's own class takes one window for all
+            stages.
+    """
+    layout: str = 'openmmlab'
+    prefix: str = 'backbone.'
+    suffix: str = '.pth'
+    every_norm: bool = False
+    one_window: bool = False
+
+
+TARGETS = {
+    'mmpretrain': Target(),
+    'mmdet': Target(every_norm=True, one_window=True),
+    'mmseg': Target(every_norm=True, one_window=True),
+    'timm': Target('timm', prefix='', suffix='.safetensors'),
+    'safetensors': Target(prefix='', suffix='.safetensors'),
+}
+# A file is read by its library's name or by its authors'.
+SOURCES = {
+    **{
+        name: target.layout
+        for name, target in TARGETS.items()
+    },
+    **{
+        name: name
+        for family in FAMILIES
+        for name in family.layouts if name != 'openmmlab'
+    },
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A backbone's tensors in our names, each of them accounted for.
+
+    Args:
+        tensors: Without a prefix.
+        family: None for one that is known by its config alone.
+        settings: The backbone's arguments, as far as tensors tell them.
+        img_size: That of the pre-training; None if it is not recorded.
+        norm_eps: Eps of the LayerNorms; None if it is not recorded.
+        left_out: Names of the file's tensors that are no part of it.
+        coverage: Of the backbone.
+        resized: Names of the bias tables that were resized.
+        added: Names of the norms that pre-training does not have.
+    """
+    tensors: Tensors
+    family: Optional[Family]
+    settings: Dict[str, Any]
+    img_size: Any
+    norm_eps: Optional[float]
+    left_out: Tuple[str, ...]
+    coverage: Coverage
+    resized: Tuple[str, ...] = ()
+    added: Tuple[str, ...] = ()
+
+    @property
+    def windows(self) -> Sequence[int]:
+        if self.family is None:
+            return []
+        return self.family.windows_of(self.settings)
+
+
+def read_backbone(source: Source,
+                  layout_name: str = 'openmmlab',
+                  built: Optional[nn.Module] = None,
+                  config: Optional[Dict[str, Any]] = None) -> Backbone:
+    """Bring a file's backbone into our names and check it.
+
+    The tensors must be those of a model: ``built`` where it is given, else
+    the one that the file's own passport or config declares, else one that is
+    inferred from the tensors themselves.
+
+    Args:
+        source: The file.
+        layout_name: Its layout.
+        built: The model that the tensors must fit.
+        config: Its config.
+
+    Raises:
+        ValueError: If a tensor is missing, unknown or does not fit.
+    """
+    family, tensors, homeless = _recognise(source.backbone, layout_name)
+    if family is None and built is None:
+        raise ValueError(
+            f"expected a backbone of {[f.name for f in FAMILIES]} in the "
+            f"layout {layout_name!r}, got names such as "
+            f'{list(source.backbone)[:3]}; check --from, or name the config '
+            'of the pre-training by --config')
+    added = source.passport.get('added', [])
+    left_out = [*source.others, *(name for name in added if name in tensors)]
+    passing = [
+        name for name in [*tensors, *homeless]
+        if family is not None and re.search(family.passing, name)
+    ]
+    left_out += passing
+    tensors = {k: v for k, v in tensors.items() if k not in left_out}
+    homeless = tuple(name for name in homeless if name not in passing)
+
+    declared = config or source.config or source.passport.get('backbone')
+    if built is None and family is not None:
+        if declared:
+            settings = _declared(family, declared)
+            settings['out_indices'] = [
+                i for i in settings['out_indices']
+                if f'norm{i}.weight' not in added
+            ]
+        else:
+            settings = family.infer_settings(tensors)
+        built = family.build(settings)
+    assert built is not None
+    expected = {
+        name: tensor
+        for name, tensor in built.state_dict().items() if name not in passing
+    }
+    if family is not None:
+        # An index says nothing that the window does not: few files need it.
+        layout = family.layouts[layout_name]
+        tensors = {**_unstored(expected, tensors, layout), **tensors}
+    coverage = Coverage.compare('backbone', expected, tensors, homeless)
+    coverage.require(
+        'the backbone that the config, the file itself or its tensors tell of')
+
+    norm_eps, facts = None, source.passport
+    if declared and declared is not source.passport.get('backbone'):
+        facts = declared
+        norm_cfg = declared.get('norm_cfg')
+        if isinstance(norm_cfg, dict) and norm_cfg.get('type') == 'LN':
+            norm_eps = norm_cfg.get('eps')
+        # The default of LN in both MMPretrain and PyTorch.
+        norm_eps = norm_eps or 1e-5
+    elif family is not None:
+        norm_eps = facts.get('norm_eps', family.layouts[layout_name].norm_eps)
+    return Backbone(
+        {name: tensors[name]
+         for name in expected},
+        family,
+        {} if family is None else family.infer_settings(tensors),
+        # The default of every backbone of MMPretrain.
+        facts.get('img_size', 224 if facts is declared else None),
+        norm_eps,
+        tuple(left_out),
+        coverage)
+
+
+def fit_to(backbone: Backbone,
+           target: Target,
+           windows: Optional[Sequence[int]] = None) -> Backbone:
+    """Give a backbone the windows and norms that a target needs.
+
+    Args:
+        backbone: It stays as it is.
+        target: The library.
+        windows: One for all stages, or one for each of them; those of the
+            pre-training by default, or the largest of them where the library
+            takes one alone.
+
+    Raises:
+        ValueError: If the windows do not fit the backbone or the library.
+    """
+    family = backbone.family
+    if family is None:
+        if windows or target.every_norm or target.layout != 'openmmlab':
+            raise ValueError(
+                'expected a backbone of '
+                f'{[known.name for known in FAMILIES]} for this target or '
+                'window, got one that only its config knows; export it with '
+                '--to mmpretrain or --to safetensors')
+        return backbone
+    own = list(backbone.windows)
+    if windows is None:
+        windows = [max(own)] if target.one_window else own
+    windows = list(windows) * (len(own) if len(windows) == 1 else 1)
+    if len(windows) != len(own) or min(windows) < 1:
+        raise ValueError(f'expected one window, or one for each of {len(own)} '
+                         f'stages, at least 1, got {windows}')
+    if target.one_window and len(set(windows)) > 1:
+        raise ValueError('expected one window for all stages, since the '
+                         f'Swin of this library takes one, got {windows}')
+    out_indices = backbone.settings['out_indices']
+    if target.every_norm:
+        out_indices = list(range(len(own)))
+    tensors, resized = family.resize_windows(backbone.tensors, windows)
+    template = family.build({
+        **backbone.settings, 'out_indices':
+        out_indices,
+        'stage_cfgs': [dict(block_cfgs=dict(window_size=w)) for w in windows]
+    }).state_dict()
+    added = tuple(
+        name for name in template
+        if name not in tensors and re.match(r'norm\d+\.', name))
+    # Fresh norms have weight 1 and bias 0; index buffers are those of the
+    # new windows.
+    tensors = {**template, **tensors}
+    Coverage.compare('backbone', template, tensors).require('a whole backbone')
+    return replace(
+        backbone,
+        tensors={name: tensors[name]
+                 for name in template},
+        settings=family.infer_settings(tensors),
+        resized=resized,
+        added=added)
+
+
+def tensors_for(backbone: Backbone, target: Target) -> Tensors:
+    """The tensors that a target's file holds.
+
+    Raises:
+        ValueError: If the library has no place for one of them.
+    """
+    tensors, homeless = backbone.tensors, ()
+    if backbone.family is not None:
+        layout = backbone.family.layouts[target.layout]
+        tensors, homeless = backbone.family.to_layout(tensors, layout)
+    if homeless:
+        raise ValueError('expected a place for every tensor in the library, '
+                         f'found none for {list(homeless)}')
+    # Views would be saved with all of the storage that they look at.
+    return {
+        target.prefix + name:
+        tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+
+
+def _recognise(
+        tensors: Tensors,
+        layout_name: str) -> Tuple[Optional[Family], Tensors, Tuple[str, ...]]:
+    """The family, its tensors in our names, and names without a place."""
+    for family in FAMILIES:
+        if layout_name in family.layouts:
+            layout = family.layouts[layout_name]
+            ours, homeless = family.from_layout(tensors, layout)
+            if family.knows(ours):
+                return family, ours, homeless
+    return None, tensors, ()
+
+
+def _declared(family: Family, declared: Dict[str, Any]) -> Dict[str, Any]:
+    try:
+        return family.declared_settings(declared)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ValueError(
+            'cannot read the backbone that the checkpoint itself declares '
+            f'({type(error).__name__}: {error}); name the config of the '
+            'pre-training by --config') from error
+
+
+def _unstored(expected: Tensors, given: Tensors, layout: Layout) -> Tensors:
+    """The buffers that a layout does not store."""
+    return {
+        name: tensor
+        for name, tensor in expected.items()
+        if name not in given and name.endswith(layout.without)
+    }

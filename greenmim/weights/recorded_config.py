@@ -1,0 +1,47 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The model's config out of the text that MMEngine writes into checkpoints.
+
+The text is Python, and is never run: calls of ``dict`` and plain values are
+all that is read.
+"""
+import ast
+from typing import Any, Dict
+
+
+def read_model_config(text: Any) -> Dict[str, Any]:
+    """What the text assigns to ``model``.
+
+    Args:
+        text: Value of ``meta['cfg']`` in a checkpoint.
+
+    Returns:
+        dict: Empty if there is none, or none that can be read.
+    """
+    if not isinstance(text, str):
+        return {}
+    try:
+        tree = ast.parse(text)
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and [
+                    getattr(target, 'id', None) for target in node.targets
+            ] == ['model']:
+                value = _evaluate(node.value)
+                return value if isinstance(value, dict) else {}
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        pass
+    return {}
+
+
+def _evaluate(node: ast.AST) -> Any:
+    if isinstance(node, ast.Call):
+        if getattr(node.func, 'id', None) != 'dict' or node.args:
+            raise ValueError('expected calls of dict with keywords alone')
+        return {str(kw.arg): _evaluate(kw.value) for kw in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {
+            ast.literal_eval(key) if key else None: _evaluate(value)
+            for key, value in zip(node.keys, node.values)
+        }
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_evaluate(item) for item in node.elts]
+    return ast.literal_eval(node)
