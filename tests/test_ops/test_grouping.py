@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greenmim.ops import VisibleLayout, Window, plan_groups, random_mask
-from tests.dense_twin import window_ids, window_of_map
+from tests.backbones.swin_twin import window_ids, window_of_map
 
 
 def tokens_by_loops(mask, side, window, shift):

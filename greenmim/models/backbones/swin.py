@@ -6,16 +6,15 @@ from mmpretrain.models import SwinTransformer
 from mmpretrain.models.utils import ShiftWindowMSA, WindowMSA, resize_pos_embed
 from torch import Tensor
 
-from greenmim.ops import (BACKENDS, GroupIndex, GroupPlanner, MaskPlan,
-                          StageWindows, VisibleLayout, Window, gather_units,
-                          patches_of_units, unit_grid)
+from greenmim.ops import (BACKENDS, MaskPlan, StageWindows, Window,
+                          gather_units, patches_of_units)
 from greenmim.registry import MODELS
-from ..layers import (SwinBlockRunner, visible_patch_embed,
-                      visible_patch_merging)
+from ..layers import (SwinBlockRunner, VisibleBackbone, index_windows,
+                      visible_patch_embed, visible_patch_merging)
 
 
 @MODELS.register_module()
-class GreenMIMSwinTransformer(SwinTransformer):
+class GreenMIMSwinTransformer(VisibleBackbone, SwinTransformer):
     """Swin Transformer with group window attention.
 
     Without a mask it is MMPretrain's ``SwinTransformer``, whose parameters,
@@ -76,69 +75,20 @@ class GreenMIMSwinTransformer(SwinTransformer):
         """Side of a mask unit in pixels: the stride of the last stage."""
         return self.patch_size * 2**(self.num_layers - 1)
 
-    def forward(
-        self,
-        x: Tensor,
-        mask: Union[Tensor, VisibleLayout, MaskPlan, None] = None
-    ) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """Forward images densely, or their visible units only.
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.patch_embed.projection.in_channels
 
-        Args:
-            x (Tensor): Images of shape (B, C, H, W).
-            mask (Tensor | VisibleLayout | MaskPlan, optional): Bool of shape
-                (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
-                True = masked; or a layout or plan made from it. Defaults to
-                None, the dense forward of ``mmpretrain.SwinTransformer``.
+    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens, (B, K, T_i, C_i).
 
-        Returns:
-            tuple[Tensor] | Tensor: Without a mask the parent's feature maps,
-            each of shape (B, C, H, W). With a mask the latent of shape
-            (B, K, C) after the final norm, visible units in row-major order.
-
-        Raises:
-            ValueError: If image and mask do not fit the backbone or each
-                other.
+        Those of a stage in ``out_indices`` have passed its norm, as in the
+        dense model, but for norms that follow the downsampling
+        (``out_after_downsample``).
         """
-        if mask is None:
-            return super().forward(x)
-        if self.num_layers - 1 not in self.out_indices:
-            raise ValueError(
-                'expected the last stage in out_indices, whose norm the '
-                f'latent needs, got out_indices={tuple(self.out_indices)}')
-        return self.forward_stages(x, mask)[-1].flatten(1, 2)
-
-    def forward_stages(
-            self, x: Tensor, mask: Union[Tensor, VisibleLayout,
-                                         MaskPlan]) -> List[Tensor]:
-        """Forward the visible units and return every stage's output.
-
-        Args:
-            x (Tensor): Images of shape (B, C, H, W).
-            mask (Tensor | VisibleLayout | MaskPlan): See :meth:`forward`.
-
-        Returns:
-            list[Tensor]: Unit-major tokens of shape (B, K, T_i, C_i), stage
-            by stage, before the downsampling layer. Those of a stage in
-            ``out_indices`` have passed its norm, as in the dense model, but
-            for norms that follow the downsampling (``out_after_downsample``).
-        """
-        self._check_arch()
-        channels = self.patch_embed.projection.in_channels
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise ValueError(
-                f'expected images of shape (B, {channels}, H, W), got '
-                f'{tuple(x.shape)}; in_channels of the backbone and the '
-                'channels that the pipeline loads must agree')
-        grid = unit_grid(x.shape[-2:], self.unit_size)
-        plan = mask
-        if not isinstance(plan, MaskPlan):
-            plan = self.make_planner()(plan, grid)
-        if len(plan.groups) != self.num_layers:
-            raise ValueError(f'expected a plan for {self.num_layers} stages, '
-                             f'got one for {len(plan.groups)}; plan with '
-                             'make_planner() of this backbone')
-        layout = VisibleLayout.from_mask(plan.layout, grid)
-        layout.check_batch(len(x))
+        layout = plan.layout
+        grid = layout.grid
         units = layout.units.to(x.device, non_blocking=True)
 
         patches = patches_of_units(x, units, self.unit_size, self.patch_size)
@@ -155,17 +105,8 @@ class GreenMIMSwinTransformer(SwinTransformer):
                 _window(block.attn).fit(map_size, block.attn.pad_small_map)
                 for block in stage.blocks
             ]
-            if not groups.keys() >= set(windows):
-                raise ValueError(
-                    f'expected a plan for {set(windows)} in stage {i}, got '
-                    f'one for {set(groups)}; plan with make_planner() of '
-                    'this backbone')
-            index = {
-                window:
-                GroupIndex.from_plan(groups[window], num_sequences,
-                                     self.num_heads[i], x.device)
-                for window in set(windows)
-            }
+            index = index_windows(groups, windows, num_sequences,
+                                  self.num_heads[i], x.device)
             shape = x.shape
             x = x.flatten(1, 2)
             for block, window in zip(stage.blocks, windows):
@@ -179,8 +120,8 @@ class GreenMIMSwinTransformer(SwinTransformer):
                 x = visible_patch_merging(stage.downsample, x)
         return outs
 
-    def make_planner(self, cache_size: int = 0) -> GroupPlanner:
-        """A planner for this backbone, for the data-loading workers say."""
+    def stage_windows(self) -> List[StageWindows]:
+        """The window attention of every stage."""
         stages = []
         for i, stage in enumerate(self.stages):
             blocks = [block.attn for block in stage.blocks]
@@ -191,7 +132,7 @@ class GreenMIMSwinTransformer(SwinTransformer):
             windows = dict.fromkeys(map(_window, blocks))
             stages.append(
                 StageWindows(self._side(i), tuple(windows), pad.pop()))
-        return GroupPlanner(stages, cache_size=cache_size)
+        return stages
 
     def _side(self, stage: int) -> int:
         """Tokens along a unit's side in a stage."""
@@ -211,8 +152,12 @@ class GreenMIMSwinTransformer(SwinTransformer):
             embed = embed.expand(len(units), -1, -1, -1)
         return gather_units(embed, units)
 
-    def _check_arch(self) -> None:
+    def check_masked(self) -> None:
         """Refuse layers that read beyond a mask unit."""
+        if self.num_layers - 1 not in self.out_indices:
+            raise ValueError(
+                'expected the last stage in out_indices, whose norm the '
+                f'latent needs, got out_indices={tuple(self.out_indices)}')
         projection = self.patch_embed.projection
         merging = [
             stage.downsample.sampler for stage in self.stages

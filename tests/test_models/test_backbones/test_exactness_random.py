@@ -1,11 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Visible-only backbones against the dense twin on random shapes."""
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .test_exactness import (FAMILIES, UNIT, build, draw_images, errors,
-                             output_and_grads)
+from tests.backbones import FAMILIES
+from tests.backbones.checks import build, draw_images, errors, output_and_grads
 
 
 @st.composite
@@ -22,23 +23,17 @@ def masks(draw, batch: int) -> torch.Tensor:
     return mask.view(num_masks, *grid)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.data())
-def test_equals_twin(data):
+@pytest.mark.parametrize('family', FAMILIES, ids=str)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_equals_twin(family, data):
     """Fp64 within 1e-10, fp32 as close as the dense model or 1e-5."""
     draw = data.draw
-    family = draw(st.sampled_from(FAMILIES))
     batch = draw(st.integers(1, 3))
     mask = draw(masks(batch))
-    size = tuple(UNIT * cells for cells in mask.shape[1:])
-    kwargs = dict(
-        window_size=draw(st.lists(st.integers(1, 15), min_size=4, max_size=4)),
-        pad_small_map=draw(st.booleans()),
-        attn_backend=draw(st.sampled_from(['eager', 'sdpa'])),
-        in_channels=draw(st.integers(1, 4)),
-        use_abs_pos_embed=draw(st.booleans()),
-        with_cp=draw(st.booleans()),
-        img_size=size)
+    unit_size = family.green(**family.micro).unit_size
+    size = tuple(unit_size * cells for cells in mask.shape[1:])
+    kwargs = family.draw(draw, size)
     exact = build(family, **kwargs)
     images = draw_images(exact, size, batch)
     expected = output_and_grads(lambda x: family.twin(exact)(x, mask), exact,

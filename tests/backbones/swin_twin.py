@@ -9,11 +9,13 @@ no padding to leave out, since only real tokens exist here) and is visible.
 Shapes: B images, M masks (1 or B), H*W tokens of a stage's map, C channels,
 N heads, K visible units with u*u tokens each.
 """
-from typing import List, Optional, Tuple
+from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .family import Twin
 
 
 def window_ids(height: int, width: int, window: int, shift: int) -> Tensor:
@@ -40,19 +42,12 @@ def window_of_map(height: int, width: int, window: int, shift: int,
     return window, shift
 
 
-class DenseSwinTwin:
+class DenseSwinTwin(Twin):
     """Dense Swin with masked keys, driven by another model's parameters.
 
-    Args:
-        swin: An ``mmpretrain.SwinTransformer`` or a subclass. Only its
-            parameters and hyper-parameters are read.
-        drop_path: Factors (B,) that replace the random ones of stochastic
-            depth in every residual branch. None stands for no drop path.
+    The model is an ``mmpretrain.SwinTransformer`` or a subclass. Only its
+    parameters and hyper-parameters are read.
     """
-
-    def __init__(self, swin, drop_path: Optional[Tensor] = None):
-        self.swin = swin
-        self.drop_path = drop_path
 
     def stages(self, images: Tensor, mask: Tensor) -> List[Tensor]:
         """All stages, each (B, K, u*u, C), normed where a norm exists.
@@ -61,7 +56,7 @@ class DenseSwinTwin:
             images: (B, channels, height, width).
             mask: Bool (M, Gh, Gw), True = masked.
         """
-        swin = self.swin
+        swin = self.model
         batch = len(images)
         mask = mask.expand(batch, *mask.shape[1:])
         conv = swin.patch_embed.projection
@@ -86,10 +81,10 @@ class DenseSwinTwin:
                 unit, dim=1).repeat_interleave(
                     unit, dim=2)
             for block in stage.blocks:
-                x = x + self._drop(
+                x = x + self.drop(
                     self._attention(
                         self._norm(x, block.norm1), block.attn, masked))
-                x = x + self._drop(
+                x = x + self.drop(
                     self._mlp(self._norm(x, block.norm2), block.ffn))
             outs.append(
                 self._visible_units(
@@ -99,20 +94,11 @@ class DenseSwinTwin:
                 height, width = x.shape[1:3]
         return outs
 
-    def __call__(self, images: Tensor, mask: Tensor) -> Tensor:
-        """Latent (B, K * t, C) of the last stage."""
-        return self.stages(images, mask)[-1].flatten(1, 2)
-
     @staticmethod
     def _norm(x: Tensor, norm) -> Tensor:
         if norm is None or isinstance(norm, torch.nn.Identity):
             return x
         return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-
-    def _drop(self, x: Tensor) -> Tensor:
-        if self.drop_path is None:
-            return x
-        return x * self.drop_path.to(x)[:, None, None, None]
 
     @staticmethod
     def _mlp(x: Tensor, ffn) -> Tensor:

@@ -1,0 +1,5 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Backbones of the common tests; a new one is a file and a line here."""
+from .swin import SWIN
+
+FAMILIES = [SWIN]

@@ -1,0 +1,94 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What the common tests need to know about a backbone."""
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from torch import Tensor, nn
+
+Size = Tuple[int, int]  # (height, width) in pixels
+Case = Tuple[Size, Dict[str, Any]]
+
+
+class Twin:
+    """A slow, obviously right dense model that masks.
+
+    It computes every token of the map and shares no line with the package.
+
+    Args:
+        model (nn.Module): The backbone whose parameters are used.
+        drop_path (Tensor, optional): Factors (B,) that replace the random
+            ones of stochastic depth in every residual branch. Defaults to
+            None, no drop path.
+    """
+
+    def __init__(self,
+                 model: nn.Module,
+                 drop_path: Optional[Tensor] = None) -> None:
+        self.model = model
+        self.drop_path = drop_path
+
+    def stages(self, images: Tensor, mask: Tensor) -> List[Tensor]:
+        """All stages as ``forward_stages`` returns them, (B, K, T, C)."""
+        raise NotImplementedError
+
+    def __call__(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The latent, (B, K * t, C)."""
+        return self.stages(images, mask)[-1].flatten(1, 2)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Stochastic depth of a residual branch (B, ...)."""
+        if self.drop_path is None:
+            return x
+        return x * self.drop_path.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A green backbone with its dense parent and its dense twin.
+
+    Attributes:
+        name: Shown in test ids.
+        green: The class under test.
+        parent: The dense class that it extends.
+        twin: The class of its twin.
+        micro: Arguments of a micro model.
+        cases: Image sizes and arguments by name: windows and kernels that
+            divide the map and that do not, maps smaller than them, one unit,
+            other channels, every option of the masked forward.
+        default: The case of tests that need only one: not square, with at
+            least 8 units.
+        options: Cases by name with options of the execution, which leave the
+            result as it is.
+        divided: Cases in which the parent pads nothing, so that it is the
+            same as nothing masked; the first is not square.
+        dense: Cases for the forward without a mask.
+        mutations: Twins with one mistake each, which the comparison sees.
+        waiting: Arguments with which nothing may wait for the device.
+        draw: Draws arguments for an image size by a hypothesis ``draw``.
+        is_frozen: Whether ``frozen_stages`` freezes a parameter, by name.
+        all_outputs: Arguments that make the dense model return every stage.
+        unused: Beginnings of the names of parameters of which a masked
+            forward makes no use (norms of other outputs).
+        float32_noise: What float32 costs the dense twin at most.
+    """
+    name: str
+    green: Callable[..., nn.Module]
+    parent: Callable[..., nn.Module]
+    twin: Callable[..., Twin]
+    micro: Dict[str, Any]
+    cases: Dict[str, Case]
+    default: str
+    options: Sequence[Tuple[str, Dict[str, Any]]]
+    divided: Sequence[Case]
+    dense: Sequence[Case]
+    mutations: Sequence[Callable[..., Twin]]
+    waiting: Sequence[Dict[str, Any]]
+    draw: Callable[[Callable, Size], Dict[str, Any]]
+    is_frozen: Callable[[str, int], bool]
+    all_outputs: Dict[str, Any] = field(
+        default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
+    unused: Tuple[str, ...] = ('no parameter', )
+    float32_noise: float = 1e-4
+
+    def __str__(self) -> str:
+        return self.name
