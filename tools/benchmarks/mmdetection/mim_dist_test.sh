@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# bash tools/benchmarks/mmdetection/mim_dist_test.sh CONFIG CHECKPOINT GPUS \
+#     [arguments of the library's tools/test.py]
+# CHECKPOINT is a file of the training. Without a GPU, GPUS is 0.
+
+exec bash "$(dirname "$0")/../mim_dist_test.sh" mmdet "$@"
