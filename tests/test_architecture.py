@@ -21,7 +21,8 @@ LAYERS = [
     ['greenmim.models.layers'],
     [
         'greenmim.models.backbones', 'greenmim.models.necks',
-        'greenmim.models.heads', 'greenmim.models.target_generators'
+        'greenmim.models.heads', 'greenmim.models.target_generators',
+        'greenmim.models.mask_samplers'
     ],
     ['greenmim.models.selfsup'],
 ]

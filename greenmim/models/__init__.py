@@ -1,11 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .backbones import GreenMIMSwinTransformer
 from .heads import GreenMIMHead
-from .necks import GreenMIMNeck
-from .selfsup import GreenMIM
+from .mask_samplers import RandomMask
+from .necks import GreenMIMNeck, LinearNeck
+from .selfsup import GreenMIM, MaskTokenMIM
+from .target_generators import PixelTarget
 from .utils import PatchXavierInit
 
 __all__ = [
     'GreenMIM', 'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMSwinTransformer',
-    'PatchXavierInit'
+    'LinearNeck', 'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
+    'RandomMask'
 ]

@@ -5,19 +5,19 @@ from .group_attention import BACKENDS, GroupIndex, group_attention
 from .grouping import GroupPlan, Window, plan_groups
 from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
                         num_visible_units, patches_of_units, random_mask,
-                        unit_grid)
+                        unit_grid, units_of_map)
 from .merge_order import MERGE_ORDERS, merge_permutation
 from .packing import choose_group_size, pack_windows
 from .patchify import patchify, unpatchify
-from .planner import GroupPlanner, MaskPlan, MaskPlanner, StageWindows
+from .planner import GroupPlanner, MaskPlan, MaskPlanner, Sampler, StageWindows
 from .position import sincos_positions
 
 __all__ = [
     'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
-    'MaskPlan', 'MaskPlanner', 'StageWindows', 'VisibleLayout', 'Window',
-    'bias_table_window', 'choose_group_size', 'gather_units',
+    'MaskPlan', 'MaskPlanner', 'Sampler', 'StageWindows', 'VisibleLayout',
+    'Window', 'bias_table_window', 'choose_group_size', 'gather_units',
     'group_attention', 'merge_permutation', 'merge_tokens',
     'num_visible_units', 'pack_windows', 'patches_of_units', 'patchify',
     'plan_groups', 'random_mask', 'resize_bias_table', 'sincos_positions',
-    'unit_grid', 'unpatchify'
+    'unit_grid', 'units_of_map', 'unpatchify'
 ]

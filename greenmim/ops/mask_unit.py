@@ -269,6 +269,31 @@ def patches_of_units(images_BCHW: Tensor, units: Tensor, unit_size: int,
     return x.reshape(B, -1, side * side, C * patch_size * patch_size)
 
 
+def units_of_map(x_BCHW: Tensor, grid: Grid) -> Tensor:
+    """Cut a feature map into the tokens of all units.
+
+    Args:
+        x_BCHW (Tensor): A map whose sides are multiples of the grid's.
+        grid (tuple[int, int]): The unit grid (Gh, Gw).
+
+    Returns:
+        Tensor: Unit-major, (B, Gh * Gw, T, C).
+
+    Raises:
+        ValueError: If the map has no whole number of tokens a unit.
+    """
+    B, C, H, W = x_BCHW.shape
+    if H % grid[0] or W % grid[1] or not H or not W:
+        raise ValueError(
+            f'expected a map of sides that are multiples of the unit grid '
+            f'{tuple(grid)}, got {(H, W)}; enlarge the mask units to the '
+            "backbone's stride")
+    side = H // grid[0], W // grid[1]
+    x = x_BCHW.view(B, C, grid[0], side[0], grid[1], side[1])
+    x = x.permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(B, grid[0] * grid[1], side[0] * side[1], C)
+
+
 def merge_tokens(x_BKTC: Tensor) -> Tensor:
     """Concatenate the channels of each 2x2 square of tokens in a unit.
 

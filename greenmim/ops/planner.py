@@ -2,13 +2,16 @@
 """Plans for all stages of a backbone, made from a mask alone on the CPU."""
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from .grouping import GroupPlan, Window, WindowMaps, plan_maps
 from .mask_unit import Grid, VisibleLayout, random_mask, unit_grid
+
+# (num_masks, grid, mask_ratio, generator) -> bool (M, Gh, Gw), True = masked
+Sampler = Callable[[int, Grid, float, Optional[torch.Generator]], Tensor]
 
 # Measured on two CPU cores: 17 to 31, depending on the tensors' sizes
 # (tools/analysis_tools/fit_attention_cost.py).
@@ -46,8 +49,10 @@ class MaskPlan:
 
     @property
     def fill_rate(self) -> float:
-        """The share of slots that hold a token, over all plans."""
+        """The share of slots that hold a token, over all plans; 1 of none."""
         plans = [plan for groups in self.groups for plan in groups.values()]
+        if not plans:
+            return 1.
         return (sum(len(plan.slot_of_token) for plan in plans) /
                 sum(len(plan.token_of_slot) for plan in plans))
 
@@ -98,6 +103,8 @@ class GroupPlanner:
         return plan
 
     def _plan(self, layout: VisibleLayout) -> MaskPlan:
+        if not any(stage.windows for stage in self.stages):
+            return MaskPlan(layout, [{} for _ in self.stages])
         if layout.grid not in self._maps:
             self._maps[layout.grid] = self._map(layout.grid)
         windows, maps = self._maps[layout.grid]
@@ -135,6 +142,8 @@ class MaskPlanner:
             Defaults to 0.75.
         mask_scope (str): ``'batch'``, one mask for the images of a batch, or
             ``'image'``, one for every image. Defaults to ``'batch'``.
+        sampler (Callable): Draws masks as :func:`random_mask` does, which is
+            the default.
 
     Raises:
         ValueError: If ratio or scope are none of these.
@@ -144,7 +153,8 @@ class MaskPlanner:
                  group_planner: GroupPlanner,
                  unit_size: int,
                  mask_ratio: float = 0.75,
-                 mask_scope: str = 'batch') -> None:
+                 mask_scope: str = 'batch',
+                 sampler: Sampler = random_mask) -> None:
         if not 0 <= mask_ratio < 1:
             raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
         if mask_scope not in ('batch', 'image'):
@@ -154,6 +164,7 @@ class MaskPlanner:
         self.unit_size = unit_size
         self.mask_ratio = mask_ratio
         self.mask_scope = mask_scope
+        self.sampler = sampler
 
     def __call__(self,
                  num_images: int,
@@ -173,5 +184,5 @@ class MaskPlanner:
         grid = unit_grid(image_size, self.unit_size)
         if mask is None:
             num_masks = 1 if self.mask_scope == 'batch' else num_images
-            mask = random_mask(num_masks, grid, self.mask_ratio, generator)
+            mask = self.sampler(num_masks, grid, self.mask_ratio, generator)
         return self.group_planner(mask, grid)

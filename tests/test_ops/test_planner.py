@@ -162,3 +162,13 @@ class TestMaskPlanner:
             planner(1, (16, 16))
         with pytest.raises(ValueError, match='grid'):
             planner(1, (48, 48), masks(1)[0])
+
+
+def test_a_backbone_without_windows_has_empty_plans():
+    mask = random_mask(2, (3, 3), 0.5)
+    assert GroupPlanner(())(mask, (3, 3)).groups == []
+    plan = GroupPlanner([StageWindows(2, ()),
+                         StageWindows(1, ())])(mask, (3, 3))
+    assert plan.groups == [{}, {}]
+    assert plan.fill_rate == 1
+    assert torch.equal(plan.layout.visible, ~mask)

@@ -1,65 +1,64 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Tuple, Union
+from typing import Optional, Union
 
 import torch
 from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor
 
-from greenmim.ops import VisibleLayout, patchify, unit_grid, unpatchify
+from greenmim.ops import VisibleLayout, unit_grid
 from greenmim.registry import MODELS
 
 
 @MODELS.register_module()
 class GreenMIMHead(BaseModule):
-    """Target and loss of GreenMIM: the pixels of the masked units.
+    """Loss of masked image modelling: predictions against a target.
 
-    A unit's target is the vector of its pixels, ordered row, column, channel.
-    With ``norm_pix`` every vector is normalised by its own mean :math:`m` and
-    unbiased variance :math:`v`, to :math:`(p - m) / \\sqrt{v + 10^{-6}}`. The
-    loss is averaged over a unit's values, then over the masked units alone
-    (over all units where none is masked), and computed in fp32 at least,
-    under autocast too.
+    The loss is averaged over a unit's values, then over the masked units
+    alone (over all units where none is masked), and computed in fp32 at
+    least, under autocast too. The target of GreenMIM are the pixels.
 
     Args:
         loss (dict): Config of the loss, ``criterion='L1'`` or ``'L2'``.
             Defaults to
             ``dict(type='PixelReconstructionLoss', criterion='L2')``.
-        norm_pix (bool): Normalise the target unit by unit. Defaults to True.
+        norm_pix (bool): Normalise pixels unit by unit. Defaults to True.
         unit_size (int): Side of a mask unit in pixels, the backbone's final
             stride. Defaults to 32.
+        target (dict, optional): Config of another target than pixels, built
+            with ``unit_size``; it replaces ``norm_pix``. A target maps
+            images to (B, L, D), and draws predictions by ``to_images``.
+            Defaults to None.
     """
-
-    eps = 1e-6
 
     def __init__(self,
                  loss: dict = dict(
                      type='PixelReconstructionLoss', criterion='L2'),
                  norm_pix: bool = True,
-                 unit_size: int = 32) -> None:
+                 unit_size: int = 32,
+                 target: Optional[dict] = None) -> None:
         super().__init__()
-        self.norm_pix = norm_pix
         self.unit_size = unit_size
+        if target is None:
+            target = dict(type='greenmim.PixelTarget', norm=norm_pix)
+        self.target = MODELS.build(dict(target, unit_size=unit_size))
         self.loss_module = MMPRETRAIN_MODELS.build(loss)
 
-    def construct_target(self, images: Tensor) -> Tensor:
-        """Turn images (B, C, H, W) into the targets of their units.
+    @property
+    def uses_target_statistics(self) -> bool:
+        """Whether drawn predictions contain statistics of the truth."""
+        return self.target.uses_target_statistics
 
-        Returns:
-            Tensor: Shape (B, L, unit_size**2 * C), in fp32 at least.
-        """
-        target = patchify(_at_least_fp32(images), self.unit_size)
-        if self.norm_pix:
-            mean, std = self._statistics(target)
-            target = (target - mean) / std
-        return target
+    def construct_target(self, images: Tensor) -> Tensor:
+        """Turn images (B, C, H, W) into targets (B, L, D), fp32 at least."""
+        return self.target(_at_least_fp32(images))
 
     def loss(self, pred: Tensor, images: Tensor,
              mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Compare predictions with the images where they are masked.
+        """Compare predictions with the target where it is masked.
 
         Args:
-            pred (Tensor): Shape (B, L, unit_size**2 * C), all units.
+            pred (Tensor): Shape (B, L, D), all units.
             images (Tensor): Shape (B, C, H, W), as the backbone saw them.
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
@@ -85,13 +84,10 @@ class GreenMIMHead(BaseModule):
             _at_least_fp32(pred), target, masked.expand(target.shape[:2]))
 
     def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
-        """Turn predictions into images, in the values of ``images``.
-
-        The normalisation of ``norm_pix`` is undone by mean and variance of
-        the true pixels, which the model has not predicted.
+        """Draw predictions as images, see the target's ``to_images``.
 
         Args:
-            pred (Tensor): Shape (B, L, unit_size**2 * C), all units.
+            pred (Tensor): Shape (B, L, D), all units.
             images (Tensor): Shape (B, C, H, W), as the backbone saw them.
 
         Returns:
@@ -100,26 +96,16 @@ class GreenMIMHead(BaseModule):
         Raises:
             ValueError: If prediction and images do not fit.
         """
-        target = patchify(_at_least_fp32(images), self.unit_size)
-        self._check(pred, target)
-        pred = _at_least_fp32(pred)
-        if self.norm_pix:
-            mean, std = self._statistics(target)
-            pred = pred * std + mean
-        grid = unit_grid(images.shape[2:], self.unit_size)
-        return unpatchify(pred, self.unit_size, grid)
-
-    def _statistics(self, patches: Tensor) -> Tuple[Tensor, Tensor]:
-        var, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-        return mean, (var + self.eps).sqrt()
+        self._check(pred, self.construct_target(images))
+        return self.target.to_images(
+            _at_least_fp32(pred), _at_least_fp32(images))
 
     def _check(self, pred: Tensor, target: Tensor) -> None:
         if pred.shape != target.shape:
             raise ValueError(
-                f'expected predictions of shape {tuple(target.shape)}, (B, L, '
-                f'{self.unit_size}**2 * image channels), got '
-                f'{tuple(pred.shape)}; set the out_channels of the neck to '
-                f'{target.shape[-1]}')
+                f'expected predictions of shape {tuple(target.shape)}, a '
+                f"unit's values of the target last, got {tuple(pred.shape)}; "
+                f'set the out_channels of the neck to {target.shape[-1]}')
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import Dict, List, Sequence, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
                           StageWindows, VisibleLayout, Window, unit_grid)
@@ -11,7 +11,7 @@ from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
 Mask = Union[Tensor, VisibleLayout, MaskPlan]
 
 
-class VisibleBackbone(nn.Module):
+class VisibleBackbone:
     """Adds the masked forward to a dense backbone.
 
     It stands before the dense parent among the bases of a class, which then
@@ -77,7 +77,7 @@ class VisibleBackbone(nn.Module):
                 other.
         """
         if mask is None:
-            return super().forward(x)
+            return super().forward(x)  # type: ignore[misc]
         return self.forward_stages(x, mask)[-1].flatten(1, 2)
 
     def forward_stages(self, x: Tensor, mask: Mask) -> List[Tensor]:

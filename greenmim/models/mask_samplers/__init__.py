@@ -1,0 +1,4 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from .random_mask import RandomMask
+
+__all__ = ['RandomMask']

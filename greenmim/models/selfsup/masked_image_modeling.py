@@ -1,0 +1,201 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmpretrain.models import BaseSelfSupervisor
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from greenmim.ops import GroupPlanner, MaskPlan, MaskPlanner, VisibleLayout
+from greenmim.registry import TASK_UTILS
+
+Images = Union[Tensor, Sequence[Tensor]]
+Latent = Union[Tensor, List[Tensor]]
+
+
+class MaskedImageModeling(BaseSelfSupervisor):
+    """Mask images, encode them, predict what is masked, and compare.
+
+    The base of the algorithms, which differ in how they encode a masked
+    image (:meth:`encode`). Mask sampler, backbone, decoder (neck) and target
+    (head) are parts to choose.
+
+    A mask is drawn on the CPU from torch's global generator, unless the data
+    samples bring masks; those that come on a device cost one copy. Images
+    need sides that are multiples of the mask unit.
+
+    Args:
+        backbone (dict | nn.Module): The encoder.
+        neck (dict | nn.Module): The decoder, predicts the values of all
+            units.
+        head (dict | nn.Module): Makes the target and the loss.
+        mask_ratio (float): Share of the units that is masked, in [0, 1).
+            Defaults to 0.75.
+        mask_scope (str): ``'batch'`` draws one mask for the images of a
+            batch (and process), as the paper does; ``'image'`` draws one for
+            every image. Defaults to ``'batch'``.
+        mask_sampler (dict): Config of what draws the masks, called as
+            :func:`greenmim.ops.random_mask`.
+            Defaults to ``dict(type='greenmim.RandomMask')``.
+        data_preprocessor (dict | nn.Module, optional): See
+            :class:`mmpretrain.models.BaseSelfSupervisor`. Defaults to None.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None, the algorithm's :attr:`default_init_cfg`.
+    """
+
+    default_init_cfg: Optional[List[dict]] = None
+
+    def __init__(self,
+                 backbone: Union[dict, nn.Module],
+                 neck: Union[dict, nn.Module],
+                 head: Union[dict, nn.Module],
+                 mask_ratio: float = 0.75,
+                 mask_scope: str = 'batch',
+                 mask_sampler: dict = dict(type='greenmim.RandomMask'),
+                 data_preprocessor: Optional[Union[dict, nn.Module]] = None,
+                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+        if init_cfg is None:
+            init_cfg = self.default_init_cfg
+        super().__init__(
+            backbone=backbone,
+            neck=neck,
+            head=head,
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg)
+        self.mask_planner = MaskPlanner(self.make_group_planner(),
+                                        self.unit_size, mask_ratio, mask_scope,
+                                        TASK_UTILS.build(mask_sampler))
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels."""
+        raise NotImplementedError
+
+    def make_group_planner(self) -> GroupPlanner:
+        """The planner of the backbone."""
+        return GroupPlanner(())
+
+    def encode(self, images: Tensor,
+               plan: MaskPlan) -> Tuple[Latent, VisibleLayout]:
+        """Encode masked images for the neck.
+
+        Args:
+            images (Tensor): Shape (B, C, H, W).
+            plan (MaskPlan): The plan of their masks.
+
+        Returns:
+            tuple[Tensor | list[Tensor], VisibleLayout]: The latent, or where
+            the neck ``reads_stages`` the tokens of all stages, and the units
+            that it holds.
+        """
+        raise NotImplementedError
+
+    def extract_feat(self,
+                     inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Dense features of unmasked images, the backbone's own output."""
+        return self.backbone(_single_view(inputs))
+
+    def loss(self, inputs: Images,
+             data_samples: Optional[List[DataSample]]) -> Dict[str, Tensor]:
+        """Mask a batch of images, predict what is masked, and compare.
+
+        Args:
+            inputs (Tensor | list[Tensor]): Images of shape (B, C, H, W), or
+                a list that holds just them, as MMSelfSup passes them.
+            data_samples (list[DataSample], optional): Their ``mask`` is used
+                where they have one: (Gh, Gw), True or 1 = masked, or a finer
+                mask that hides units as a whole. All samples bring a mask,
+                or none does. A plan that the data loader made for the batch
+                is used, see :class:`greenmim.engine.PlanAheadHook`.
+
+        Returns:
+            dict[str, Tensor]: The loss under the key ``loss``.
+
+        Raises:
+            ValueError: If the images' sides are no multiples of the mask
+                unit, or the masks do not fit the images.
+        """
+        images = _single_view(inputs)
+        plan = data_samples[0].get('mask_plan') if data_samples else None
+        if plan is None:
+            plan = self._plan(images, _masks_of(data_samples))
+        pred = self.neck(*self.encode(images, plan))
+        return dict(loss=self.head.loss(pred, images, plan.layout))
+
+    @torch.no_grad()
+    def reconstruct(
+            self,
+            inputs: Images,
+            mask: Optional[Union[Tensor,
+                                 VisibleLayout]] = None) -> Dict[str, Any]:
+        """Reconstruct images, ready to be drawn.
+
+        Call ``eval()`` first: dropout and drop path act as the mode says.
+
+        Args:
+            inputs (Tensor | list[Tensor]): Preprocessed images of shape
+                (B, C, H, W), or a list that holds just them.
+            mask (Tensor | VisibleLayout, optional): Bool of shape
+                (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
+                True = masked. Defaults to None, a mask is drawn.
+
+        Returns:
+            dict: On the device of the images and in their (preprocessed)
+            values,
+
+            - ``pred``: (B, C, H, W), the prediction for all units.
+            - ``target``: (B, C, H, W), the images.
+            - ``mask``: Bool of shape (B, 1, H, W), True = masked.
+            - ``pred_uses_target_statistics``: True if the target is
+              normalised, so that ``pred`` has been scaled and shifted, unit
+              by unit, by the statistics of the true pixels.
+        """
+        images = _single_view(inputs)
+        plan = self._plan(images, mask)
+        layout = plan.layout
+        pred = self.neck(*self.encode(images, plan))
+        size = self.unit_size
+        masked = ~layout.visible[:, None]
+        masked = masked.repeat_interleave(size, 2).repeat_interleave(size, 3)
+        return dict(
+            pred=self.head.to_images(pred, images),
+            target=images,
+            mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
+            pred_uses_target_statistics=self.head.uses_target_statistics)
+
+    def _plan(self, images: Tensor,
+              mask: Optional[Union[Tensor, VisibleLayout]]) -> MaskPlan:
+        return self.mask_planner(len(images), images.shape[2:], mask)
+
+
+def _single_view(inputs: Images) -> Tensor:
+    if isinstance(inputs, Tensor):
+        return inputs
+    if len(inputs) != 1:
+        raise ValueError('expected one view of the images, a tensor of shape '
+                         '(B, C, H, W) or a list that holds just it, got a '
+                         f'list of {len(inputs)}')
+    return inputs[0]
+
+
+def _masks_of(data_samples: Optional[List[DataSample]]) -> Optional[Tensor]:
+    """Stack the masks of the samples: one if all are equal, else (B, ...)."""
+    if not data_samples:
+        return None
+    # MMSelfSup wraps the mask as `data_sample.mask.value`.
+    masks = [
+        torch.as_tensor(getattr(sample.mask, 'value', sample.mask))
+        for sample in data_samples if 'mask' in sample
+    ]
+    if not masks:
+        return None
+    if len(masks) != len(data_samples):
+        raise ValueError(
+            'expected a mask in every data sample or in none, got '
+            f'{len(masks)} masks for {len(data_samples)} samples')
+    shapes = {tuple(mask.shape) for mask in masks}
+    if len(shapes) > 1:
+        raise ValueError('expected masks of one shape in the data samples, '
+                         f'got {sorted(shapes)}')
+    stacked = torch.stack(masks).cpu()
+    return stacked[:1] if bool((stacked == stacked[:1]).all()) else stacked

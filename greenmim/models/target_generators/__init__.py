@@ -1,0 +1,4 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from .pixel_target import PixelTarget
+
+__all__ = ['PixelTarget']

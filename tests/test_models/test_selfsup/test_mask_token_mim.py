@@ -1,0 +1,141 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Dense masked image modelling against MMPretrain's SimMIM, and by hand."""
+import pytest
+import torch
+from mmpretrain.registry import MODELS
+
+from greenmim.models import MaskTokenMIM
+from greenmim.ops import patchify, random_mask
+
+SWIN = dict(
+    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+    img_size=64,
+    drop_path_rate=0.,
+    stage_cfgs=[dict(block_cfgs=dict(window_size=w)) for w in (4, 4, 4, 2)])
+
+
+def build(backbone, **kwargs):
+    model = MODELS.build(
+        dict(
+            type='greenmim.MaskTokenMIM',
+            backbone=backbone,
+            neck=dict(
+                type='greenmim.LinearNeck', in_channels=64, out_channels=3072),
+            head=dict(
+                type='greenmim.GreenMIMHead',
+                norm_pix=False,
+                loss=dict(type='PixelReconstructionLoss', criterion='L1')),
+            **kwargs))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=.1)
+    return model
+
+
+def test_loss_is_that_of_mmpretrains_simmim():
+    """Same weights, mask and images."""
+    ours = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
+    theirs = MODELS.build(
+        dict(
+            type='mmpretrain.SimMIM',
+            backbone=dict(type='mmpretrain.SimMIMSwinTransformer', **SWIN),
+            neck=dict(
+                type='mmpretrain.SimMIMLinearDecoder',
+                in_channels=64,
+                encoder_stride=32),
+            head=dict(
+                type='mmpretrain.SimMIMHead',
+                patch_size=4,
+                loss=dict(
+                    type='PixelReconstructionLoss', criterion='L1',
+                    channel=3))))
+    theirs.backbone.load_state_dict(
+        dict(ours.backbone.state_dict(), mask_token=ours.mask_token))
+    # The pixels of a unit: (row, column, channel) here, (channel, row,
+    # column) in the pixel shuffle there.
+    order = torch.arange(3072).view(32, 32, 3).permute(2, 0, 1).flatten()
+    weight, bias = ours.neck.linear.weight, ours.neck.linear.bias
+    theirs.neck.decoder[0].weight.data = weight[order, :, None, None].data
+    theirs.neck.decoder[0].bias.data = bias[order].data
+
+    images = torch.randn(3, 3, 64, 64)
+    mask = random_mask(3, (2, 2), 0.5)
+    assert not (mask == mask[0]).all()
+    pred = ours.neck(*ours.encode(images, ours._plan(images, mask)))
+    loss = ours.head.loss(pred, images, mask)
+    fine = mask.repeat_interleave(8, 1).repeat_interleave(8, 2).float()
+    their_pred = theirs.neck(theirs.backbone(images, fine)[0])
+    expected = theirs.head.loss(their_pred, images, fine)
+    torch.testing.assert_close(pred, patchify(their_pred, 32))
+    torch.testing.assert_close(loss, expected)
+
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(ours.mask_token.grad,
+                               theirs.backbone.mask_token.grad)
+
+
+@pytest.mark.parametrize('scope', ['batch', 'image'])
+def test_pixel_tokens_by_hand(scope):
+    model = build(
+        dict(type='mmpretrain.SwinTransformer', **SWIN),
+        mask_token='pixel',
+        mask_scope=scope)
+    images = torch.randn(3, 3, 64, 64)
+    mask = random_mask(1 if scope == 'batch' else 3, (2, 2), 0.5)
+    latent, seen = model.encode(images, model._plan(images, mask))
+    covered = images.clone()
+    for b in range(3):
+        for y in range(64):
+            for x in range(64):
+                if mask[b % len(mask), y // 32, x // 32]:
+                    covered[b, :, y, x] = model.mask_token[0, :, 0, 0]
+    feature, = model.backbone(covered)
+    torch.testing.assert_close(latent, feature.flatten(2).transpose(1, 2))
+    assert seen.num_visible == 4
+
+
+@pytest.mark.parametrize('space', ['embed', 'pixel'])
+def test_masked_pixels_have_no_influence(space):
+    model = build(
+        dict(type='mmpretrain.SwinTransformer', **SWIN), mask_token=space)
+    model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    mask = random_mask(2, (2, 2), 0.5)
+    plan = model._plan(images, mask)
+    expected, _ = model.encode(images, plan)
+    pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
+    changed = torch.where(pixels, torch.randn_like(images), images)
+    assert torch.equal(model.encode(changed, plan)[0], expected)
+    assert not torch.equal(model.encode(images + 1, plan)[0], expected)
+
+
+def test_a_failed_forward_leaves_no_hook():
+    model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
+    with pytest.raises(Exception):
+        model.encode(
+            torch.randn(2, 3, 64, 64),
+            model._plan(torch.zeros(2, 3, 96, 96), None))
+    assert not model.backbone.patch_embed._forward_hooks
+
+
+def test_unknown_mask_token():
+    with pytest.raises(ValueError, match='embed'):
+        MaskTokenMIM(dict(), dict(), dict(), mask_token='none')
+
+
+def test_one_step_lowers_the_loss():
+    torch.manual_seed(0)
+    model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
+    images = torch.randn(2, 3, 64, 64)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    plan = model._plan(images, None)
+    losses = []
+    for _ in range(3):
+        pred = model.neck(*model.encode(images, plan))
+        loss = model.head.loss(pred, images, plan.layout)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in model.parameters())
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[2] < losses[1] < losses[0]
