@@ -4,6 +4,7 @@
 Swin at 224 px: embedding 8, depths 2/2/2/2, heads 1/2/4/4, window 7; decoder
 32 channels, 1 block, 4 heads; every LayerNorm has eps 1e-6.
 """
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict
 
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from greenmim.models import (GreenMIM, GreenMIMHead, GreenMIMNeck,
                              GreenMIMSwinTransformer)
+from greenmim.weights import convert_neck
+from greenmim.weights.swin import SWIN
 
 PATH = Path(__file__).parent / 'data' / 'swin_ws7_224.safetensors'
 
@@ -26,6 +29,32 @@ def official_weights() -> Dict[str, Tensor]:
     return {
         name[len('model.'):]: tensor
         for name, tensor in load_fixture().items() if name.startswith('model.')
+    }
+
+
+def convert_official(weights: Dict[str, Tensor],
+                     merge_order: str) -> Dict[str, Tensor]:
+    """The weights in our names, as if their order of merging were this."""
+    layout = replace(SWIN.layouts['greenmim'], merge_order=merge_order)
+    encoder = {
+        name[len('encoder.'):]: tensor
+        for name, tensor in weights.items() if name.startswith('encoder.')
+    }
+    backbone, homeless = SWIN.from_layout(encoder, layout)
+    neck, _ = convert_neck({
+        name: tensor
+        for name, tensor in weights.items() if not name.startswith('encoder.')
+    })
+    assert not homeless
+    return {
+        **{
+            f'backbone.{name}': tensor
+            for name, tensor in backbone.items()
+        },
+        **{
+            f'neck.{name}': tensor
+            for name, tensor in neck.items()
+        }
     }
 
 

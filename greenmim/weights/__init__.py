@@ -4,10 +4,10 @@ from .convert import (SOURCES, TARGETS, Backbone, Target, fit_to,
                       read_backbone, tensors_for)
 from .neck import convert_neck
 from .reading import Source, read_source
-from .writing import passport_of, write_report, write_weights
+from .writing import passport_of, summarise, write_report, write_weights
 
 __all__ = [
     'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'convert_neck',
     'fit_to', 'passport_of', 'read_backbone', 'read_source', 'tensors_for',
-    'write_report', 'write_weights'
+    'summarise', 'write_report', 'write_weights'
 ]

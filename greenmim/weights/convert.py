@@ -235,7 +235,8 @@ def tensors_for(backbone: Backbone, target: Target) -> Tensors:
     Raises:
         ValueError: If the library has no place for one of them.
     """
-    tensors, homeless = backbone.tensors, ()
+    tensors = backbone.tensors
+    homeless: Tuple[str, ...] = ()
     if backbone.family is not None:
         layout = backbone.family.layouts[target.layout]
         tensors, homeless = backbone.family.to_layout(tensors, layout)

@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Files with a passport: weights, what they are and where they come from."""
 import json
+from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, Optional
 
 import torch
 from safetensors.torch import save_file
@@ -35,7 +36,7 @@ def write_weights(path: Path,
                   backbone: Backbone,
                   target: Target,
                   passport: Dict[str, Any],
-                  others: Optional[Tensors] = None) -> int:
+                  others: Optional[Tensors] = None) -> None:
     """Write a file for a library.
 
     Args:
@@ -44,9 +45,6 @@ def write_weights(path: Path,
         target: The library.
         passport: See :func:`passport_of`.
         others: Tensors beside the backbone.
-
-    Returns:
-        int: The number of the backbone's tensors in the file.
     """
     tensors = tensors_for(backbone, target)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,11 +59,10 @@ def write_weights(path: Path,
                     **tensors,
                     **(others or {})
                 }), path)
-    return len(tensors)
 
 
-def write_report(path: Path, passport: Dict[str, Any], written: int,
-                 backbone: Backbone, *more: Coverage) -> Path:
+def write_report(path: Path, passport: Dict[str, Any], backbone: Backbone,
+                 *more: Coverage) -> Path:
     """Write what was converted, beside the file.
 
     Returns:
@@ -83,9 +80,14 @@ def write_report(path: Path, passport: Dict[str, Any], written: int,
         passport,
         file=path.name,
         sha256=sha256_of(path),
-        tensors=written,
         coverage=coverage,
         left_out=list(backbone.left_out))
     out = path.with_name(path.name + '.json')
     out.write_text(json.dumps(report, indent=2) + '\n', encoding='utf-8')
     return out
+
+
+def summarise(names: Iterable[str]) -> str:
+    """The first parts of names, each with the number of names."""
+    numbers = Counter(name.split('.')[0] for name in names)
+    return ', '.join(f'{name} ({n})' for name, n in numbers.items())

@@ -71,6 +71,10 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     cfg = Config.fromfile(next((work_dir / 'run_2').glob('*.py')))
     cfg.model.backbone.pop('type')
     state_dict = torch.load(summary['backbone'], weights_only=True)
+    state_dict = {
+        name[len('backbone.'):]: tensor
+        for name, tensor in state_dict['state_dict'].items()
+    }
     SwinTransformer(**cfg.model.backbone).load_state_dict(
         state_dict, strict=True)
 

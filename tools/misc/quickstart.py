@@ -117,8 +117,8 @@ def main() -> None:
 
     checkpoint = find_latest_checkpoint(run)
     backbone, picture = run / 'backbone.pth', run / 'reconstruction.png'
-    run_tool('model_converters/extract_backbone.py', config, checkpoint,
-             backbone)
+    run_tool('model_converters/export_backbone.py', checkpoint, '--to',
+             'mmpretrain', '--config', config, '--out', backbone)
     run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
              picture)
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from greenmim.registry import MODELS
 from greenmim.weights import (TARGETS, Backbone, Target, fit_to, passport_of,
-                              read_backbone, read_source, write_report,
-                              write_weights)
+                              read_backbone, read_source, summarise,
+                              write_report, write_weights)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -71,9 +71,10 @@ def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
         lines = [
             'model = timm.models.swin_transformer.SwinTransformer(',
             f'    img_size={backbone.img_size or 224}, num_classes=0, '
-            f"window_size={backbone.windows}, embed_dim={arch['embed_dims']},",
+            f"embed_dim={arch['embed_dims']},",
             f"    depths={arch['depths']}, num_heads={arch['num_heads']},",
-            f'    norm_layer=partial(torch.nn.LayerNorm, eps={eps}))',
+            f'    window_size={backbone.windows},',
+            f'    norm_layer=partial(torch.nn.LayerNorm, eps={eps or 1e-5}))',
             f"timm.models.load_checkpoint(model, '{out}')",
         ]
     elif to == 'safetensors':
@@ -114,7 +115,7 @@ def export(args: argparse.Namespace) -> None:
         print('these are running averages (EMA)')
     if backbone.left_out:
         print(f'left out, no part of the backbone: '
-              f'{summary(backbone.left_out)}')
+              f'{summarise(backbone.left_out)}')
     backbone = fit_to(backbone, target, args.window_size)
     if backbone.resized:
         print(f'resized {len(backbone.resized)} bias tables to windows '
@@ -124,17 +125,10 @@ def export(args: argparse.Namespace) -> None:
               f'have them: {", ".join(backbone.added)}')
     passport = passport_of(backbone, source, args.checkpoint.name,
                            'mmpretrain', args.to)
-    written = write_weights(out, backbone, target, passport)
-    report = write_report(out, passport, written, backbone)
-    print(f'{out} holds {written} tensors; report: {report}\nuse it with')
+    write_weights(out, backbone, target, passport)
+    report = write_report(out, passport, backbone)
+    print(f'{out} is written; report: {report}\nuse it with')
     print(how_to_use(backbone, args.to, target, out))
-
-
-def summary(names: Tuple[str, ...]) -> str:
-    """Names by their first part, with their number."""
-    first = [name.split('.')[0] for name in names]
-    return ', '.join(f'{name} ({first.count(name)})'
-                     for name in dict.fromkeys(first))
 
 
 def main() -> None:

@@ -2,12 +2,14 @@
 """Swin Transformer that computes visible mask units only."""
 from typing import Any, List, Sequence, Tuple, Union
 
+from mmengine.logging import print_log
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.utils import ShiftWindowMSA, WindowMSA, resize_pos_embed
 from torch import Tensor
 
 from greenmim.ops import (BACKENDS, MaskPlan, StageWindows, Window,
-                          gather_units, patches_of_units)
+                          bias_table_window, gather_units, patches_of_units,
+                          resize_bias_table)
 from greenmim.registry import MODELS
 from ..layers import (SwinBlockRunner, VisibleBackbone, index_windows,
                       visible_patch_embed, visible_patch_merging)
@@ -203,21 +205,33 @@ class GreenMIMSwinTransformer(VisibleBackbone, SwinTransformer):
 
     def _prepare_relative_position_bias_table(self, state_dict: dict,
                                               prefix: str, *args: Any) -> None:
-        """Refuse tables of another window size.
+        """Resize tables of another window size.
 
-        The parent resizes them by a SciPy function that no longer exists.
+        The parent does so by a SciPy function that no longer exists.
         """
-        for name, table in self.state_dict().items():
+        resized = []
+        own = self.state_dict()
+        for name, table in own.items():
             loaded = state_dict.get(prefix + name)
-            if (name.endswith('relative_position_bias_table')
-                    and loaded is not None and loaded.shape != table.shape):
-                got, expected = (
-                    f'window {(int(len(t)**0.5) + 1) // 2}, {t.shape[1]} heads'
-                    for t in (loaded, table))
+            if (not name.endswith('relative_position_bias_table')
+                    or loaded is None or loaded.shape == table.shape):
+                continue
+            window, given = bias_table_window(table), bias_table_window(loaded)
+            if loaded.shape[1] != table.shape[1]:
                 raise ValueError(
-                    f'expected {prefix}{name} of {expected}, got {got}; build '
-                    'the backbone with the arch and window_size that the '
-                    'checkpoint was trained with')
+                    f'expected {prefix}{name} of window {window}, '
+                    f'{table.shape[1]} heads, got window {given}, '
+                    f'{loaded.shape[1]} heads; build the backbone with the '
+                    'arch that the checkpoint was trained with')
+            state_dict[prefix + name] = resize_bias_table(loaded, window)
+            index = name.replace('bias_table', 'index')
+            state_dict[prefix + index] = own[index]
+            resized.append(f'{name} from window {given} to {window}')
+        if resized:
+            print_log(
+                f'Resized {len(resized)} relative position bias tables: '
+                f'{resized[0]}, ...',
+                logger='current')
 
 
 def _window(attn: ShiftWindowMSA) -> Window:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from greenmim.models.utils import convert_official_state_dict
-from tests.official_fixture import build_model, load_fixture, official_weights
+from tests.official_fixture import (build_model, convert_official,
+                                    load_fixture, official_weights)
 
 TOLERANCE = 1e-4
 
@@ -37,9 +37,7 @@ def errors(fixture, results):
 
 @pytest.mark.parametrize('num_masks', [1, 2])
 def test_latent_predictions_and_loss(fixture, num_masks):
-    converted, leftover = convert_official_state_dict(official_weights(),
-                                                      'microsoft')
-    assert not leftover
+    converted = convert_official(official_weights(), 'microsoft')
     results = compute(fixture, converted, num_masks)
     assert results[0].shape == (2, 12, 64)
     latent, pred, loss = errors(fixture, results)
@@ -48,7 +46,7 @@ def test_latent_predictions_and_loss(fixture, num_masks):
 
 def test_loss_of_the_algorithm(fixture):
     model = build_model()
-    converted, _ = convert_official_state_dict(official_weights(), 'microsoft')
+    converted = convert_official(official_weights(), 'microsoft')
     model.load_state_dict(converted, strict=True)
     sample = DataSample()
     sample.set_mask(fixture['mask'][0])
@@ -58,7 +56,7 @@ def test_loss_of_the_algorithm(fixture):
 
 @pytest.mark.parametrize('order', ['greenmim-2022', 'openmmlab'])
 def test_another_merge_order_fails(fixture, order):
-    converted, _ = convert_official_state_dict(official_weights(), order)
+    converted = convert_official(official_weights(), order)
     latent, pred, loss = errors(fixture, compute(fixture, converted))
     assert latent > 1 and pred > 1 and loss > 2 * TOLERANCE
 
@@ -73,6 +71,6 @@ def test_another_merge_order_fails(fixture, order):
 def test_every_part_of_the_weights_counts(fixture, name):
     weights = official_weights()
     weights[name] = torch.zeros_like(weights[name])
-    converted, _ = convert_official_state_dict(weights, 'microsoft')
+    converted = convert_official(weights, 'microsoft')
     _, pred, _ = errors(fixture, compute(fixture, converted))
     assert pred > 10 * TOLERANCE

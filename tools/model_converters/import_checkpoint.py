@@ -1,0 +1,112 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Bring a checkpoint of another library into this project's names.
+
+The result initialises a backbone here and in MMPretrain by
+``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, and
+is what ``export_backbone.py`` takes. Of the GreenMIM authors' checkpoints the
+decoder is kept as well, so that a ``greenmim.GreenMIM`` can go on training.
+"""
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import List, Optional
+
+from greenmim.weights import (SOURCES, TARGETS, convert_neck, passport_of,
+                              read_backbone, read_source, summarise,
+                              write_report, write_weights)
+
+AUTHORS = ('greenmim', 'greenmim-2022')
+
+
+def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Import a checkpoint of another library')
+    parser.add_argument('checkpoint', type=Path, help='.pth or .safetensors')
+    parser.add_argument(
+        '--from',
+        dest='source',
+        choices=SOURCES,
+        required=True,
+        help='who wrote the file. It does not tell the order of its '
+        'patch-merging channels. The weights that the GreenMIM authors '
+        "released in 2022 most likely have that of 'greenmim-2022'; their "
+        "code since its last commit writes that of 'greenmim'. With the "
+        'wrong one the file loads and the model is useless: compare the '
+        'pre-training losses of both on real images')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='the .pth to write; by default '
+        'CHECKPOINT_from-LIBRARY.pth beside the checkpoint')
+    parser.add_argument(
+        '--img-size',
+        type=int,
+        help='size of the images in the pre-training, to be recorded; by '
+        'default what the file tells')
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        '--ema', action='store_true', help='take the running averages')
+    weights.add_argument(
+        '--raw',
+        action='store_true',
+        help='take the weights themselves, not their running averages')
+    return parser.parse_args(argv)
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, check and write.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a tensor is missing, unknown or does not fit.
+    """
+    out = args.out or args.checkpoint.with_name(
+        f'{args.checkpoint.stem}_from-{args.source}.pth')
+    if out.suffix != '.pth':
+        raise ValueError('expected --out with the suffix .pth, which MMEngine '
+                         f'reads, got {out}')
+    averaged = True if args.ema else False if args.raw else None
+    source = read_source(args.checkpoint, averaged)
+    backbone = read_backbone(source, SOURCES[args.source])
+    if args.img_size:
+        backbone = replace(backbone, img_size=args.img_size)
+    print(backbone.coverage)
+    neck, parts = {}, []
+    if args.source in AUTHORS and source.others:
+        neck, coverage = convert_neck(source.others)
+        print(coverage)
+        coverage.require("the decoder of the GreenMIM authors' model")
+        parts.append(coverage)
+        backbone = replace(
+            backbone,
+            left_out=tuple(name for name in backbone.left_out
+                           if name not in source.others))
+    if source.averaged:
+        print('these are running averages (EMA)')
+    if backbone.left_out:
+        print('left out, no part of the backbone: '
+              f'{summarise(backbone.left_out)}')
+    passport = passport_of(backbone, source, args.checkpoint.name, args.source,
+                           'mmpretrain')
+    write_weights(out, backbone, TARGETS['mmpretrain'], passport, {
+        f'neck.{name}': tensor
+        for name, tensor in neck.items()
+    })
+    report = write_report(out, passport, backbone, *parts)
+    print(f'it fits a backbone with {backbone.settings}')
+    print(f'eps of its LayerNorms: {backbone.norm_eps or "not recorded"}')
+    print(f'{out} is written; report: {report}\nuse it with\n'
+          f"    init_cfg=dict(type='Pretrained', checkpoint='{out}', "
+          "prefix='backbone.')")
+
+
+def main() -> None:
+    try:
+        convert(parse_args())
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'{Path(__file__).name}: {error}')
+
+
+if __name__ == '__main__':
+    main()
