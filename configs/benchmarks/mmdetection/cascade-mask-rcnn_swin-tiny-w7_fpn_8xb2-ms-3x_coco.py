@@ -10,7 +10,7 @@ Hardware: 8 GPUs with 2 images each; time and memory not measured.
 Batch: 8 x 2 = 16; learning rate 1e-4, not scaled.
 Expected: no number for weights of this project yet.
 Measured: not measured by this project.
-"""
+"""  # noqa: E501
 _base_ = [
     '_base_/cascade-mask-rcnn_swin-tiny-w7_fpn.py',
     '_base_/coco-instance-ms_bs16.py',

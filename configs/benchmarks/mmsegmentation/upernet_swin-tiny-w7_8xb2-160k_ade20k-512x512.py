@@ -10,7 +10,7 @@ Hardware: 8 GPUs with 2 images each; time and memory not measured.
 Batch: 8 x 2 = 16; learning rate 6e-5, not scaled.
 Expected: no number for weights of this project yet.
 Measured: not measured by this project.
-"""
+"""  # noqa: E501
 _base_ = [
     '_base_/upernet_swin-tiny-w7.py',
     '_base_/ade20k_bs16_512x512.py',
