@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import PlanAheadHook, SafeCheckpointHook, UnreadableImageHook
+from .hooks import (ClassCountHook, KNNHook, PlanAheadHook, SafeCheckpointHook,
+                    UnreadableImageHook)
 
-__all__ = ['PlanAheadHook', 'SafeCheckpointHook', 'UnreadableImageHook']
+__all__ = [
+    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'SafeCheckpointHook',
+    'UnreadableImageHook'
+]

@@ -1,0 +1,99 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Dict, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from greenmim.evaluation import knn_accuracy, labelled_folder
+from greenmim.registry import HOOKS
+
+
+@HOOKS.register_module()
+class KNNHook(Hook):
+    """Watch what the backbone learns: k-NN accuracy on labelled images.
+
+    The features are the averages of the last feature map, see
+    :func:`greenmim.evaluation.knn_accuracy`. They are evaluated before the
+    training, so that there is a figure to compare with and mistakes show at
+    once, then in intervals and at the end. The training itself goes on as if
+    the hook were not there. The accuracy is logged, and written to the
+    visualizer as ``knn/top1`` and ``knn/top5``.
+
+    Args:
+        data_root (str): Folder of labelled images, see
+            :func:`greenmim.evaluation.labelled_folder`.
+        interval (int): Epochs between two evaluations, or iterations where
+            ``by_epoch`` is False. Defaults to 10.
+        by_epoch (bool): Whether ``interval`` counts epochs. Defaults to True.
+        size (int): Side of the images in pixels. Defaults to 224.
+        channels (int): Channels of the images. Defaults to 3.
+        batch_size (int): Images a batch and process. Defaults to 64.
+        num_workers (int): Data-loading workers. Defaults to 4.
+        k (int): Neighbours that vote. Defaults to 20.
+        temperature (float): Of the votes' weights. Defaults to 0.07.
+    """
+
+    def __init__(self,
+                 data_root: str,
+                 interval: int = 10,
+                 by_epoch: bool = True,
+                 size: int = 224,
+                 channels: int = 3,
+                 batch_size: int = 64,
+                 num_workers: int = 4,
+                 k: int = 20,
+                 temperature: float = 0.07) -> None:
+        if interval < 1:
+            raise ValueError(
+                f'expected an interval of 1 or more, got {interval}')
+        self.data: Dict[str, Any] = dict(
+            root=data_root, size=size, channels=channels)
+        self.loading = dict(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'))
+        self.interval = interval
+        self.by_epoch = by_epoch
+        self.k = k
+        self.temperature = temperature
+
+    def before_train(self, runner: Runner) -> None:
+        self.bank, self.queries = (
+            runner.build_dataloader(dict(self.loading, dataset=dataset))
+            for dataset in labelled_folder(**self.data))
+        self._evaluate(runner, runner.epoch if self.by_epoch else runner.iter)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        if self.by_epoch and (self.every_n_epochs(runner, self.interval)
+                              or self.is_last_train_epoch(runner)):
+            self._evaluate(runner, runner.epoch + 1)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        if not self.by_epoch and (self.every_n_train_iters(
+                runner, self.interval) or self.is_last_train_iter(runner)):
+            self._evaluate(runner, runner.iter + 1)
+
+    def _evaluate(self, runner: Runner, step: int) -> None:
+        """Evaluate after ``step`` epochs or iterations."""
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        # A data loader draws a seed for its workers from the generator that
+        # draws the masks.
+        with torch.random.fork_rng(devices=[]):
+            accuracy = knn_accuracy(model, self.bank, self.queries, self.k,
+                                    self.temperature)
+        if not accuracy:
+            return
+        figures = {f'knn/{name}': value for name, value in accuracy.items()}
+        text = ', '.join(f'{n}: {value:.2f}' for n, value in figures.items())
+        unit = 'epochs' if self.by_epoch else 'iterations'
+        runner.logger.info(f'k-NN after {step} {unit}: {text}')
+        runner.visualizer.add_scalars(figures, step=step)

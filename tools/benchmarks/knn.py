@@ -1,0 +1,118 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Classify labelled images by weighted k-NN on the frozen backbone."""
+import argparse
+import sys
+from pathlib import Path
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from greenmim.engine.checkpoint import read_state_dict
+from greenmim.evaluation import knn_accuracy, labelled_folder
+from greenmim.registry import MODELS
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Classify labelled images by weighted k-NN on the '
+        'averaged features of the frozen backbone',
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        'config', help='config of the pre-training, or of a classifier')
+    parser.add_argument(
+        'checkpoint', help='its checkpoint, or a file of the backbone alone')
+    parser.add_argument(
+        '--data',
+        required=True,
+        help='folder that holds `train` and `val` (or `test`) with a folder '
+        'for every class, or the class folders, of which every fifth image '
+        'is then classified')
+    parser.add_argument(
+        '--k', type=int, default=20, help='neighbours that vote')
+    parser.add_argument(
+        '--temperature',
+        type=float,
+        default=0.07,
+        help='the smaller, the more the nearest neighbours weigh')
+    parser.add_argument(
+        '--size',
+        type=int,
+        help="side of the images in pixels; without it the backbone's "
+        '`img_size`')
+    parser.add_argument(
+        '--batch-size', type=int, default=64, help='images a batch')
+    parser.add_argument(
+        '--num-workers', type=int, default=4, help='data-loading workers')
+    parser.add_argument('--device', default=get_device(), help='cpu, cuda, ..')
+    parser.add_argument(
+        '--out', type=Path, default=Path('knn.json'), help='file to write')
+    return parser.parse_args()
+
+
+def build_model(cfg: Config, checkpoint: str) -> BaseModel:
+    """Build the model of a config, its backbone from a checkpoint."""
+    model_cfg = ConfigDict(cfg.model)
+    # As the runner does:
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    model = MODELS.build(model_cfg)
+    weights = read_state_dict(checkpoint)
+    prefix = 'backbone.'
+    if any(name.startswith(prefix) for name in weights):
+        weights = {
+            name[len(prefix):]: tensor
+            for name, tensor in weights.items() if name.startswith(prefix)
+        }
+    try:
+        model.backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f'expected in {checkpoint} every tensor of the backbone of the '
+            f'config, and no other: {error}') from error
+    print(f'Loaded all {len(model.backbone.state_dict())} tensors of the '
+          f'backbone from {checkpoint}')
+    return model
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    try:
+        model = build_model(cfg, args.checkpoint).to(args.device)
+        size = args.size or cfg.model.backbone.get('img_size', 224)
+        channels = cfg.model.backbone.get('in_channels', 3)
+        bank, queries = (
+            Runner.build_dataloader(
+                dict(
+                    dataset=dataset,
+                    batch_size=args.batch_size,
+                    num_workers=args.num_workers,
+                    sampler=dict(type='DefaultSampler', shuffle=False),
+                    collate_fn=dict(type='default_collate')))
+            for dataset in labelled_folder(args.data, size, channels))
+        accuracy = knn_accuracy(model, bank, queries, args.k, args.temperature)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'knn.py: {error}')
+    results = dict(
+        vars(args),
+        out=str(args.out),
+        size=size,
+        classes=len(bank.dataset.CLASSES),
+        labelled=len(bank.dataset),
+        classified=len(queries.dataset),
+        **accuracy)
+    print(f'{results["classified"]} images of {results["classes"]} classes, '
+          f'by {results["labelled"]} labelled ones:')
+    for name, value in accuracy.items():
+        print(f'{name} {value:.2f} %')
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    mmengine.dump(results, args.out, indent=2)
+    print(f'Written to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
