@@ -5,7 +5,7 @@ Paper: none; it shows that weights, data and tools fit together.
 Command: mim train mmdet configs/benchmarks/mmdetection/mask-rcnn_swin-micro-w4_fpn_1xb4-8e_photos.py --gpus 0
 Hardware: a GPU, or one CPU core.
 Batch: 1 x 4; learning rate 1e-3, not scaled.
-Expected: the loss falls by half; the AP says little after so few iterations.
+Expected: the loss falls from about 6 to less than 2.
 Measured: see the end of every run.
 """  # noqa: E501
 _base_ = './mask-rcnn_swin-tiny-w7_fpn_8xb2-1x_coco.py'

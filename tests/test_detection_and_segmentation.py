@@ -1,0 +1,310 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""From a pre-training to detection and segmentation, by the documented lines.
+
+A run of the quick start is exported and fine-tuned on the tiny sets by
+MMDetection and MMSegmentation, in processes of their own.
+"""
+import importlib
+import json
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from tests.conftest import CHECKOUT
+
+pytestmark = pytest.mark.downstream
+
+FOLDER = 'configs/benchmarks'
+DETECTOR = (
+    f'{FOLDER}/mmdetection/mask-rcnn_swin-micro-w4_fpn_1xb4-8e_photos.py')
+SEGMENTOR = (f'{FOLDER}/mmsegmentation/'
+             'upernet_swin-micro-w4_1xb4-40i_photos-128x128.py')
+PRE_TRAINING = ('configs/quickstart/'
+                'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py')
+GREEN = 'greenmim.GreenMIMSwinTransformer'
+TYPES = ('mmpretrain.SwinTransformer', GREEN)
+# What MMEngine writes of tensors that a file lacks or has too many.
+COMPLAINT = re.compile(
+    'missing keys|unexpected key|do not match|size mismatch')
+RECIPES = sorted(
+    path.relative_to(CHECKOUT).as_posix()
+    for folder in ('mmdetection', 'mmsegmentation')
+    for path in (CHECKOUT / FOLDER / folder).glob('*w7*.py'))
+LOGGING = ('randomness.seed=0 default_hooks.logger.interval=1 '
+           'log_processor.window_size=1')
+
+
+class Case:
+    """How a library is called, and what it leaves."""
+
+    def __init__(self, library, package, folder, config, short, metrics,
+                 checkpoints, iterations):
+        self.library = library
+        self.train = f'mim train {package} {config} --gpus 0'
+        self.tools = f'bash tools/benchmarks/{folder}'
+        self.config = config
+        self.short = short  # options of a run of a few iterations
+        self.metrics = metrics
+        self.checkpoints = checkpoints  # of the whole run and the short one
+        self.iterations = iterations  # of the whole run
+        self.backbone = f'work_dirs/quickstart/backbone_{library}.pth'
+
+
+CASES = [
+    Case('mmdet', 'mmdet', 'mmdetection', DETECTOR,
+         'train_cfg.max_epochs=1 train_cfg.val_interval=1',
+         ('coco/bbox_mAP', 'coco/segm_mAP'), ('epoch_8.pth', 'epoch_1.pth'),
+         48),
+    Case(
+        'mmseg', 'mmsegmentation', 'mmsegmentation', SEGMENTOR,
+        'train_cfg.max_iters=8 train_cfg.val_interval=8 '
+        'default_hooks.checkpoint.interval=8', ('mIoU', ),
+        ('iter_40.pth', 'iter_8.pth'), 40),
+]
+of_each_library = pytest.mark.parametrize(
+    'case', CASES, ids=lambda case: case.library)
+
+
+@pytest.fixture(scope='module')
+def workspace(tmp_path_factory):
+    """A folder with the tiny sets, a pre-training and its two exports.
+
+    It has the checkout's configs and tools, so that documented lines run in
+    it as they stand.
+    """
+    pytest.importorskip('mim', reason='openmim is not installed')
+    folder = tmp_path_factory.mktemp('workspace')
+    for name in ('configs', 'tools'):
+        (folder / name).symlink_to(CHECKOUT / name)
+    # `mim` of this environment, wherever openmim itself is installed.
+    (folder / 'bin').mkdir()
+    (folder / 'bin' / 'mim').write_text(
+        f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} -m mim '
+        '"$@"\n')
+    (folder / 'bin' / 'mim').chmod(0o755)
+
+    lines = [
+        'tools/dataset_converters/photographs_to_coco_ade.py data',
+        f'tools/train.py {PRE_TRAINING} --work-dir work_dirs/quickstart '
+        '--cfg-options train_cfg.max_iters=40 train_dataloader.batch_size=4 '
+        'train_dataloader.num_workers=0 '
+        'train_dataloader.persistent_workers=False '
+        'default_hooks.checkpoint.interval=40',
+    ] + [
+        'tools/model_converters/export_backbone.py '
+        f'work_dirs/quickstart/iter_40.pth --to {case.library} '
+        f'--out {case.backbone}' for case in CASES
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv('LOCAL_RANK', '0')
+        for line in lines:
+            patch.setattr(sys, 'argv', line.split())
+            try:
+                runpy.run_path(line.split()[0], run_name='__main__')
+            except SystemExit as end:
+                assert not end.code, f'{line}: {end.code}'
+    return folder
+
+
+@pytest.fixture
+def run(workspace):
+    """Run a line in the workspace and return what it prints."""
+
+    def start(line):
+        environment = dict(
+            os.environ,
+            CUDA_VISIBLE_DEVICES='',
+            OMP_NUM_THREADS='1',
+            PATH=f'{workspace / "bin"}{os.pathsep}{os.environ["PATH"]}',
+            PYTHONPATH=str(CHECKOUT))
+        result = subprocess.run(
+            shlex.split(line),
+            cwd=workspace,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True)
+        assert result.returncode == 0, f'{line}\n{result.stdout[-5000:]}'
+        return result.stdout
+
+    return start
+
+
+def scalars_of(work_dir):
+    """What the run logged: the losses of its iterations, and its metrics."""
+    file, = work_dir.glob('*/vis_data/scalars.json')
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    losses = [entry['loss'] for entry in entries if 'loss' in entry]
+    return torch.tensor(losses), entries[-1]
+
+
+@of_each_library
+def test_fine_tunes_by_the_documented_lines(case, run, workspace):
+    """Both types of the backbone train, and evaluation gives a figure."""
+    whole, short = case.checkpoints
+    log = run(f'{case.train} --work-dir whole_{case.library} '
+              f'--cfg-options {LOGGING}')
+    assert not COMPLAINT.search(log)
+    losses, metrics = scalars_of(workspace / f'whole_{case.library}')
+    assert len(losses) == case.iterations and losses.isfinite().all()
+    assert losses[-8:].mean() < 0.85 * losses[:8].mean()
+    assert all(0.05 < metrics[name] <= 100 for name in case.metrics)
+    assert (workspace / f'whole_{case.library}' / whole).is_file()
+
+    log = run(f'{case.tools}/mim_dist_train.sh {case.config} {case.backbone} '
+              f'0 model.backbone.type={GREEN} {LOGGING} {case.short} '
+              f'--work-dir short_{case.library}')
+    assert GREEN in log and not COMPLAINT.search(log)
+    green_losses, _ = scalars_of(workspace / f'short_{case.library}')
+    # The same weights, images and seed; later steps magnify rounding.
+    torch.testing.assert_close(green_losses[0], losses[0], rtol=1e-4, atol=0.)
+    assert (workspace / f'short_{case.library}' / short).is_file()
+
+    # What was trained as the one type is tested as the other.
+    log = run(f'{case.tools}/mim_dist_test.sh {case.config} '
+              f'whole_{case.library}/{whole} 0 '
+              f'--work-dir test_{case.library} '
+              f'--cfg-options model.backbone.type={GREEN}')
+    assert not COMPLAINT.search(log)
+    file, = (workspace / f'test_{case.library}').glob('*/*.json')
+    tested = json.loads(file.read_text())
+    for name in case.metrics:
+        assert tested[name] == pytest.approx(metrics[name], rel=1e-2)
+
+
+@pytest.fixture
+def complaints(monkeypatch):
+    """What MMEngine writes while it loads weights."""
+    messages = []
+    monkeypatch.setattr('mmengine.runner.checkpoint.print_log',
+                        lambda message, *_, **__: messages.append(message))
+    return lambda: [text for text in messages if COMPLAINT.search(text)]
+
+
+def build(library, cfg):
+    registry = importlib.import_module(f'{library}.registry').MODELS
+    with DefaultScope.overwrite_default_scope(library):
+        return registry.build(cfg)
+
+
+@of_each_library
+@pytest.mark.parametrize('kind', TYPES)
+def test_every_tensor_is_used(case, kind, workspace, monkeypatch, complaints):
+    monkeypatch.chdir(workspace)
+    given = torch.load(case.backbone, weights_only=True)['state_dict']
+    trained = torch.load(
+        'work_dirs/quickstart/iter_40.pth', weights_only=True)['state_dict']
+    cfg = Config.fromfile(case.config).model.backbone
+    backbone = build(case.library, dict(cfg, type=kind))
+    backbone.init_weights()
+    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
+    assert state.keys() == given.keys()
+    assert all(torch.equal(state[name], given[name]) for name in state)
+    # Nothing of the pre-training is lost, but for what is no backbone.
+    in_both = {k for k in trained if k.startswith('backbone.')}
+    assert len(in_both) == 85 and in_both <= state.keys()
+    assert all(torch.equal(state[name], trained[name]) for name in in_both)
+    added = {f'backbone.norm{i}.{n}' for i in range(3)
+             for n in ('weight', 'bias')}  # yapf: disable
+    assert state.keys() - in_both == added
+    assert complaints() == []
+
+
+def test_a_missing_tensor_does_not_go_unnoticed(workspace, tmp_path,
+                                                monkeypatch, complaints):
+    """The check above can fail."""
+    monkeypatch.chdir(workspace)
+    content = torch.load(CASES[0].backbone, weights_only=True)
+    del content['state_dict']['backbone.norm1.bias']
+    torch.save(content, tmp_path / 'damaged.pth')
+    cfg = Config.fromfile(DETECTOR).model.backbone
+    cfg.init_cfg.checkpoint = str(tmp_path / 'damaged.pth')
+    build('mmdet', cfg).init_weights()
+    message, = complaints()
+    assert 'norm1.bias' in message
+
+
+def library_of(path):
+    return 'mmdet' if 'mmdetection' in path else 'mmseg'
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.split('/')[-1])
+def test_recipe_trains_a_step(path, workspace, monkeypatch):
+    """At its full size, but on small images, from its own pipeline."""
+    monkeypatch.chdir(workspace)
+    library = library_of(path)
+    cfg = Config.fromfile(path)
+    cfg.model.backbone.init_cfg = None
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    for transform in cfg.train_dataloader.dataset.pipeline:
+        if 'scale' in transform:
+            transform.scale = (192, 128)
+        if 'scales' in transform:
+            transform.scales = [(192, 128), (192, 96)]
+        if 'crop_size' in transform:
+            transform.crop_size = (128, 128)
+    if library == 'mmseg':
+        cfg.model.data_preprocessor.size = (128, 128)
+    else:
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 64
+
+    model = build(library, cfg.model)
+    with DefaultScope.overwrite_default_scope(library):
+        loader = Runner.build_dataloader(cfg.train_dataloader)
+        batch = next(iter(loader))
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    data = model.data_preprocessor(batch, training=True)
+    assert len(data['inputs']) == 2
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    assert loss.isfinite()
+    loss.backward()
+    unused = [
+        name for name, param in model.named_parameters() if param.grad is None
+    ]
+    assert unused == []
+
+    spared = {
+        name
+        for prefix, module in model.named_modules()
+        for name in (f'{prefix}.{n}'
+                     for n, _ in module.named_parameters(recurse=False))
+        if isinstance(module, (nn.LayerNorm, nn.SyncBatchNorm))
+        or name.endswith('relative_position_bias_table')
+    }
+    assert len(spared) > 50
+    names = {param: name for name, param in model.named_parameters()}
+    rate, decay = (1e-4, 0.05) if library == 'mmdet' else (6e-5, 0.01)
+    for group in optimizer.param_groups:
+        assert group['lr'] == rate
+        for param in group['params']:
+            name = names.pop(param)
+            assert group['weight_decay'] == (0 if name in spared else decay)
+    assert not names, 'parameters that the optimiser does not know'
+
+
+@pytest.mark.parametrize('path', [DETECTOR, *RECIPES[-1:]])
+def test_types_are_the_same_network(path):
+    """On maps that the windows do not divide, and one below the window."""
+    library = library_of(path)
+    cfg = Config.fromfile(CHECKOUT / path).model.backbone
+    cfg.init_cfg = None
+    dense, green = (build(library, dict(cfg, type=kind)) for kind in TYPES)
+    green.load_state_dict(dense.state_dict(), strict=True)
+    dense.eval(), green.eval()
+    images = torch.rand(1, 3, 96, 160)
+    with torch.no_grad():
+        pairs = list(zip(dense(images), green(images)))
+    assert len(pairs) == 4
+    assert all(torch.equal(one, other) for one, other in pairs)

@@ -1,0 +1,146 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The recipes of detection and segmentation are what their records say.
+
+They are read without the libraries that run them; training is tested in
+test_detection_and_segmentation.py.
+"""
+import ast
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from tests.conftest import CHECKOUT
+
+FOLDER = CHECKOUT / 'configs' / 'benchmarks'
+# name: (architecture, epochs or iterations, drop path)
+DETECTION = {
+    'mask-rcnn_swin-tiny-w7_fpn_8xb2-1x_coco': ('tiny', 12, 0.2),
+    'mask-rcnn_swin-base-w7_fpn_8xb2-1x_coco': ('base', 12, 0.3),
+    'mask-rcnn_swin-tiny-w7_fpn_8xb2-ms-3x_coco': ('tiny', 36, 0.2),
+    'mask-rcnn_swin-base-w7_fpn_8xb2-ms-3x_coco': ('base', 36, 0.3),
+    'cascade-mask-rcnn_swin-tiny-w7_fpn_8xb2-ms-3x_coco': ('tiny', 36, 0.2),
+    'cascade-mask-rcnn_swin-base-w7_fpn_8xb2-ms-3x_coco': ('base', 36, 0.3),
+}
+SEGMENTATION = {
+    'upernet_swin-tiny-w7_8xb2-160k_ade20k-512x512': ('tiny', 160000, 0.3),
+    'upernet_swin-base-w7_8xb2-160k_ade20k-512x512': ('base', 160000, 0.3),
+}
+RECIPES = {**DETECTION, **SEGMENTATION}
+MICRO = {
+    'mask-rcnn_swin-micro-w4_fpn_1xb4-8e_photos':
+    'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px',
+    'upernet_swin-micro-w4_1xb4-40i_photos-128x128':
+    'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px',
+}
+WIDTHS = {'tiny': 96, 'base': 128}
+
+
+def path_of(name):
+    library = 'mmsegmentation' if 'upernet' in name else 'mmdetection'
+    return FOLDER / library / f'{name}.py'
+
+
+@pytest.fixture(params=RECIPES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def cfg(name):
+    return Config.fromfile(path_of(name))
+
+
+def test_every_recipe_is_known():
+    names = {path.stem for path in FOLDER.glob('mm*/*.py')}
+    assert names == {*RECIPES, *MICRO}
+
+
+def test_record(name):
+    source = path_of(name).read_text('utf-8')
+    record = ast.get_docstring(ast.parse(source))
+    fields = dict(re.findall(r'^(\w+): ((?:.|\n    )+)', record, re.M))
+    path = path_of(name).relative_to(CHECKOUT).as_posix()
+    script = f'tools/benchmarks/{path_of(name).parent.name}/mim_dist_train.sh'
+    assert path in fields['Command'] and script in fields['Command']
+    assert (CHECKOUT / script).is_file()
+    assert '2103.14030' in fields['Paper']
+    assert fields['Hardware'].startswith('8 GPUs with 2 images each')
+    assert fields['Batch'].startswith('8 x 2 = 16')
+    assert fields['Measured'] == 'not measured by this project.'
+
+
+def test_schedule(name, cfg):
+    _, length, _ = RECIPES[name]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert cfg.optim_wrapper.type == 'OptimWrapper'
+    assert (optimizer.type, optimizer.betas) == ('AdamW', (0.9, 0.999))
+    warmup, decay = cfg.param_scheduler
+    assert cfg.train_dataloader.batch_size == 2
+    assert cfg.auto_scale_lr.base_batch_size == 16
+    if name in DETECTION:
+        assert (optimizer.lr, optimizer.weight_decay) == (1e-4, 0.05)
+        assert cfg.train_cfg.max_epochs == length
+        assert warmup.end == 1000
+        assert decay.milestones == {12: [8, 11], 36: [27, 33]}[length]
+    else:
+        assert (optimizer.lr, optimizer.weight_decay) == (6e-5, 0.01)
+        assert cfg.train_cfg.max_iters == length
+        assert (warmup.end, decay.begin) == (1500, 1500)
+        assert (decay.type, decay.power, decay.eta_min) == ('PolyLR', 1., 0.)
+
+
+def test_images(name, cfg):
+    pipeline = {
+        transform.type: transform
+        for transform in cfg.train_dataloader.dataset.pipeline
+    }
+    if name in SEGMENTATION:
+        assert pipeline['RandomCrop'].crop_size == (512, 512)
+        assert cfg.model.data_preprocessor.size == (512, 512)
+    elif '-ms-' in name:
+        scales = pipeline['RandomChoiceResize'].scales
+        assert scales == [(1333, side) for side in range(480, 801, 32)]
+        assert 'Resize' not in pipeline
+    else:
+        assert pipeline['Resize'].scale == (1333, 800)
+    test = {t.type: t for t in cfg.test_dataloader.dataset.pipeline}
+    assert test['Resize'].scale == ((2048, 512) if name in SEGMENTATION else
+                                    (1333, 800))
+
+
+def test_heads_fit_the_backbone(name, cfg):
+    arch, _, drop_path = RECIPES[name]
+    widths = [WIDTHS[arch] * 2**i for i in range(4)]
+    assert cfg.model.backbone.arch == arch
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    if name in DETECTION:
+        assert cfg.model.neck.in_channels == widths
+        cascade = name.startswith('cascade')
+        assert (cfg.model.type == 'CascadeRCNN') == cascade
+        assert isinstance(cfg.model.roi_head.bbox_head, list) == cascade
+    else:
+        assert cfg.model.decode_head.in_channels == widths
+        assert cfg.model.auxiliary_head.in_channels == widths[2]
+
+
+@pytest.mark.parametrize('name', [*RECIPES, *MICRO])
+def test_backbone_is_the_pre_trained_one(name):
+    """Its weights come by init_cfg alone, from a run of this project."""
+    backbone = Config.fromfile(path_of(name)).model.backbone
+    assert backbone.type == 'mmpretrain.SwinTransformer'
+    assert backbone.pad_small_map and backbone.out_indices == (0, 1, 2, 3)
+    init = backbone.init_cfg
+    assert (init.type, init.prefix) == ('Pretrained', 'backbone.')
+    checkpoint = Path(init.checkpoint)
+    library = 'mmseg' if 'upernet' in name else 'mmdet'
+    assert checkpoint.name == f'backbone_{library}.pth'
+    if name in MICRO:
+        assert checkpoint.parent.as_posix() == 'work_dirs/quickstart'
+        path = CHECKOUT / 'configs' / 'quickstart' / f'{MICRO[name]}.py'
+    else:
+        path = CHECKOUT / 'configs' / f'{checkpoint.parent.name}.py'
+    trained = Config.fromfile(path).model.backbone
+    for key in ('arch', 'window_size', 'norm_cfg', 'patch_cfg', 'stage_cfgs'):
+        assert backbone[key] == trained[key], key
