@@ -1,0 +1,101 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""GreenMIM pre-training of a three-stage Swin on small images.
+
+Paper: the method of Huang et al., NeurIPS 2022,
+    https://arxiv.org/abs/2205.13515; the model is made for 32-px images: 16
+    mask units of 8 px, the final stride of patches of 2 px in three stages.
+Command: python tools/train.py
+    configs/benchmarks/small_images/greenmim_swin-micro-p2-w4_1xb128-coslr-1000i_folder-32px.py
+    --cfg-options train_dataloader.dataset.data_root=IMAGE_FOLDER
+Hardware: a GPU, or a CPU core.
+Batch: 1 x 128; learning rate 1e-3, not scaled.
+Expected: not known for other images.
+Measured: not measured by this project.
+"""  # noqa: E501
+_base_ = ['../../_base_/default_runtime.py']
+
+norm_cfg = dict(type='LN', eps=1e-6)
+
+model = dict(
+    type='greenmim.GreenMIM',
+    mask_ratio=0.6,
+    mask_scope='batch',
+    backbone=dict(
+        type='greenmim.GreenMIMSwinTransformer',
+        arch=dict(embed_dims=32, depths=[1, 1, 2], num_heads=[2, 4, 8]),
+        img_size=32,
+        patch_size=2,
+        window_size=4,
+        out_indices=(2, ),
+        drop_path_rate=0.,
+        norm_cfg=norm_cfg,
+        patch_cfg=dict(norm_cfg=norm_cfg),
+        stage_cfgs=dict(
+            block_cfgs=dict(norm_cfg=norm_cfg),
+            downsample_cfg=dict(norm_cfg=norm_cfg))),
+    neck=dict(
+        type='greenmim.GreenMIMNeck',
+        in_channels=128,
+        embed_dims=128,
+        depth=1,
+        num_heads=4,
+        out_channels=8 * 8 * 3,
+        norm_cfg=norm_cfg),
+    head=dict(type='greenmim.GreenMIMHead', norm_pix=True, unit_size=8))
+
+data_preprocessor = dict(
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+
+train_pipeline = [
+    dict(type='greenmim.LoadImage'),
+    dict(
+        type='RandomResizedCrop',
+        scale=32,
+        crop_ratio_range=(0.4, 1.0),
+        interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='greenmim.ImageFolder',
+        data_root='data/images/train',
+        pipeline=train_pipeline))
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=1e-3,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
+    paramwise_cfg=dict(
+        norm_decay_mult=0.,
+        bias_decay_mult=0.,
+        custom_keys=dict(
+            relative_position_bias_table=dict(decay_mult=0.),
+            mask_token=dict(decay_mult=0.))))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
+]
+
+train_cfg = dict(by_epoch=False, max_iters=1000)
+log_processor = dict(by_epoch=False)
+
+default_hooks = dict(
+    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=1000))
+
+auto_scale_lr = dict(base_batch_size=128)

@@ -1,0 +1,323 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The comparison runs from images to table, and compares what it says."""
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+from tests.backbones.checks import errors, output_and_grads, randomise
+from tests.backbones.swin_twin import DenseSwinTwin
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / 'tools' / 'benchmarks'
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(TOOLS)
+    import compare_with_scratch as tool
+    from comparison import report, speed
+    from comparison.data import find_labelled_folder, write_labels
+    from comparison.frozen import accuracy, linear_probe
+    from comparison.runs import save_backbone
+
+TOOL = TOOLS / 'compare_with_scratch.py'
+CONFIGS = ROOT / 'configs' / 'benchmarks' / 'small_images'
+
+ARCH = ['embed_dims=8', 'depths=[1,1,1]', 'num_heads=[1,1,2]']
+LOADING = ['batch_size=8', 'num_workers=0', 'persistent_workers=False']
+COMMON = [
+    'param_scheduler.0.end=1', 'param_scheduler.1.begin=0',
+    'default_hooks.logger.interval=1', 'model.backbone.drop_path_rate=0.1'
+]
+COMMON += [f'model.backbone.arch.{option}' for option in ARCH]
+COMMON += [f'train_dataloader.{option}' for option in LOADING]
+PRETRAIN_OPTIONS = [*COMMON, 'model.neck.in_channels=32']
+FINETUNE_OPTIONS = [
+    *COMMON, 'train_cfg.max_iters=2', 'model.head.in_channels=32',
+    *(f'test_dataloader.{option}' for option in LOADING)
+]
+
+
+@pytest.fixture(scope='module')
+def labelled(tmp_path_factory) -> Path:
+    """Images of two classes, red and blue, and noise on both."""
+    folder = tmp_path_factory.mktemp('labelled') / 'deeper' / 'images'
+    rng = np.random.default_rng(0)
+    for split, number in (('train', 6), ('test', 3)):
+        for channel, name in ((0, 'red'), (2, 'blue')):
+            target = folder / split / name
+            target.mkdir(parents=True)
+            for i in range(number):
+                pixels = rng.integers(0, 100, (40, 36, 3), dtype=np.uint8)
+                pixels[..., channel] += 150
+                Image.fromarray(pixels).save(target / f'{i}.png')
+    return folder
+
+
+@pytest.fixture
+def compare(run_tool, tmp_path, monkeypatch):
+    """Run the tool with micro models."""
+
+    def run(data: Path, *arguments) -> Path:
+        monkeypatch.setattr(speed, 'WARMUP', 1)
+        monkeypatch.setattr(speed, 'TIMED', 1)
+        run_tool(TOOL, data, '--work-dir', tmp_path / 'out', '--budget', .05,
+                 '--labels-per-class', 4, '--seeds', 3, 5, *arguments,
+                 '--pretrain-options', *PRETRAIN_OPTIONS, '--finetune-options',
+                 *FINETUNE_OPTIONS)
+        return tmp_path / 'out'
+
+    return run
+
+
+def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
+    archive = shutil.make_archive(
+        str(tmp_path / 'images'), 'zip', labelled.parents[1])
+    out = compare(Path(archive), '--minutes', 0)
+    assert 'stopped before speed' in capsys.readouterr().out
+    assert not (out / 'results').exists()
+
+    compare(Path(archive))
+    files = {
+        file: file.stat().st_mtime_ns
+        for file in (out / 'results').iterdir()
+    }
+    assert len(files) == 1 + 2 * (2 + 3 + 3)
+    written = json.loads((out / 'comparison.json').read_text())
+    assert str(archive) in written['command']
+    assert {'hardware', 'date', 'torch'} <= set(written['environment'])
+    assert [(result['method'], result['seed']) for result in written['results']
+            ] == [(method, seed)
+                  for method in ('scratch', 'greenmim', 'simmim')
+                  for seed in (3, 5)]
+    for result in written['results']:
+        for measure in ('fine_tuning', 'linear', 'knn'):
+            assert 0 <= result[measure] <= 100
+        assert result['fine_tuning_run']['iterations'] == 2
+        if result['method'] == 'scratch':
+            assert 'pretraining' not in result
+            continue
+        run = result['pretraining']
+        seconds = written['seconds_per_iteration'][result['method']]
+        assert run['iterations'] == max(1, round(.05 / seconds))
+        assert run['images'] == 8 * run['iterations']
+        assert np.isfinite(run['loss']).all() and run['seconds'] > 0
+    assert 0 < len(Image.open(out / 'comparison.png').getcolors(10**6)) > 5
+    table = (out / 'comparison.md').read_text()
+    assert 'greenmim − scratch' in table and '4 labels of a class' in table
+
+    # A run whose result is missing is done again, and no other.
+    lost = out / 'results' / 'simmim_5_frozen.json'
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    compare(Path(archive))
+    assert json.loads(lost.read_text()) == before
+    assert all(file.stat().st_mtime_ns == time for file, time in files.items()
+               if file != lost)
+
+    with pytest.raises(ValueError, match='labels_per_class changed'):
+        compare(Path(archive), '--labels-per-class', 3)
+
+
+@pytest.fixture
+def comparison(labelled, tmp_path, monkeypatch):
+    """A comparison of which nothing has run yet."""
+    monkeypatch.setattr('sys.argv', [
+        'tool',
+        str(labelled), '--work-dir',
+        str(tmp_path), '--pretrain-options', *PRETRAIN_OPTIONS,
+        '--finetune-options', *FINETUNE_OPTIONS
+    ])
+    return tool.Comparison(tool.parse_args())
+
+
+def test_fine_tuning_starts_from_the_given_weights(comparison):
+    backbones = {}
+    for method in ('scratch', 'greenmim', 'simmim'):
+        if method != 'scratch':
+            cfg = comparison.pretraining_config(method, 0, 'pretraining')
+            pretrained = MODELS.build(cfg.model).backbone
+            save_backbone(pretrained,
+                          comparison.classifier_config('scratch', 0, 'new'),
+                          comparison.backbone_file(method, 0))
+        cfg = comparison.classifier_config(method, 0, 'fine_tuning')
+        model = MODELS.build(cfg.model)
+        model.init_weights()
+        assert model.head.num_classes == 2
+        backbones[method] = model.backbone.state_dict()
+        if method != 'scratch':
+            expected = pretrained.state_dict()
+            for name, tensor in backbones[method].items():
+                assert torch.equal(tensor, expected[name]), name
+    assert backbones['scratch'].keys() == backbones['simmim'].keys()
+
+
+@pytest.mark.parametrize('option, name', [
+    (dict(depths=[1, 1, 2]), r'stages\.2\.blocks\.1\.norm1\.weight'),
+    (dict(num_heads=[1, 1, 1]), r'stages\.2.*relative_position_bias_table'),
+])
+def test_another_architecture_is_refused(comparison, option, name, tmp_path):
+    classifier = comparison.classifier_config('scratch', 0, 'fine_tuning')
+    cfg = comparison.pretraining_config('greenmim', 0, 'pretraining')
+    cfg.model.backbone.arch.update(option)
+    pretrained = MODELS.build(cfg.model.backbone)
+    with pytest.raises(ValueError, match=name):
+        save_backbone(pretrained, classifier, tmp_path / 'backbone.pth')
+    assert not (tmp_path / 'backbone.pth').exists()
+
+
+def test_speed_is_of_steps_alone_and_in_turns(monkeypatch):
+    """A stopwatch that only the steps move."""
+    clock, steps = SimpleNamespace(now=0.), []
+
+    def runner(cfg: SimpleNamespace) -> SimpleNamespace:
+
+        def step(batch, optim_wrapper):
+            steps.append(cfg.seconds)
+            # The first of a turn are slow.
+            clock.now += cfg.seconds + 100 * (batch < speed.WARMUP)
+
+        return SimpleNamespace(
+            build_dataloader=lambda cfg: range(1000),
+            build_optim_wrapper=lambda cfg: None,
+            model=SimpleNamespace(
+                init_weights=lambda: None, train=lambda: None,
+                train_step=step))
+
+    monkeypatch.setattr(speed, 'build_runner', runner)
+    monkeypatch.setattr(speed.time, 'perf_counter', lambda: clock.now)
+    measured = speed.seconds_per_iteration({
+        name:
+        SimpleNamespace(
+            seconds=seconds, train_dataloader=None, optim_wrapper=None)
+        for name, seconds in (('slow', 3.), ('fast', 1.))
+    })
+    assert measured == dict(slow=pytest.approx(3), fast=pytest.approx(1))
+    turn = speed.WARMUP + speed.TIMED
+    assert steps == ([3.] * turn + [1.] * turn) * speed.ROUNDS
+
+
+def test_linear_probe_is_the_minimum():
+    """Against plain gradient descent on the same objective."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    bank = torch.randn(60, 5, generator=generator, dtype=torch.float64)
+    bank = 4 * bank + 10 + 3 * labels[:, None]
+    queries = bank[:20] + .5
+
+    z = (bank - bank.mean(0)) / bank.std(0)
+    weight = torch.zeros(5, 3, dtype=torch.float64)
+    bias = torch.zeros(3, dtype=torch.float64)
+    onehot = torch.eye(3, dtype=torch.float64)[labels]
+    for _ in range(5000):
+        error = ((z @ weight + bias).softmax(1) - onehot) / 60
+        weight = weight - 2 * (z.T @ error + weight / 60)
+        bias = bias - 2 * error.sum(0)
+    expected = (queries - bank.mean(0)) / bank.std(0) @ weight + bias
+
+    scores = linear_probe(bank, labels, queries, 3)
+    # An equal shift of all classes changes nothing.
+    assert (scores.softmax(1) - expected.softmax(1)).abs().max() < 1e-4
+    # Else any large scores would do.
+    assert scores.softmax(1).max(1).values.min() < .9
+
+
+def test_accuracy_is_in_percent():
+    scores = torch.tensor([[1., 2.], [3., 1.], [0., 5.], [9., 2.]])
+    assert accuracy(scores, torch.tensor([1, 0, 0, 0])) == 75
+
+
+def test_labels(labelled, tmp_path):
+    lists = []
+    for seed in (0, 0, 1):
+        file = tmp_path / f'{len(lists)}.txt'
+        assert write_labels(labelled, 4, seed, file) == 8
+        lists.append(file.read_text().split('\n'))
+    assert lists[0] == lists[1] != lists[2]
+    lines = [line.split() for line in lists[0] if line]
+    assert len({path for path, _ in lines}) == 8
+    assert Counter(label for _, label in lines) == {'0': 4, '1': 4}
+    # Classes are numbered by the order of their names.
+    assert all(
+        path.startswith(('blue/', 'red/')[int(label)]) and (
+            labelled / 'train' / path).is_file() for path, label in lines)
+    assert write_labels(labelled, None, 0, tmp_path / 'all.txt') == 12
+    with pytest.raises(ValueError, match="7 images of class 'blue', found 6"):
+        write_labels(labelled, 7, 0, tmp_path / 'seven.txt')
+
+
+def test_folders_that_do_not_fit(labelled, tmp_path):
+    (tmp_path / 'train' / 'red').mkdir(parents=True)
+    with pytest.raises(ValueError, match='expected train/ and test/'):
+        find_labelled_folder(tmp_path, tmp_path)
+    (tmp_path / 'test' / 'blue').mkdir(parents=True)
+    with pytest.raises(ValueError, match='same class folders'):
+        find_labelled_folder(tmp_path, tmp_path)
+    (tmp_path / 'file').write_text('no archive')
+    with pytest.raises(ValueError, match='neither'):
+        find_labelled_folder(tmp_path / 'file', tmp_path)
+    assert find_labelled_folder(labelled.parent, tmp_path) == labelled
+
+
+def small_report() -> dict:
+    machine = dict.fromkeys(
+        ('hardware', 'torch', 'mmpretrain', 'greenmim', 'date'), 'some')
+    run = dict(iterations=7, images=56, seconds=2.)
+    results = [
+        dict(
+            method=method,
+            seed=seed,
+            fine_tuning=value,
+            linear=10.,
+            knn=10.,
+            fine_tuning_run=run,
+            pretraining=dict(images=1234, seconds=20. + seed, cpu_seconds=18.))
+        for method, values in (('scratch', (50., 52.)), ('green', (55., 59.)))
+        for seed, value in enumerate(values)
+    ]
+    settings = dict(data='images', labels_per_class=None, budget=20)
+    return dict(environment=machine, settings=settings, results=results)
+
+
+def test_table():
+    lines = report.table(small_report()).splitlines()
+    assert lines[2] == ('| scratch | none |  |  | 51.0 ± 1.4 | 10.0 ± 0.0 | '
+                        '10.0 ± 0.0 |')
+    assert lines[3].startswith(
+        '| green | 1,234 | 20.5 ± 0.7 | 18.0 ± 0.0 | 57.0 ± 2.8 |')
+    assert lines[4].startswith('| green − scratch |  |  |  | +6.0 ± 1.4 |')
+
+
+def test_only_the_marked_part_is_replaced(tmp_path):
+    file = tmp_path / 'new' / 'page.md'
+    report.write_text('first', file)
+    file.write_text(f'before\n{file.read_text()}after\n')
+    report.write_text(r'second \1', file)
+    assert file.read_text().splitlines() == [
+        'before', report.BEGIN, r'second \1', report.END, 'after'
+    ]
+    file.write_text('no marks')
+    with pytest.raises(ValueError, match='comparison:begin'):
+        report.write_text('third', file)
+
+
+def test_masked_forward_of_three_stages_is_exact(comparison):
+    """The backbone of the configs, which has other units than 32 px."""
+    cfg = Config.fromfile(next(CONFIGS.glob('greenmim_*.py'))).model.backbone
+    model = randomise(MODELS.build(cfg)).double().eval()
+    assert model.unit_size == 8
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(
+        2, 3, 40, 32, generator=generator, dtype=torch.float64)
+    mask = torch.rand(2, 20, generator=generator).argsort(1) >= 8
+    mask = mask.view(2, 5, 4)
+    actual = output_and_grads(lambda x: model(x, mask), model, images)
+    expected = output_and_grads(lambda x: DenseSwinTwin(model)(x, mask), model,
+                                images)
+    assert max(errors(actual, expected)) <= 1e-10
