@@ -8,7 +8,8 @@ of relative position biases r and the scale ``d**-0.5``::
                                        if window_i = window_j, else -inf
     out_i    = sum_j softmax_j(logit_ij) v_j
 
-so tokens attend within their own window only, as in the dense model.
+so tokens attend within their own window only, as in the dense model. Without
+a table the biases r are zero.
 
 Padding slots form a window of their own, with bias 0. What they hold reaches
 no output, and no gradient from them reaches a token or the bias table.
@@ -27,7 +28,7 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -126,18 +127,31 @@ class GroupIndex:
         both = is_padding[:, :, None] & is_padding[:, None]
         return pair.masked_fill(both, blocked + 1).long().view(-1)
 
+    @cached_property
+    def is_blocked(self) -> Tensor:
+        """Bool (1, G, g, g), True for the slots of two windows."""
+        window = self.plan.window_of_slot
+        return (window[:, :, None] != window[:, None])[None]
 
-def gather_bias(bias_table: Tensor, index: GroupIndex) -> Tensor:
+
+def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
+                dtype: torch.dtype) -> Tensor:
     """The bias of every pair of slots.
 
     Args:
-        bias_table (Tensor): Shape ((2t - 1)**2, h).
+        bias_table (Tensor | None): Shape ((2t - 1)**2, h); None for zeros.
         index (GroupIndex): The plan on the device.
+        dtype (torch.dtype): Type of the result where there is no table.
 
     Returns:
-        Tensor: Shape (h, G, g, g): -inf between windows, 0 within padding.
+        Tensor: Shape (h, G, g, g), or (1, G, g, g) without a table: -inf
+        between windows, 0 within padding.
     """
     _, h, G, g = index.shape
+    if bias_table is None:
+        blocked = index.is_blocked
+        zeros = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
+        return zeros.masked_fill(blocked, float('-inf'))
     table = bias_table.t()
     blocked = table.new_full((h, 1), float('-inf'))
     padding = table.new_zeros((h, 1))
@@ -159,12 +173,14 @@ def _eager(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
           dropout: float) -> Tensor:
     S, h, G, g, d = q.shape
-    q, k, v = (x.reshape(S, h * G, g, d) for x in (q, k, v))
+    own = len(bias)  # heads with a bias of their own, h or 1
+    matrices = (S * h // own, own * G, g, d)
+    q, k, v = (x.reshape(matrices) for x in (q, k, v))
     return F.scaled_dot_product_attention(
         q,
         k,
         v,
-        attn_mask=bias.to(q.dtype).view(1, h * G, g, g),
+        attn_mask=bias.to(q.dtype).view(1, own * G, g, g),
         dropout_p=dropout,
         scale=scale)
 
@@ -209,7 +225,7 @@ def _why_not_fused(qkv: Tensor, dropout: float) -> str:
 
 def group_attention(qkv_SNC: Tensor,
                     index: GroupIndex,
-                    bias_table: Tensor,
+                    bias_table: Optional[Tensor],
                     scale: float,
                     dropout: float = 0.,
                     backend: str = 'auto') -> Tensor:
@@ -219,7 +235,8 @@ def group_attention(qkv_SNC: Tensor,
         qkv_SNC (Tensor): Shape (S, N, 3 * h * d), queries, keys and values of
             the visible tokens.
         index (GroupIndex): The plan on the device.
-        bias_table (Tensor): Relative position biases, ((2t - 1)**2, h).
+        bias_table (Tensor | None): Relative position biases,
+            ((2t - 1)**2, h); None for attention without them.
         scale (float): Factor of the dot products.
         dropout (float): Dropout of the attention weights. Defaults to 0.
         backend (str): ``auto``, ``eager``, ``sdpa`` or ``fused``, see
@@ -232,6 +249,8 @@ def group_attention(qkv_SNC: Tensor,
     backend = choose_backend(backend, qkv_SNC, dropout)
     if backend == 'fused':
         from .triton_attention import FusedGroupAttention
+        if bias_table is None:
+            bias_table = qkv_SNC.new_zeros(index.plan.num_entries, h)
         return FusedGroupAttention.apply(qkv_SNC, bias_table, index.plan, h,
                                          scale)
     d = qkv_SNC.shape[-1] // (3 * h)
@@ -239,7 +258,7 @@ def group_attention(qkv_SNC: Tensor,
     qkv = _PermuteRows.apply(
         qkv_SNC.reshape(-1, d), rows.qkv_of_slot, rows.slot_of_qkv)
     q, k, v = qkv.view(3, S, h, G, g, d).unbind()
-    bias = gather_bias(bias_table, index)
+    bias = gather_bias(bias_table, index, qkv.dtype)
     attend = _sdpa if backend == 'sdpa' else _eager
     out = attend(q, k, v, bias, scale, dropout)
     out = _PermuteRows.apply(

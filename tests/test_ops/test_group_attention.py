@@ -114,6 +114,23 @@ def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
 
 
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])
+@pytest.mark.parametrize('extra_padding', [0, 5])
+@pytest.mark.parametrize('case', ['shared', 'image', 'one-unit'])
+def test_no_table_is_a_table_of_zeros(case, extra_padding, backend):
+    plan, tokens, qkv, table, S, heads = make_case(
+        case, extra_padding=extra_padding)
+    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    actual = group_attention(qkv, index, None, 0.7, backend=backend)
+    expected = attention_by_loops(qkv, tokens, torch.zeros_like(table),
+                                  plan.table_size, heads, 0.7)
+    weight = torch.randn_like(expected)
+    actual_grad, = torch.autograd.grad((actual * weight).sum(), qkv)
+    grad, = torch.autograd.grad((expected * weight).sum(), qkv)
+    assert relative_error(actual, expected) <= 1e-12
+    assert relative_error(actual_grad, grad) <= 1e-12
+
+
+@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('case', ['shared', 'image'])
 def test_gradients_are_those_of_finite_differences(case, backend):
     plan, tokens, qkv, table, S, heads = make_case(
