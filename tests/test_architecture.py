@@ -25,6 +25,7 @@ LAYERS = [
         'greenmim.models.mask_samplers'
     ],
     ['greenmim.models.selfsup'],
+    ['greenmim.weights'],
 ]
 
 

@@ -65,7 +65,8 @@ class Backbone:
         family: None for one that is known by its config alone.
         settings: The backbone's arguments, as far as tensors tell them.
         img_size: That of the pre-training; None if it is not recorded.
-        norm_eps: Eps of the LayerNorms; None if it is not recorded.
+        norm_eps: Eps of all LayerNorms; None if it is not recorded, or they
+            differ.
         left_out: Names of the file's tensors that are no part of it.
         coverage: Of the backbone.
         resized: Names of the bias tables that were resized.
@@ -112,8 +113,7 @@ def read_backbone(source: Source,
         raise ValueError(
             f"expected a backbone of {[f.name for f in FAMILIES]} in the "
             f"layout {layout_name!r}, got names such as "
-            f'{list(source.backbone)[:3]}; check --from, or name the config '
-            'of the pre-training by --config')
+            f'{list(source.backbone)[:3]}')
     added = source.passport.get('added', [])
     left_out = [*source.others, *(name for name in added if name in tensors)]
     passing = [
@@ -133,7 +133,7 @@ def read_backbone(source: Source,
                 if f'norm{i}.weight' not in added
             ]
         else:
-            settings = family.infer_settings(tensors)
+            settings = family.infer_settings(tensors, None)
         built = family.build(settings)
     assert built is not None
     expected = {
@@ -148,26 +148,21 @@ def read_backbone(source: Source,
     coverage.require(
         'the backbone that the config, the file itself or its tensors tell of')
 
-    norm_eps, facts = None, source.passport
-    if declared and declared is not source.passport.get('backbone'):
-        facts = declared
-        norm_cfg = declared.get('norm_cfg')
-        if isinstance(norm_cfg, dict) and norm_cfg.get('type') == 'LN':
-            norm_eps = norm_cfg.get('eps')
-        # The default of LN in both MMPretrain and PyTorch.
-        norm_eps = norm_eps or 1e-5
+    img_size, norm_eps = None, None
+    if source.passport and not config and not source.config:
+        img_size = source.passport.get('img_size')
+        norm_eps = source.passport.get('norm_eps')
+    elif declared:
+        # 224 is the default of every Swin.
+        img_size = declared.get('img_size', 224 if family else None)
+        norm_eps = _norm_eps(built)
     elif family is not None:
-        norm_eps = facts.get('norm_eps', family.layouts[layout_name].norm_eps)
+        norm_eps = family.layouts[layout_name].norm_eps
     return Backbone(
         {name: tensors[name]
-         for name in expected},
-        family,
-        {} if family is None else family.infer_settings(tensors),
-        # The default of every backbone of MMPretrain.
-        facts.get('img_size', 224 if facts is declared else None),
-        norm_eps,
-        tuple(left_out),
-        coverage)
+         for name in expected}, family,
+        {} if family is None else family.infer_settings(tensors, norm_eps),
+        img_size, norm_eps, tuple(left_out), coverage)
 
 
 def fit_to(backbone: Backbone,
@@ -224,7 +219,7 @@ def fit_to(backbone: Backbone,
         backbone,
         tensors={name: tensors[name]
                  for name in template},
-        settings=family.infer_settings(tensors),
+        settings=family.infer_settings(tensors, backbone.norm_eps),
         resized=resized,
         added=added)
 
@@ -272,6 +267,14 @@ def _declared(family: Family, declared: Dict[str, Any]) -> Dict[str, Any]:
             'cannot read the backbone that the checkpoint itself declares '
             f'({type(error).__name__}: {error}); name the config of the '
             'pre-training by --config') from error
+
+
+def _norm_eps(built: nn.Module) -> Optional[float]:
+    values = {
+        module.eps
+        for module in built.modules() if isinstance(module, nn.LayerNorm)
+    }
+    return values.pop() if len(values) == 1 else None
 
 
 def _unstored(expected: Tensors, given: Tensors, layout: Layout) -> Tensors:

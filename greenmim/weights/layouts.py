@@ -105,8 +105,9 @@ class Family:
         passing: Fits the names of tensors that serve pre-training alone or
             are computed, and are left out.
         layouts: By the name of the library or file.
-        infer_settings: From our tensors to the backbone's arguments, plain
-            numbers, lists and dicts, the arch and the windows among them.
+        infer_settings: From our tensors and the eps of the LayerNorms, if
+            known, to the backbone's arguments: plain numbers, lists and
+            dicts, the arch and the windows among them.
         declared_settings: The same from a backbone's config.
         build: From settings to the backbone.
         windows_of: From settings to the window of each stage.
@@ -118,7 +119,7 @@ class Family:
     merged: str
     passing: str
     layouts: Dict[str, Layout]
-    infer_settings: Callable[[Tensors], Dict[str, Any]]
+    infer_settings: Callable[[Tensors, Optional[float]], Dict[str, Any]]
     declared_settings: Callable[[Dict[str, Any]], Dict[str, Any]]
     build: Callable[[Dict[str, Any]], nn.Module]
     windows_of: Callable[[Dict[str, Any]], List[int]]

@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Swin Transformer: its layouts, and its settings read off the tensors."""
 import re
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from torch import nn
 
@@ -41,7 +41,8 @@ LAYOUTS = {
 TABLE = 'attn.w_msa.relative_position_bias_table'
 
 
-def infer_settings(tensors: Tensors) -> Dict[str, Any]:
+def infer_settings(tensors: Tensors,
+                   norm_eps: Optional[float] = None) -> Dict[str, Any]:
     """Arguments of ``mmpretrain.SwinTransformer`` that tensors fit.
 
     In a stage whose window was shrunk to its map the table may be that of the
@@ -49,6 +50,8 @@ def infer_settings(tensors: Tensors) -> Dict[str, Any]:
 
     Args:
         tensors (dict[str, Tensor]): In our names, without a prefix.
+        norm_eps (float, optional): Eps of all LayerNorms, which leaves no
+            trace in the tensors. Defaults to None, not known.
 
     Returns:
         dict: Plain numbers, lists and dicts.
@@ -79,7 +82,7 @@ def infer_settings(tensors: Tensors) -> Dict[str, Any]:
                          'four dimensions, found none')
     embed_dims, in_channels, patch_size, _ = patches.shape
     last = len(depths) - 1
-    settings = dict(
+    settings: Dict[str, Any] = dict(
         arch=dict(embed_dims=embed_dims, depths=depths, num_heads=num_heads),
         in_channels=in_channels,
         patch_size=patch_size,
@@ -87,7 +90,13 @@ def infer_settings(tensors: Tensors) -> Dict[str, Any]:
             i for i in range(last + 1)
             if i == last or f'norm{i}.weight' in tensors
         ],
-        stage_cfgs=stage_windows(windows))
+        stage_cfgs=[dict(block_cfgs=dict(window_size=w)) for w in windows])
+    if norm_eps is not None:
+        norm = dict(norm_cfg=dict(type='LN', eps=norm_eps))
+        settings.update(norm, patch_cfg=norm)
+        for cfg in settings['stage_cfgs']:
+            cfg['block_cfgs'].update(norm)
+            cfg['downsample_cfg'] = norm
     if 'absolute_pos_embed' in tensors:
         side = round(tensors['absolute_pos_embed'].shape[1]**0.5)
         settings.update(use_abs_pos_embed=True, img_size=side * patch_size)
@@ -111,17 +120,10 @@ def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
         raise ValueError(f'expected an arch of Swin, got {cfg.get("arch")!r}')
     depths = [int(depth) for depth in arch['depths']]
     windows = cfg.get('window_size', 7)
-    if isinstance(windows, int):
-        windows = [windows] * len(depths)
+    windows = [windows] * len(depths) if isinstance(windows, int) else windows
     stage_cfgs = cfg.get('stage_cfgs', {})
     if isinstance(stage_cfgs, dict):
         stage_cfgs = [stage_cfgs] * len(depths)
-    for i, stage in enumerate(stage_cfgs):
-        given = stage.get('block_cfgs', {})
-        # A list is a config for each block; their windows agree.
-        given = given[0] if isinstance(given, (list, tuple)) else given
-        windows[i] = given.get('window_size',
-                               stage.get('window_size', windows[i]))
     return dict(
         arch=dict(
             embed_dims=int(arch['embed_dims']),
@@ -132,17 +134,33 @@ def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
         out_indices=[int(i) for i in cfg.get('out_indices', (3, ))],
         use_abs_pos_embed=bool(cfg.get('use_abs_pos_embed', False)),
         img_size=image_size(cfg.get('img_size', 224)),
-        stage_cfgs=stage_windows([int(window) for window in windows]))
+        stage_cfgs=[
+            _declared_stage(*of_stage)
+            for of_stage in zip(stage_cfgs, windows)
+        ],
+        patch_cfg=_declared_norm(cfg.get('patch_cfg', {})),
+        **_declared_norm(cfg))
+
+
+def _declared_stage(cfg: Dict[str, Any], window: int) -> Dict[str, Any]:
+    # A list is a config for each block; their windows and norms agree.
+    block = cfg.get('block_cfgs', {})
+    block = block[0] if isinstance(block, (list, tuple)) else block
+    window = block.get('window_size', cfg.get('window_size', window))
+    return dict(
+        block_cfgs=dict(window_size=int(window), **_declared_norm(block)),
+        downsample_cfg=_declared_norm(cfg.get('downsample_cfg', {})))
+
+
+def _declared_norm(cfg: Dict[str, Any]) -> Dict[str, Any]:
+    """The eps of a LayerNorm; 1e-5 is PyTorch's."""
+    eps = float(cfg.get('norm_cfg', {}).get('eps', 1e-5))
+    return dict(norm_cfg=dict(type='LN', eps=eps))
 
 
 def image_size(value: Any) -> Any:
     """An image size as one number or a list of two."""
     return int(value) if isinstance(value, int) else [int(v) for v in value]
-
-
-def stage_windows(windows: Sequence[int]) -> List[dict]:
-    """The argument ``stage_cfgs`` that gives each stage its window."""
-    return [dict(block_cfgs=dict(window_size=window)) for window in windows]
 
 
 def windows_of(settings: Dict[str, Any]) -> List[int]:

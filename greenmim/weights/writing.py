@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import torch
 from safetensors.torch import save_file
@@ -87,7 +87,10 @@ def write_report(path: Path, passport: Dict[str, Any], backbone: Backbone,
     return out
 
 
-def summarise(names: Iterable[str]) -> str:
-    """The first parts of names, each with the number of names."""
+def summarise(names: Sequence[str]) -> str:
+    """Names; of those that begin alike, the beginning and their number."""
     numbers = Counter(name.split('.')[0] for name in names)
-    return ', '.join(f'{name} ({n})' for name, n in numbers.items())
+    return ', '.join(
+        next(name for name in names if name.split('.')[0] ==
+             first) if number == 1 else f'{first}.* ({number})'
+        for first, number in numbers.items())

@@ -89,7 +89,8 @@ def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
     if backbone.windows:
         lines.append(f'# window_size: {backbone.windows}')
     lines.append('# eps of every LayerNorm: ' + (
-        f'{eps}' if eps else 'not recorded; take that of the pre-training'))
+        f'{eps}' if eps else
+        'not recorded, or they differ; take those of the pre-training'))
     return '\n'.join('    ' + line for line in lines)
 
 
