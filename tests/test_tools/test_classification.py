@@ -63,6 +63,8 @@ def test_recipe_starts_from_every_tensor(run_tool, recipe, labelled, tmp_path):
     cfg = Config.fromfile(recipe)
     options = options_for(labelled, 4, 2) + MICRO + [
         'optim_wrapper.optimizer.lr=0.', 'param_scheduler.1.eta_min=0.',
+        'train_dataloader.dataset.indices=4',
+        'val_dataloader.dataset.indices=4',
         f'model.backbone.init_cfg.checkpoint={tmp_path / "pre.pth"}'
     ]
     if 'linear' in recipe.stem:

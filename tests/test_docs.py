@@ -1,0 +1,241 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The page "Use your backbone", from top to bottom."""
+import json
+import re
+import runpy
+import shlex
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from PIL import Image
+
+from tests.conftest import CHECKOUT
+from tests.test_detection_and_segmentation import CASES, COMPLAINT
+
+PAGE = CHECKOUT / 'docs' / 'use_your_backbone.md'
+TEXT = PAGE.read_text('utf-8')
+CONFIGS = CHECKOUT / 'configs' / 'benchmarks'
+SWIN_TINY = 'swin-tiny-w7_8xb96-amp-coslr-100e_in1k.py'
+LOADING = [
+    f'{part}_dataloader.{option}' for part in ('train', 'val', 'test')
+    for option in ('num_workers=0', 'persistent_workers=False')
+]
+WARMUP = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
+# What makes a command as short as a test has to be: config's name: options.
+SHORTER = {
+    'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py': [
+        'train_cfg.max_iters=4', 'default_hooks.checkpoint.interval=4',
+        'train_dataloader.batch_size=4', *WARMUP, *LOADING[:2]
+    ],
+    'watch.py': [
+        'train_cfg.max_iters=4', 'custom_hooks.2.interval=2',
+        'custom_hooks.2.num_workers=0', 'train_dataloader.batch_size=4',
+        *WARMUP, *LOADING[:2]
+    ],
+    'swin-micro-w4_1xb32-coslr-30e_folder-128px.py':
+    ['train_cfg.max_epochs=2', *WARMUP, *LOADING],
+    SWIN_TINY: [
+        'train_cfg.max_epochs=2', 'train_cfg.val_interval=9',
+        'train_dataloader.dataset.indices=8', *WARMUP, *LOADING
+    ],
+}
+# Where such a run ends, and where the documented one would.
+ENDS = {'iter_4.pth': 'iter_600.pth', 'epoch_2.pth': 'epoch_30.pth'}
+
+
+def blocks():
+    """(language, text) of every block of code, in order."""
+    return re.findall(r'^```(\w+)\n(.*?)^```', TEXT, re.M | re.S)
+
+
+def commands(block):
+    """The commands of a block, each as its words."""
+    lines = block.replace('\\\n', ' ').splitlines()
+    return [shlex.split(line) for line in lines if line.strip()]
+
+
+def of_the_other_environment(words):
+    """Those that need MMDetection or MMSegmentation."""
+    return words[0] in ('mim', 'bash')
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A checkout with labelled images and a pre-trained Swin-T."""
+    for name in 'configs', 'tools':
+        (tmp_path / name).symlink_to(CHECKOUT / name)
+    rng = np.random.default_rng(0)
+    for part, number in ('train', 4), ('val', 1):
+        for label, colour in enumerate(rng.integers(50, 206, (6, 3))):
+            folder = tmp_path / 'data' / 'labelled' / part / f'class{label}'
+            folder.mkdir(parents=True)
+            for i in range(number):
+                noise = rng.normal(colour, 20, (64, 64, 3)).clip(0, 255)
+                Image.fromarray(noise.astype('uint8')).save(folder /
+                                                            f'{i}.png')
+    recipe = Config.fromfile(CONFIGS / 'classification' / SWIN_TINY)
+    backbone = MODELS.build(dict(recipe.model.backbone, init_cfg=None))
+    folder = tmp_path / 'work_dirs' / 'pre-trained'
+    folder.mkdir(parents=True)
+    torch.save({
+        f'backbone.{k}': v
+        for k, v in backbone.state_dict().items()
+    }, folder / 'swin-tiny.pth')
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    shutil.rmtree(folder)  # 110 MB
+
+
+@pytest.fixture
+def run(workspace, monkeypatch):
+    """Run a command of Python in this process, shortened."""
+
+    def start(words):
+        assert words[0] == 'python'
+        words = words[1:]
+        if 'train.py' in words[0] or 'test.py' in words[0]:
+            if '--cfg-options' not in words:
+                words.append('--cfg-options')
+            words += SHORTER[Path(words[1]).name]
+            words.append(f'experiment_name={uuid.uuid4().hex}')
+        if words[0].endswith('knn.py'):
+            words += ['--num-workers', '0', '--device', 'cpu']
+        monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.setattr(sys, 'argv', words)
+        try:
+            runpy.run_path(words[0], run_name='__main__')
+        except SystemExit as end:
+            assert not end.code, f'{words}: {end.code}'
+        for short, whole in ENDS.items():
+            for file in (workspace / 'work_dirs').rglob(short):
+                file.rename(file.with_name(whole))
+
+    return start
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg)
+    model.init_weights()
+    model.eval()  # MMPretrain's Swin returns nothing
+    return model
+
+
+@torch.no_grad()
+def test_from_top_to_bottom(run, workspace, monkeypatch, capsys):
+    complaints = []
+    monkeypatch.setattr('mmengine.runner.checkpoint.print_log',
+                        lambda message, *_, **__: complaints.append(message))
+    scopes = []
+    with torch.enable_grad():
+        for language, block in blocks():
+            if language == 'bash':
+                for words in commands(block):
+                    if not of_the_other_environment(words):
+                        run(words)
+            elif '_base_' in block:
+                (workspace / 'watch.py').write_text(block)
+            else:
+                assert language == 'python'
+                scopes.append({})
+                exec(block, scopes[-1])
+    assert not [text for text in complaints if COMPLAINT.search(text)]
+
+    # Nearest neighbours, after and during the training.
+    accuracy = json.loads(Path('work_dirs/quickstart/knn.json').read_text())
+    assert accuracy['classified'] == 6 and 'top5' in accuracy
+    (file, ) = Path('work_dirs/watched').rglob('scalars.json')
+    figures = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [f['step'] for f in figures if 'knn/top1' in f] == [0, 2, 4]
+
+    # Every export holds the same backbone.
+    images = torch.randn(2, 3, 128, 128)
+    detector, timm_model, plain = (build(scopes[0]['backbone']),
+                                   scopes[1]['model'].eval(),
+                                   scopes[2]['backbone'].eval())
+    trained = torch.load(
+        'work_dirs/quickstart/iter_600.pth', weights_only=True)['state_dict']
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, trained[f'backbone.{name}']), name
+    features, = plain(images)
+    assert features.std() > 0.1
+    theirs = timm_model.forward_features(images).permute(0, 3, 1, 2)
+    torch.testing.assert_close(theirs, features, rtol=0, atol=1e-5)
+    # With `pad_small_map` the last map is shifted.
+    assert len(detector(images)) == 4
+    for module in plain.modules():
+        if hasattr(module, 'pad_small_map'):
+            module.pad_small_map = True
+    assert torch.equal(detector(images)[-1], plain(images)[-1])
+
+    for name in 'classifier', 'swin-tiny':
+        assert list(Path('work_dirs', name).glob('epoch_*.pth'))
+    printed = capsys.readouterr().out
+    assert 'accuracy/top1' in printed and 'accuracy/top5' in printed
+    for library in 'coco', 'ade':
+        assert Path('data', library).is_dir()
+
+
+def test_the_other_commands_are_run_where_their_libraries_are():
+    """By test_detection_and_segmentation, in the other environment."""
+    documented = [
+        words for language, block in blocks() if language == 'bash'
+        for words in commands(block) if of_the_other_environment(words)
+    ]
+    tested = []
+    for case in CASES:
+        tested += [
+            case.train,
+            f'{case.tools}/mim_dist_train.sh {case.config} {case.backbone} 0',
+            f'{case.tools}/mim_dist_test.sh {case.config} FILE 0'
+        ]
+    assert len(documented) == len(tested) == 6
+    for words, line in zip(documented, tested):
+        words = [
+            'FILE' if re.search(r'/(epoch|iter)_\d+\.pth$', word) else word
+            for word in words
+        ]
+        work_dir = words.index('--work-dir')
+        assert words[:work_dir] == line.split()
+        assert len(words) == work_dir + 2
+    ends = [
+        words[3].split('/')[-1] for words in documented
+        if len(words) > 3 and words[1].endswith('mim_dist_test.sh')
+    ]
+    assert ends == [case.checkpoints[0] for case in CASES]
+
+
+@pytest.mark.parametrize('folder',
+                         ['classification', 'mmdetection', 'mmsegmentation'])
+def test_every_recipe_is_named(folder):
+    named = set(re.findall(r'`([\w-]+_[\w-]+\.py)`', TEXT))
+    recipes = {
+        path.name
+        for path in (CONFIGS / folder).glob('*.py')
+        if '-micro-' not in path.name
+    }
+    assert recipes and recipes <= named
+    known = {path.name for path in CHECKOUT.rglob('configs/**/*.py')}
+    assert named <= known | {'export_backbone.py', 'compare_with_scratch.py'}
+
+
+def test_links_resolve():
+    anchors = {
+        re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-')
+        for heading in re.findall(r'^#+ (.+)$', TEXT, re.M)
+    }
+    targets = re.findall(r'\]\(([^)]+)\)', TEXT)
+    assert len(targets) > 7
+    for target in targets:
+        if target.startswith('#'):
+            assert target[1:] in anchors
+        else:
+            assert (PAGE.parent / target).exists(), target
