@@ -30,9 +30,9 @@ from comparison.speed import seconds_per_iteration
 from mmengine.config import Config, DictAction
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'benchmarks' / 'small_images'
-NAME = 'swin-micro-p2-w4_1xb128-coslr'
+NAME = 'swin-micro-p2-w4_1xb64-coslr'
 PRETRAININGS = {
-    method: str(CONFIGS / f'{method}_{NAME}-1000i_folder-32px.py')
+    method: str(CONFIGS / f'{method}_{NAME}-1200i_folder-32px.py')
     for method in ('greenmim', 'simmim')
 }
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
-        default=str(CONFIGS / f'{NAME}-500i_folder-32px.py'),
+        default=str(CONFIGS / f'{NAME}-400i_folder-32px.py'),
         help='config of the fine-tuning, with the same backbone')
     parser.add_argument(
         '--budget',

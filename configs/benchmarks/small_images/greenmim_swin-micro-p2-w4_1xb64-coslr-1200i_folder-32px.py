@@ -5,10 +5,10 @@ Paper: the method of Huang et al., NeurIPS 2022,
     https://arxiv.org/abs/2205.13515; the model is made for 32-px images: 16
     mask units of 8 px, the final stride of patches of 2 px in three stages.
 Command: python tools/train.py
-    configs/benchmarks/small_images/greenmim_swin-micro-p2-w4_1xb128-coslr-1000i_folder-32px.py
+    configs/benchmarks/small_images/greenmim_swin-micro-p2-w4_1xb64-coslr-1200i_folder-32px.py
     --cfg-options train_dataloader.dataset.data_root=IMAGE_FOLDER
 Hardware: a GPU, or a CPU core.
-Batch: 1 x 128; learning rate 1e-3, not scaled.
+Batch: 1 x 64; learning rate 2e-3, not scaled.
 Expected: not known for other images.
 Measured: not measured by this project.
 """  # noqa: E501
@@ -61,7 +61,7 @@ train_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=1,
     persistent_workers=True,
     pin_memory=True,
@@ -76,7 +76,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
         type='AdamW',
-        lr=1e-3,
+        lr=2e-3,
         betas=(0.9, 0.95),
         weight_decay=0.05,
         fused=True),
@@ -92,10 +92,10 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
 ]
 
-train_cfg = dict(by_epoch=False, max_iters=1000)
+train_cfg = dict(by_epoch=False, max_iters=1200)
 log_processor = dict(by_epoch=False)
 
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=1000))
+    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=1200))
 
-auto_scale_lr = dict(base_batch_size=128)
+auto_scale_lr = dict(base_batch_size=64)

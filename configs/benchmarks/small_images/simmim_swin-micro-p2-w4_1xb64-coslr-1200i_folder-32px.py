@@ -4,14 +4,14 @@
 Paper: the method of Xie et al., CVPR 2022, https://arxiv.org/abs/2111.09886,
     by MMPretrain's classes; the model, images and schedule of its base.
 Command: python tools/train.py
-    configs/benchmarks/small_images/simmim_swin-micro-p2-w4_1xb128-coslr-1000i_folder-32px.py
+    configs/benchmarks/small_images/simmim_swin-micro-p2-w4_1xb64-coslr-1200i_folder-32px.py
     --cfg-options train_dataloader.dataset.data_root=IMAGE_FOLDER
 Hardware: a GPU, or a CPU core.
-Batch: 1 x 128; learning rate 1e-3, not scaled.
+Batch: 1 x 64; learning rate 2e-3, not scaled.
 Expected: not known for other images.
 Measured: not measured by this project.
 """  # noqa: E501
-_base_ = ['greenmim_swin-micro-p2-w4_1xb128-coslr-1000i_folder-32px.py']
+_base_ = ['greenmim_swin-micro-p2-w4_1xb64-coslr-1200i_folder-32px.py']
 
 model = dict(
     _delete_=True,
