@@ -6,9 +6,11 @@ is MMEngine's root and not MMPretrain's node, so that MMDetection and
 MMSegmentation configs find the classes too. Importing this file stays cheap:
 ``locations`` names what is imported when a class is first asked for.
 """
+from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -26,8 +28,13 @@ TASK_UTILS = Registry(
     'task util', parent=MMENGINE_TASK_UTILS, locations=['greenmim.models'])
 DATASETS = Registry(
     'dataset', parent=MMENGINE_DATASETS, locations=['greenmim.datasets'])
+DATA_SAMPLERS = Registry(
+    'data sampler',
+    parent=MMENGINE_DATA_SAMPLERS,
+    locations=['greenmim.datasets'])
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, locations=['greenmim.datasets'])
 FUNCTIONS = Registry(
     'function', parent=MMENGINE_FUNCTIONS, locations=['greenmim.datasets'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['greenmim.engine'])
+LOOPS = Registry('loop', parent=MMENGINE_LOOPS, locations=['greenmim.engine'])

@@ -45,7 +45,7 @@ WARMUP_EPOCHS = 40
 
 def length(config):
     """The length of a run, in epochs or iterations."""
-    by_epoch = config.train_cfg.by_epoch
+    by_epoch = 'max_epochs' in config.train_cfg
     return config.train_cfg['max_epochs' if by_epoch else 'max_iters']
 
 
@@ -127,7 +127,7 @@ def test_builds_and_trains_a_step(config, runner):
     assert type(runner.model).__name__ == 'GreenMIM'
     assert not is_model_wrapper(runner.model)
     assert isinstance(runner.optim_wrapper, OptimWrapper)
-    by_epoch = config.train_cfg.by_epoch
+    by_epoch = 'max_epochs' in config.train_cfg
     built = runner.max_epochs if by_epoch else runner.max_iters
     assert built == length(config)
     assert runner.param_schedulers
@@ -146,7 +146,7 @@ def test_name_says_what_the_config_does(config):
     gpus, batch_size = map(int, re.search(r'_(\d+)xb(\d+)-', name).groups())
     assert config.train_dataloader.batch_size == batch_size
     assert gpus * batch_size == base_batch_size
-    letter = 'e' if config.train_cfg.by_epoch else 'i'
+    letter = 'e' if 'max_epochs' in config.train_cfg else 'i'
     named = re.search(rf'-(\d+){letter}[_-]', name + '_')
     assert length(config) == int(named[1])
 
@@ -160,7 +160,12 @@ def test_every_launcher_finds_what_it_needs(config):
     checkpoint = config.default_hooks.checkpoint
     assert checkpoint.type == 'greenmim.SafeCheckpointHook'
     assert checkpoint.get('max_keep_ckpts', 2) >= 2
-    assert config.randomness.diff_rank_seed
+    # Masks and crops differ by rank: by the seeds of samples and steps, or
+    # because every process draws on from a seed of its own.
+    seeded = config.train_dataloader.sampler.type.startswith('greenmim.Seeded')
+    assert seeded != config.randomness.get('diff_rank_seed', False)
+    hooks = [hook.type for hook in config.get('custom_hooks', [])]
+    assert ('greenmim.SeedStepHook' in hooks) == seeded
     assert 'work_dir' not in config and 'launcher' not in config
 
 
@@ -208,7 +213,7 @@ def test_model_of_recipe(recipe, runner):
           for _ in stage.blocks]
     planner = model.mask_planner
     assert (planner.mask_ratio, planner.mask_scope) == (0.75, 'batch')
-    assert model.head.norm_pix
+    assert model.head.target.norm
     assert isinstance(model.head.loss_module.penalty, nn.MSELoss)
     assert model.neck.decoder_embed.out_features == 512
     assert model.neck.decoder_pred.out_features == 32 * 32 * 3

@@ -14,10 +14,13 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'))
 
 # List the images that could not be read and were left out, at the end; draw
-# and plan masks in the data-loading workers.
+# and plan masks in the data-loading workers; make a resumed run draw what the
+# uninterrupted one would have drawn; save and leave on SIGTERM and SIGUSR1.
 custom_hooks = [
     dict(type='greenmim.UnreadableImageHook'),
     dict(type='greenmim.PlanAheadHook'),
+    dict(type='greenmim.SeedStepHook'),
+    dict(type='greenmim.PreemptionHook'),
 ]
 
 env_cfg = dict(
@@ -32,5 +35,6 @@ log_level = 'INFO'
 load_from = None
 resume = False
 
-# Every process draws its own masks and crops, so the seeds differ by rank.
-randomness = dict(seed=0, diff_rank_seed=True)
+# Samples and steps draw from seeds made of this one, the epoch and the index,
+# or the iteration and the rank.
+randomness = dict(seed=0)

@@ -58,7 +58,8 @@ train_dataloader = dict(
         data_prefix=dict(img_path='train/'),
         pipeline=train_pipeline))
 
-train_cfg = dict(max_epochs=200)
+# MMSelfSup 1.0 cannot build a loop by its type.
+train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=200)
 
 default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),

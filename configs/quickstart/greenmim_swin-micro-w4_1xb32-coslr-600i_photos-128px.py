@@ -62,7 +62,7 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     pin_memory=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='greenmim.SeededInfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='greenmim.SamplePhotographs',

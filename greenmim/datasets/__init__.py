@@ -2,9 +2,10 @@
 from .image_folder import ImageFolder
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
+from .samplers import SeededInfiniteSampler, SeededSampler
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
     'ImageFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
-    'UnreadableImageError'
+    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError'
 ]

@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 
 from greenmim.registry import DATASETS
+from .seeding import seeded
 from .transforms import UnreadableImageError
 
 
@@ -84,6 +85,7 @@ class ImageFolder(BaseDataset):
             super().full_init()
             self._first_readable(range(len(self)))
 
+    @seeded
     @force_full_init
     def __getitem__(self, idx: int) -> dict:
         return self._first_readable(self._substitutes(idx))

@@ -3,6 +3,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
+from mmpretrain.structures import DataSample
 from torch.utils.data import get_worker_info
 
 from greenmim.ops import MaskPlanner
@@ -33,12 +34,20 @@ class PlanningCollate:
             image = samples[0]['inputs']
             if isinstance(image, (list, tuple)):  # the views of MMSelfSup
                 image = image[0]
-            if self._generator is None:
-                self._generator = _worker_generator()
             plan = self.mask_planner(
-                len(samples), image.shape[-2:], generator=self._generator)
+                len(samples),
+                image.shape[-2:],
+                generator=self._generator_of(data_samples[0]))
             data_samples[0].set_metainfo(dict(mask_plan=plan))
         return batch
+
+    def _generator_of(self, sample: DataSample) -> Optional[torch.Generator]:
+        """Of the sample's own seed, else of this worker."""
+        if 'mask_seed' in sample:
+            return torch.Generator().manual_seed(sample.mask_seed)
+        if self._generator is None:
+            self._generator = _worker_generator()
+        return self._generator
 
 
 def _worker_generator() -> Optional[torch.Generator]:

@@ -8,6 +8,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from greenmim.registry import DATASETS
+from .seeding import seeded
 
 
 @DATASETS.register_module()
@@ -73,6 +74,10 @@ class SamplePhotographs(BaseDataset):
             left = int(generator.integers(width - side + 1))
             data_list.append(dict(img_path=name, box=(top, left, side, side)))
         return data_list
+
+    @seeded
+    def __getitem__(self, idx: int) -> dict:
+        return super().__getitem__(idx)
 
     def get_data_info(self, idx: int) -> dict:
         data_info = super().get_data_info(idx)

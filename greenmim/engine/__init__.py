@@ -1,8 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import (ClassCountHook, KNNHook, PlanAheadHook, SafeCheckpointHook,
-                    UnreadableImageHook)
+from .hooks import (ClassCountHook, KNNHook, PlanAheadHook, PreemptionHook,
+                    SafeCheckpointHook, SeedStepHook, UnreadableImageHook)
+from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'SafeCheckpointHook',
+    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'PreemptionHook',
+    'ResumableEpochLoop', 'SafeCheckpointHook', 'SeedStepHook',
     'UnreadableImageHook'
 ]

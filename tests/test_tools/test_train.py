@@ -95,8 +95,8 @@ def test_learning_rate_without_base(merged, make_config):
 
 
 def test_unknown_argument_in_config(run_tool, make_config):
-    for key, owner in (('model', 'GreenMIM'), ('model.backbone',
-                                               'SwinTransformer')):
+    for key, owner in (('model', 'MaskedImageModeling'), ('model.backbone',
+                                                          'SwinTransformer')):
         with pytest.raises(TypeError, match=f"{owner}.*argument 'foo'"):
             run_tool(TRAIN, make_config(), '--cfg-options', f'{key}.foo=1')
 

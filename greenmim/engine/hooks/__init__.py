@@ -2,10 +2,12 @@
 from .class_count_hook import ClassCountHook
 from .knn_hook import KNNHook
 from .plan_ahead_hook import PlanAheadHook
+from .preemption_hook import PreemptionHook
 from .safe_checkpoint_hook import SafeCheckpointHook
+from .seed_step_hook import SeedStepHook
 from .unreadable_image_hook import UnreadableImageHook
 
 __all__ = [
-    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'SafeCheckpointHook',
-    'UnreadableImageHook'
+    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'PreemptionHook',
+    'SafeCheckpointHook', 'SeedStepHook', 'UnreadableImageHook'
 ]

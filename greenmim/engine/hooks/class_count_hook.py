@@ -38,7 +38,10 @@ def _check(runner: Runner, dataset: Dataset) -> None:
         'model.head.num_classes': model.head.num_classes,
         'data_preprocessor.num_classes': model.data_preprocessor.num_classes
     }
-    wrong = {name: count for name, count in counts.items() if count != found}
+    wrong = {
+        name: count
+        for name, count in counts.items() if count not in (None, found)
+    }
     if wrong:
         stated = ' and '.join(f'{name}={n}' for name, n in wrong.items())
         fix = ' '.join(f'{name}={found}' for name in wrong)

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader, Runner
 
 from greenmim.registry import HOOKS
+from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
+from ..latest_checkpoint import find_latest_whole_checkpoint
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
 LEFT_OUT = object()
@@ -67,6 +69,9 @@ class SafeCheckpointHook(CheckpointHook):
     types instead and restores the histories upon loading, so that a run
     resumes with its smoothed losses and no class is ever allow-listed.
 
+    Files are written as a whole or not at all, and a damaged one is passed
+    over upon ``--resume``.
+
     The file to load or resume is read with ``weights_only=True``. An older or
     foreign file that needs more is refused, unless ``trusted`` names it.
 
@@ -85,12 +90,16 @@ class SafeCheckpointHook(CheckpointHook):
             raise TypeError('SafeCheckpointHook got an unexpected keyword '
                             f'argument {next(iter(self.args))!r}')
         self.trusted = trusted
+        if self.file_client_args is None and self.backend_args is None and (
+                self.out_dir is None or '://' not in str(self.out_dir)):
+            self.backend_args = dict(backend='greenmim.atomic')
 
     def before_run(self, runner: Runner) -> None:
         """Register how the local file to load or resume, if any, is read."""
         path = runner._load_from
         if path is None and runner._resume:
-            path = find_latest_checkpoint(runner.work_dir)
+            path = find_latest_whole_checkpoint(runner.work_dir)
+            runner._load_from = path
         if path is None or not osp.isfile(osp.expanduser(path)):
             return
         trusted = self.trusted is not None and osp.samefile(

@@ -20,9 +20,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
     image (:meth:`encode`). Mask sampler, backbone, decoder (neck) and target
     (head) are parts to choose.
 
-    A mask is drawn on the CPU from torch's global generator, unless the data
-    samples bring masks; those that come on a device cost one copy. Images
-    need sides that are multiples of the mask unit.
+    A mask is drawn on the CPU, from the ``mask_seed`` of the first data
+    sample or else torch's global generator, unless the data samples bring
+    masks; those that come on a device cost one copy. Images need sides that
+    are multiples of the mask unit.
 
     Args:
         backbone (dict | nn.Module): The encoder.
@@ -116,9 +117,11 @@ class MaskedImageModeling(BaseSelfSupervisor):
                 unit, or the masks do not fit the images.
         """
         images = _single_view(inputs)
-        plan = data_samples[0].get('mask_plan') if data_samples else None
+        first = data_samples[0] if data_samples else DataSample()
+        plan = first.get('mask_plan')
         if plan is None:
-            plan = self._plan(images, _masks_of(data_samples))
+            plan = self._plan(images, _masks_of(data_samples),
+                              first.get('mask_seed'))
         pred = self.neck(*self.encode(images, plan))
         return dict(loss=self.head.loss(pred, images, plan.layout))
 
@@ -163,9 +166,15 @@ class MaskedImageModeling(BaseSelfSupervisor):
             mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
             pred_uses_target_statistics=self.head.uses_target_statistics)
 
-    def _plan(self, images: Tensor,
-              mask: Optional[Union[Tensor, VisibleLayout]]) -> MaskPlan:
-        return self.mask_planner(len(images), images.shape[2:], mask)
+    def _plan(self,
+              images: Tensor,
+              mask: Optional[Union[Tensor, VisibleLayout]],
+              seed: Optional[int] = None) -> MaskPlan:
+        generator = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+        return self.mask_planner(
+            len(images), images.shape[2:], mask, generator)
 
 
 def _single_view(inputs: Images) -> Tensor:

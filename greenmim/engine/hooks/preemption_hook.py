@@ -1,0 +1,72 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import signal
+from types import FrameType
+from typing import Optional, Sequence
+
+import torch
+from mmengine.dist import all_reduce, is_distributed
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from greenmim.registry import HOOKS
+from .safe_checkpoint_hook import SafeCheckpointHook
+
+SIGNALS = ('SIGTERM', 'SIGUSR1')
+
+
+@HOOKS.register_module()
+class PreemptionHook(Hook):
+    """Save and leave when a signal announces the end.
+
+    Schedulers send one some time before they kill a job (Slurm with
+    ``--signal=USR1@120``). The iteration is finished, a checkpoint is written
+    and the process exits with :attr:`exit_code`; ``--resume`` goes on from
+    there. All processes of a distributed run leave together, whichever of
+    them got the signal.
+
+    Args:
+        signals (Sequence[str]): Names of the signals.
+            Defaults to ``('SIGTERM', 'SIGUSR1')``.
+    """
+
+    # After the checkpoint hook, whose file of this iteration is enough.
+    priority = 'LOWEST'
+    exit_code = 75
+    """``EX_TEMPFAIL`` of sysexits.h: try again later."""
+
+    def __init__(self, signals: Sequence[str] = SIGNALS) -> None:
+        self.signals = [signal.Signals[name] for name in signals]
+        self.received: Optional[int] = None
+
+    def before_run(self, runner: Runner) -> None:
+        for number in self.signals:
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Optional[FrameType]) -> None:
+        self.received = number
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: object = None,
+                         outputs: object = None) -> None:
+        received = torch.tensor([self.received or 0])
+        if is_distributed():
+            all_reduce(received, 'max')
+        number = int(received)
+        if not number:
+            return
+        hooks = [
+            hook for hook in runner.hooks
+            if isinstance(hook, SafeCheckpointHook)
+        ]
+        name = f'iter_{runner.iter + 1}.pth'
+        runner.save_checkpoint(
+            hooks[0].out_dir if hooks else runner.work_dir,
+            name,
+            by_epoch=False,
+            backend_args=hooks[0].backend_args if hooks else None)
+        runner.logger.warning(
+            f'Got {signal.Signals(number).name}: saved {name} and leaving '
+            f'with exit code {self.exit_code}; go on with --resume.')
+        raise SystemExit(self.exit_code)

@@ -1,0 +1,25 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from greenmim.datasets.seeding import mix_seeds
+from greenmim.registry import HOOKS
+
+
+@HOOKS.register_module()
+class SeedStepHook(Hook):
+    """Seed what a training step draws by run, iteration and process.
+
+    Drop path and dropout then draw the same in a resumed run, though no
+    state of a generator is saved.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: object = None) -> None:
+        torch.manual_seed(mix_seeds(runner.seed, runner.iter, get_rank()))

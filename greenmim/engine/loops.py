@@ -1,0 +1,32 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from mmengine.runner import EpochBasedTrainLoop
+
+from greenmim.registry import LOOPS
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """Epochs that go on in their midst.
+
+    MMEngine begins the epoch of a checkpoint anew, so that its first images
+    are seen twice and the run is longer than its schedule. This loop goes on
+    with the next batch. It needs :class:`greenmim.SeededSampler`, whose
+    samples do not depend on what was drawn before.
+    """
+
+    def run_epoch(self) -> None:
+        """Iterate the rest of an epoch."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        first = self._iter - self._epoch * len(self.dataloader)
+        sampler = self.dataloader.sampler
+        if first:
+            self.runner.logger.info(
+                f'Going on in epoch {self._epoch + 1} with iteration '
+                f'{first + 1} of {len(self.dataloader)}.')
+        sampler.start = first * self.dataloader.batch_size
+        for idx, data_batch in enumerate(self.dataloader, first):
+            self.run_iter(idx, data_batch)
+        sampler.start = 0
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1

@@ -1,0 +1,215 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Real runs that are killed, and go on as if they had not been."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ITERATIONS = 24  # 4 epochs of 6
+
+CONFIG = '''
+default_scope = 'mmpretrain'
+custom_imports = dict(imports=['write_losses'])
+norm_cfg = dict(type='LN', eps=1e-6)
+model = dict(
+    type='greenmim.GreenMIM',
+    mask_ratio=0.5,
+    mask_scope='image',
+    data_preprocessor=dict(
+        type='SelfSupDataPreprocessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        to_rgb=True),
+    backbone=dict(
+        type='greenmim.GreenMIMSwinTransformer',
+        arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4]),
+        img_size=64,
+        window_size=4,
+        drop_path_rate=0.3),
+    neck=dict(
+        type='greenmim.GreenMIMNeck',
+        in_channels=64,
+        embed_dims=32,
+        num_heads=4),
+    head=dict(type='greenmim.GreenMIMHead'))
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=1,
+    persistent_workers=True,
+    pin_memory=False,
+    sampler=dict(type='greenmim.SeededSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='greenmim.SamplePhotographs',
+        num_views=24,
+        pipeline=[
+            dict(type='RandomResizedCrop', scale=64),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs')
+        ]))
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+param_scheduler = [
+    dict(type='LinearLR', by_epoch=False, begin=0, end=8),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=8, T_max=16)
+]
+train_cfg = dict(type='greenmim.ResumableEpochLoop', max_epochs=4)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='greenmim.SafeCheckpointHook', by_epoch=False, interval=2,
+        max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'))
+custom_hooks = [
+    dict(type='greenmim.PlanAheadHook'),
+    dict(type='greenmim.SeedStepHook'),
+    dict(type='greenmim.PreemptionHook'),
+    dict(type='greenmim.WriteLosses')
+]
+env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+randomness = dict(seed=3)
+'''
+
+WRITE_LOSSES = '''
+import os
+import time
+from mmengine.hooks import Hook
+from greenmim.registry import HOOKS
+
+
+@HOOKS.register_module()
+class WriteLosses(Hook):
+    """The exact loss of every iteration, at once on the disk."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        name = os.path.join(runner.work_dir, 'losses.txt')
+        with open(name, 'a') as file:
+            file.write(f'{runner.iter} {batch_idx} '
+                       f'{float(outputs["loss"]).hex()}\\n')
+        time.sleep(float(os.environ.get('PAUSE', 0)))
+'''
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp('resumption')
+    (path / 'config.py').write_text(CONFIG)
+    (path / 'write_losses.py').write_text(WRITE_LOSSES)
+    return path
+
+
+def start(folder: Path, name: str, pause: float = 0) -> subprocess.Popen:
+    paths = [str(folder), str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
+    return subprocess.Popen([
+        sys.executable, '-W', 'ignore',
+        str(CHECKOUT / 'tools' / 'train.py'),
+        str(folder / 'config.py'), '--work-dir',
+        str(folder / name), '--resume'
+    ],
+                            env=dict(
+                                os.environ,
+                                PYTHONPATH=os.pathsep.join(paths),
+                                PAUSE=str(pause),
+                                OMP_NUM_THREADS='1'),
+                            stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT,
+                            text=True)
+
+
+def losses(folder: Path, name: str) -> list:
+    """(iteration, batch of the epoch, loss) of all iterations, in order."""
+    file = folder / name / 'losses.txt'
+    if not file.exists():
+        return []
+    rows = [line.split() for line in file.read_text().splitlines()]
+    return [(int(row[0]), int(row[1]), row[2]) for row in rows
+            if len(row) == 3]
+
+
+@pytest.fixture(scope='module')
+def expected(folder):
+    """The losses of a run that nothing interrupts."""
+    process = start(folder, 'whole')
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-2000:]
+    rows = losses(folder, 'whole')
+    assert [row[:2] for row in rows] == [(i, i % 6) for i in range(ITERATIONS)]
+    assert len({row[2] for row in rows}) == ITERATIONS
+    return rows
+
+
+def kill_after(process, folder, name, num_losses, number):
+    """Send a signal when the run has written so many losses more."""
+    goal = len(losses(folder, name)) + num_losses
+    while len(losses(folder, name)) < goal:
+        assert process.poll() is None, process.communicate()[0][-2000:]
+        time.sleep(0.01)
+    process.send_signal(number)
+    log = process.communicate(timeout=60)[0]
+    return log
+
+
+def test_killed_five_times(folder, expected):
+    """kill -9 costs the work since the last checkpoint, and not a bit more.
+    """
+    generator = random.Random(0)
+    for _ in range(5):
+        process = start(folder, 'killed', pause=0.03)
+        kill_after(process, folder, 'killed', generator.randint(2, 5),
+                   signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+    process = start(folder, 'killed')
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-2000:]
+    rows = losses(folder, 'killed')
+    assert len(rows) > ITERATIONS  # some were computed twice
+    assert set(rows) == set(expected)
+    assert 'Going on in epoch' in log or rows[-1] == expected[-1]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_at_once(folder, expected, number):
+    """Nothing is computed twice, and the newest file is damaged then."""
+    name = f'preempted{int(number)}'
+    process = start(folder, name, pause=0.03)
+    log = kill_after(process, folder, name, 5, number)
+    assert process.returncode == 75, log[-2000:]
+    assert number.name in log
+    done = len(losses(folder, name))
+    newest = folder / name / f'iter_{done}.pth'
+    assert newest.exists()
+
+    if number == signal.SIGUSR1:  # a copy that was cut off
+        newest.write_bytes(newest.read_bytes()[:-1000])
+    process = start(folder, name)
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-2000:]
+    rows = losses(folder, name)
+    if number == signal.SIGUSR1:
+        assert f'{newest} is damaged' in log
+        assert len(rows) > ITERATIONS
+        assert set(rows) == set(expected)
+    else:
+        assert rows == expected
+
+
+def test_logged_losses_go_on_smoothly(folder, expected):
+    """The resumed log is that of the whole run, to the last digit."""
+
+    def scalars(name):
+        rows = {}
+        for file in sorted((folder / name).glob('*/vis_data/scalars.json')):
+            for line in file.read_text().splitlines():
+                row = json.loads(line)
+                rows[row['step']] = row['loss'], row['lr']
+        return rows
+
+    assert scalars(f'preempted{int(signal.SIGTERM)}') == scalars('whole')
