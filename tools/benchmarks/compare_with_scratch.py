@@ -53,13 +53,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
-        default=str(CONFIGS / f'{NAME}-400i_folder-32px.py'),
+        default=str(CONFIGS / f'{NAME}-300i_folder-32px.py'),
         help='config of the fine-tuning, with the same backbone')
     parser.add_argument(
         '--budget',
         type=float,
         default=240,
-        help='seconds of every pre-training (default: 240)')
+        help='seconds of every pre-training, without a GPU of CPU time, so '
+        'that a shared machine does no harm (default: 240)')
     parser.add_argument(
         '--labels-per-class',
         type=int,

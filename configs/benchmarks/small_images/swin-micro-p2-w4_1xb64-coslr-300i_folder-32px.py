@@ -3,7 +3,7 @@
 
 Paper: none; the usual recipe of Swin without what only long runs need.
 Command: python tools/train.py
-    configs/benchmarks/small_images/swin-micro-p2-w4_1xb64-coslr-400i_folder-32px.py
+    configs/benchmarks/small_images/swin-micro-p2-w4_1xb64-coslr-300i_folder-32px.py
     --cfg-options train_dataloader.dataset.data_root=FOLDER
     test_dataloader.dataset.data_root=FOLDER
     model.backbone.init_cfg.checkpoint=BACKBONE
@@ -102,11 +102,11 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
 ]
 
-train_cfg = dict(by_epoch=False, max_iters=400)
+train_cfg = dict(by_epoch=False, max_iters=300)
 test_cfg = dict()
 log_processor = dict(by_epoch=False)
 
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=400))
+    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=300))
 
 auto_scale_lr = dict(base_batch_size=64)
