@@ -1,10 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import (ClassCountHook, KNNHook, PlanAheadHook, PreemptionHook,
-                    SafeCheckpointHook, SeedStepHook, UnreadableImageHook)
+from .hooks import (ClassCountHook, KNNHook, NonFiniteHook, PlanAheadHook,
+                    PreemptionHook, SafeCheckpointHook, SeedStepHook,
+                    UnreadableImageHook)
 from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'PreemptionHook',
-    'ResumableEpochLoop', 'SafeCheckpointHook', 'SeedStepHook',
-    'UnreadableImageHook'
+    'ClassCountHook', 'KNNHook', 'NonFiniteHook', 'PlanAheadHook',
+    'PreemptionHook', 'ResumableEpochLoop', 'SafeCheckpointHook',
+    'SeedStepHook', 'UnreadableImageHook'
 ]

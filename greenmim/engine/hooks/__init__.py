@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .class_count_hook import ClassCountHook
 from .knn_hook import KNNHook
+from .non_finite_hook import NonFiniteHook
 from .plan_ahead_hook import PlanAheadHook
 from .preemption_hook import PreemptionHook
 from .safe_checkpoint_hook import SafeCheckpointHook
@@ -8,6 +9,7 @@ from .seed_step_hook import SeedStepHook
 from .unreadable_image_hook import UnreadableImageHook
 
 __all__ = [
-    'ClassCountHook', 'KNNHook', 'PlanAheadHook', 'PreemptionHook',
-    'SafeCheckpointHook', 'SeedStepHook', 'UnreadableImageHook'
+    'ClassCountHook', 'KNNHook', 'NonFiniteHook', 'PlanAheadHook',
+    'PreemptionHook', 'SafeCheckpointHook', 'SeedStepHook',
+    'UnreadableImageHook'
 ]

@@ -92,7 +92,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.trusted = trusted
         if self.file_client_args is None and self.backend_args is None and (
                 self.out_dir is None or '://' not in str(self.out_dir)):
-            self.backend_args = dict(backend='greenmim.atomic')
+            self.backend_args: Optional[dict] = dict(backend='greenmim.atomic')
 
     def before_run(self, runner: Runner) -> None:
         """Register how the local file to load or resume, if any, is read."""

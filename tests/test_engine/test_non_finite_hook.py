@@ -1,0 +1,154 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Losses and gradients that are not finite, injected into real runs."""
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+
+from greenmim.engine import NonFiniteHook
+
+
+class Numbers(BaseDataset):
+
+    def load_data_list(self):
+        return [dict(x=float(i + 1)) for i in range(12)]
+
+
+class _Poisoned(torch.autograd.Function):
+    """Finite values with gradients that are not."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * math.inf
+
+
+class Slope(BaseModel):
+    """Fails in the iterations it is told to."""
+
+    def __init__(self, failing, problem='loss'):
+        super().__init__()
+        self.slope = nn.Parameter(torch.zeros(1))
+        self.register_buffer('running', torch.zeros(1))
+        self.failing, self.problem = set(failing), problem
+        self.iteration = 0
+
+    def forward(self, x, sample_idx, mode):
+        self.iteration += 1
+        loss = (self.slope * x.float() - x.float()).square().mean()
+        if self.iteration in self.failing:
+            if self.problem == 'gradient':
+                loss = _Poisoned.apply(loss)
+            else:
+                loss = loss * math.nan
+            if self.problem == 'buffer':
+                self.running += math.nan
+        return dict(loss=loss)
+
+
+def run(work_dir, failing, problem='loss', **kwargs):
+    model = Slope(failing, problem)
+    hook = NonFiniteHook(**kwargs)
+    slopes, rates = [], []
+
+    runner = Runner(
+        model,
+        str(work_dir),
+        train_dataloader=dict(
+            batch_size=2,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+            dataset=Numbers()),
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3, momentum=.9)),
+        param_scheduler=dict(
+            type='CosineAnnealingLR', by_epoch=False, T_max=12),
+        default_hooks=dict(
+            checkpoint=dict(
+                type='greenmim.SafeCheckpointHook', interval=3,
+                by_epoch=False)),
+        custom_hooks=[hook],
+        log_level='WARNING',
+        experiment_name=work_dir.name)
+
+    original = runner.call_hook
+
+    def call_hook(name, **kwargs):
+        original(name, **kwargs)
+        if name == 'after_train_iter':
+            slopes.append(model.slope.item())
+            rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    runner.call_hook = call_hook
+    runner.train()
+    return hook, slopes, rates
+
+
+@pytest.mark.parametrize('problem', ['loss', 'gradient'])
+def test_a_step_is_left_out(tmp_path, problem):
+    hook, slopes, _ = run(tmp_path, [4], problem)
+    assert len(slopes) == 12 and all(map(math.isfinite, slopes))
+    assert slopes[3] == slopes[2] != slopes[4]
+    assert hook.skipped == 1 and hook.rollbacks == 0
+    report = torch.load(
+        tmp_path / 'non_finite' / 'iter_4_rank_0.pth', weights_only=False)
+    assert report['problem'] == problem and report['iteration'] == 4
+    assert report['random_state'].dtype == torch.uint8
+
+
+def test_nothing_changes_without_a_problem(tmp_path):
+    _, slopes, rates = run(tmp_path / 'with', [])
+    assert not Path(tmp_path / 'with' / 'non_finite').exists()
+    x = torch.arange(1., 13.).view(6, 2)
+    slope = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([slope], 1e-3, momentum=0.9)
+    for i in range(12):
+        optimizer.param_groups[0]['lr'] = 1e-3 * (
+            1 + math.cos(math.pi * i / 12)) / 2
+        optimizer.zero_grad()
+        (slope * x[i % 6] - x[i % 6]).square().mean().backward()
+        optimizer.step()
+        assert slopes[i] == pytest.approx(slope.item(), rel=1e-5)
+
+
+def test_goes_back_with_a_lower_rate(tmp_path):
+    plain = run(tmp_path / 'plain', [])
+    hook, slopes, rates = run(
+        tmp_path / 'failing', [5, 6], patience=2, lr_factor=0.1)
+    assert hook.rollbacks == 1 and hook.in_a_row == 0
+    assert slopes[:4] == plain[1][:4]
+    assert slopes[5] == plain[1][2]  # the checkpoint of iteration 3
+    for rate, plain_rate in zip(rates[5:], plain[2][5:]):
+        assert rate == pytest.approx(0.1 * plain_rate)
+    assert all(map(math.isfinite, slopes))
+
+
+def test_a_damaged_buffer_goes_back_at_once(tmp_path):
+    hook, slopes, _ = run(tmp_path, [5], 'buffer', patience=100)
+    assert hook.rollbacks == 1
+    assert all(map(math.isfinite, slopes))
+
+
+def test_stops_where_nothing_helps(tmp_path):
+    with pytest.raises(RuntimeError, match='no checkpoint'):
+        run(tmp_path / 'early', [1, 2], patience=2)
+    with pytest.raises(RuntimeError, match='2 times did not help'):
+        run(tmp_path / 'late', range(4, 20), patience=1, max_rollbacks=2)
+    for file in (tmp_path / 'late').glob('*.pth'):
+        state = torch.load(file, weights_only=True)['state_dict']
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match='patience'):
+        NonFiniteHook(patience=0)
+    with pytest.raises(ValueError, match='lr_factor'):
+        NonFiniteHook(lr_factor=2.)
