@@ -159,7 +159,7 @@ def test_fine_tunes_by_the_documented_lines(case, run, workspace):
     assert not COMPLAINT.search(log)
     losses, metrics = scalars_of(workspace / f'whole_{case.library}')
     assert len(losses) == case.iterations and losses.isfinite().all()
-    assert losses[-8:].mean() < 0.85 * losses[:8].mean()
+    assert losses[-8:].mean() < 0.75 * losses[:8].mean()
     assert all(0.05 < metrics[name] <= 100 for name in case.metrics)
     assert (workspace / f'whole_{case.library}' / whole).is_file()
 
