@@ -36,8 +36,8 @@ SHORTER = {
         'train_dataloader.batch_size=4', *WARMUP, *LOADING[:2]
     ],
     'watch.py': [
-        'train_cfg.max_iters=4', 'custom_hooks.2.interval=2',
-        'custom_hooks.2.num_workers=0', 'train_dataloader.batch_size=4',
+        'train_cfg.max_iters=4', 'custom_hooks.4.interval=2',
+        'custom_hooks.4.num_workers=0', 'train_dataloader.batch_size=4',
         *WARMUP, *LOADING[:2]
     ],
     'swin-micro-w4_1xb32-coslr-30e_folder-128px.py':

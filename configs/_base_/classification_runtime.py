@@ -1,6 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
 _base_ = ['default_runtime.py']
 
-# In place of the hooks of pre-training: compare the number of classes in the
-# folder with the head's.
-custom_hooks = [dict(type='greenmim.ClassCountHook')]
+# Compare the number of classes in the folder with the head's; draw the same
+# drop path in a resumed run; save and leave on SIGTERM and SIGUSR1.
+custom_hooks = [
+    dict(type='greenmim.ClassCountHook'),
+    dict(type='greenmim.SeedStepHook'),
+    dict(type='greenmim.PreemptionHook'),
+]
+
+# MixUp and CutMix draw from NumPy, differently in every process.
+randomness = dict(diff_rank_seed=True)

@@ -57,7 +57,7 @@ train_dataloader = dict(
     pin_memory=True,
     # MixUp and CutMix, and the norm of the linear probe, want full batches.
     drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
+    sampler=dict(type='greenmim.SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='CustomDataset',

@@ -39,7 +39,8 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
-train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1)
+train_cfg = dict(
+    type='greenmim.ResumableEpochLoop', max_epochs=100, val_interval=1)
 
 # `--auto-scale-lr` scales the learning rate by the actual batch size / 768.
 auto_scale_lr = dict(base_batch_size=768)

@@ -71,7 +71,8 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
-train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=1)
+train_cfg = dict(
+    type='greenmim.ResumableEpochLoop', max_epochs=90, val_interval=1)
 
 # `--auto-scale-lr` scales the learning rate by the actual batch size / 2048.
 auto_scale_lr = dict(base_batch_size=2048)
