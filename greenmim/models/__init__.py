@@ -4,11 +4,11 @@ from .heads import GreenMIMHead
 from .mask_samplers import RandomMask
 from .necks import GreenMIMNeck, LinearNeck
 from .selfsup import GreenMIM, MaskTokenMIM
-from .target_generators import PixelTarget
+from .target_generators import HOGTarget, PixelTarget
 from .utils import PatchXavierInit
 
 __all__ = [
     'GreenMIM', 'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMSwinTransformer',
-    'LinearNeck', 'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
-    'RandomMask'
+    'HOGTarget', 'LinearNeck', 'MaskTokenMIM', 'PatchXavierInit',
+    'PixelTarget', 'RandomMask'
 ]
