@@ -18,13 +18,15 @@ class GreenMIMNeck(BaseModule):
 
     The latent of the visible units is embedded, a learned token is put in
     the place of every masked unit, fixed positions are added, and transformer
-    blocks, a norm and a linear layer predict the values of every unit.
+    blocks, a norm and a linear layer predict the values of every unit. Each of
+    token, positions and class token is an option: FastMIM's decoder is given
+    all units and knows no positions.
 
     Args:
         in_channels (int): Channels of the latent, those of the backbone's
             last stage. Defaults to 1024.
-        embed_dims (int): Channels of the decoder, a multiple of 4 and of
-            ``num_heads``. Defaults to 512.
+        embed_dims (int): Channels of the decoder, a multiple of
+            ``num_heads`` and, for the positions, of 4. Defaults to 512.
         depth (int): Number of transformer blocks. Defaults to 1.
         num_heads (int): Attention heads of a block. Defaults to 16.
         mlp_ratio (float): Hidden channels of a block's FFN in multiples of
@@ -34,6 +36,11 @@ class GreenMIMNeck(BaseModule):
             Defaults to 3072, for units of 32x32 RGB pixels.
         norm_cfg (dict): Config of the norm layers.
             Defaults to ``dict(type='LN', eps=1e-6)``.
+        pos_embed (bool): Add the positions. Defaults to True.
+        mask_token (bool): Have a token for masked units; without one the
+            latent must hold all units. Defaults to True.
+        class_token (bool): Run the blocks over the backbone's class token as
+            well. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
     """
@@ -46,17 +53,25 @@ class GreenMIMNeck(BaseModule):
                  mlp_ratio: float = 4.,
                  out_channels: int = 32 * 32 * 3,
                  norm_cfg: dict = dict(type='LN', eps=1e-6),
+                 pos_embed: bool = True,
+                 mask_token: bool = True,
+                 class_token: bool = False,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        if embed_dims % 4 or embed_dims % num_heads:
+        if embed_dims % num_heads or pos_embed and embed_dims % 4:
             raise ValueError(
-                'expected embed_dims to be a multiple of 4 (the positions '
-                f'need it) and of num_heads={num_heads}, got {embed_dims}')
+                'expected embed_dims to be a multiple of '
+                f'num_heads={num_heads} and, for the positions, of 4, got '
+                f'{embed_dims}')
         self.in_channels = in_channels
         self.embed_dims = embed_dims
+        self.pos_embed = pos_embed
+        self.reads_class_token = class_token
 
         self.decoder_embed = nn.Linear(in_channels, embed_dims)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.mask_token = None
+        if mask_token:
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.decoder_blocks = nn.ModuleList([
             TransformerEncoderLayer(
                 embed_dims,
@@ -71,13 +86,17 @@ class GreenMIMNeck(BaseModule):
     def init_weights(self) -> None:
         """Draw the mask token, unless it was loaded."""
         super().init_weights()
+        if self.mask_token is None:
+            return
         cfgs = self.init_cfg or []
         cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
         if all(cfg['type'] != 'Pretrained' for cfg in cfgs):
             nn.init.normal_(self.mask_token, std=.02)
 
-    def forward(self, latent: Tensor, mask: Union[Tensor,
-                                                  VisibleLayout]) -> Tensor:
+    def forward(self,
+                latent: Tensor,
+                mask: Union[Tensor, VisibleLayout],
+                class_token: Optional[Tensor] = None) -> Tensor:
         """Predict the values of all units from the visible ones.
 
         Args:
@@ -86,13 +105,16 @@ class GreenMIMNeck(BaseModule):
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
                 or the layout made from it.
+            class_token (Tensor, optional): Shape (B, in_channels), where the
+                decoder reads it. Defaults to None.
 
         Returns:
             Tensor: Shape (B, L, out_channels), all ``L = Gh * Gw`` units in
             row-major order.
 
         Raises:
-            ValueError: If the latent does not fit the mask.
+            ValueError: If the latent does not fit the mask, or the class
+                token is missing or one too many.
         """
         layout = VisibleLayout.from_mask(mask)
         expected = (layout.num_visible, self.in_channels)
@@ -102,14 +124,34 @@ class GreenMIMNeck(BaseModule):
                 'unit of the mask, got {}'.format(*expected,
                                                   tuple(latent.shape)))
         layout.check_batch(latent.shape[0])
+        if (class_token is None) == self.reads_class_token:
+            raise ValueError(
+                f'expected {"a" if self.reads_class_token else "no"} class '
+                f'token, got {"none" if class_token is None else "one"}; set '
+                'class_token of the neck to what the backbone has')
 
-        x = self.decoder_embed(latent)
-        token = self.mask_token.expand(x.shape[0], -1, -1)
-        restore = layout.restore.to(x.device, non_blocking=True)
-        x = gather_units(torch.cat([x, token], dim=1), restore)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        x = x + sincos_positions(layout.grid, self.embed_dims, dtype,
-                                 x.device).to(x.dtype)
+        x = self._embed_all(self.decoder_embed(latent), layout)
+        if self.pos_embed:
+            dtype = torch.promote_types(x.dtype, torch.float32)
+            x = x + sincos_positions(layout.grid, self.embed_dims, dtype,
+                                     x.device).to(x.dtype)
+        if class_token is not None:
+            x = torch.cat([self.decoder_embed(class_token)[:, None], x], dim=1)
         for block in self.decoder_blocks:
             x = block(x)
+        if class_token is not None:
+            x = x[:, 1:]
         return self.decoder_pred(self.decoder_norm(x))
+
+    def _embed_all(self, x: Tensor, layout: VisibleLayout) -> Tensor:
+        """Put the mask token in the place of masked units."""
+        if self.mask_token is None:
+            if layout.num_visible != layout.visible[0].numel():
+                raise ValueError(
+                    'expected the tokens of all units, got those of '
+                    f'{layout.num_visible} visible ones; set mask_token=True '
+                    'of the neck')
+            return x
+        token = self.mask_token.expand(x.shape[0], -1, -1)
+        restore = layout.restore.to(x.device, non_blocking=True)
+        return gather_units(torch.cat([x, token], dim=1), restore)

@@ -12,12 +12,17 @@ from greenmim.registry import MODELS
 class LinearNeck(BaseModule):
     """Decoder of SimMIM: a linear layer from a unit's token to its values.
 
-    It needs a token for every unit, as the dense algorithms have.
+    It needs the tokens of all units, as the dense algorithms have them.
 
     Args:
         in_channels (int): Channels of the latent.
         out_channels (int): Values predicted for a unit.
             Defaults to 3072, for units of 32x32 RGB pixels.
+        tokens_side (int): Tokens along the side of a unit, 2 for patches of
+            16 pixels in units of 32. Each predicts its square of the unit's
+            pixels. Defaults to 1.
+        unit_size (int): Side of a unit in pixels, needed with several tokens.
+            Defaults to 32.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
     """
@@ -25,21 +30,44 @@ class LinearNeck(BaseModule):
     def __init__(self,
                  in_channels: int,
                  out_channels: int = 32 * 32 * 3,
+                 tokens_side: int = 1,
+                 unit_size: int = 32,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.linear = nn.Linear(in_channels, out_channels)
+        if unit_size % tokens_side or tokens_side > 1 and (out_channels %
+                                                           unit_size**2):
+            raise ValueError(
+                'expected tokens_side to divide unit_size, whose square '
+                f'divides out_channels, got {tokens_side}, {unit_size} and '
+                f'{out_channels}')
+        self.tokens_side = tokens_side
+        self.patch_size = unit_size // tokens_side
+        self.linear = nn.Linear(in_channels, out_channels // tokens_side**2)
 
     def forward(self, latent: Tensor, mask: Union[Tensor,
                                                   VisibleLayout]) -> Tensor:
-        """Predict (B, L, out_channels) from a latent (B, L, in_channels).
+        """Predict (B, L, out_channels) from (B, L * tokens, in_channels).
 
         Raises:
-            ValueError: If the latent lacks masked units.
+            ValueError: If the latent lacks masked units, or has another
+                number of tokens a unit.
         """
         layout = VisibleLayout.from_mask(mask)
-        if layout.num_visible != layout.visible[0].numel():
+        num_units = layout.visible[0].numel()
+        if layout.num_visible != num_units:
             raise ValueError(
                 'expected the tokens of all units, got those of '
                 f'{layout.num_visible} visible ones; use a neck with mask '
                 'tokens, GreenMIMNeck for example')
-        return self.linear(latent)
+        side = self.tokens_side
+        if latent.shape[1] != num_units * side**2:
+            raise ValueError(
+                f'expected {num_units * side**2} tokens, {side}x{side} a '
+                f'unit, got {latent.shape[1]}; set tokens_side of the neck to '
+                "a unit's side over the backbone's stride")
+        pred = self.linear(latent)
+        if side == 1:
+            return pred
+        # tokens and their pixels, row and column each -> those of the unit
+        pred = pred.view(len(pred), num_units, side, side, self.patch_size, -1)
+        return pred.transpose(3, 4).reshape(len(pred), num_units, -1)

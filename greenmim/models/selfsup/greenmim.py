@@ -1,11 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import List, Optional, Tuple
+from typing import List, Optional
 
 from torch import Tensor
 
-from greenmim.ops import GroupPlanner, MaskPlan, VisibleLayout
+from greenmim.ops import GroupPlanner, MaskPlan
 from greenmim.registry import MODELS
-from .masked_image_modeling import Latent, MaskedImageModeling
+from .masked_image_modeling import MaskedImageModeling, NeckInputs
 
 
 @MODELS.register_module()
@@ -33,9 +33,14 @@ class GreenMIM(MaskedImageModeling):
         """The planner of the backbone."""
         return self.backbone.make_planner()
 
-    def encode(self, images: Tensor,
-               plan: MaskPlan) -> Tuple[Latent, VisibleLayout]:
+    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
         """Encode the visible units alone."""
-        if getattr(self.neck, 'reads_stages', False):
-            return self.backbone.forward_stages(images, plan), plan.layout
-        return self.backbone(images, plan), plan.layout
+        reads_stages = getattr(self.neck, 'reads_stages', False)
+        reads_class_token = getattr(self.neck, 'reads_class_token', False)
+        if not reads_stages and not reads_class_token:
+            return self.backbone(images, plan), plan.layout
+        stages = self.backbone.forward_stages(images, plan)
+        latent = stages if reads_stages else stages[-1].flatten(1, 2)
+        if reads_class_token:
+            return latent, plan.layout, stages.class_token
+        return latent, plan.layout

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, VisibleLayout, unit_grid, units_of_map
 from greenmim.registry import MODELS
-from .masked_image_modeling import Latent, MaskedImageModeling
+from .masked_image_modeling import MaskedImageModeling, NeckInputs
 
 
 @MODELS.register_module()
@@ -19,9 +19,10 @@ class MaskTokenMIM(MaskedImageModeling):
 
     Args:
         backbone (dict | nn.Module): A backbone that returns feature maps,
-            the last of which is encoded. With ``mask_token='embed'`` it has
-            a ``patch_embed`` that returns tokens (B, N, C) and their map's
-            size, as those of MMPretrain do.
+            the last of which is encoded; of a Vision Transformer the raw
+            tokens, where the neck reads its class token. With
+            ``mask_token='embed'`` it has a ``patch_embed`` that returns
+            tokens (B, N, C) and their map's size, as those of MMPretrain do.
         neck (dict | nn.Module): The decoder, predicts the values of all
             units.
         head (dict | nn.Module): Makes the target and the loss.
@@ -66,8 +67,7 @@ class MaskTokenMIM(MaskedImageModeling):
         """Side of a mask unit in pixels."""
         return self._unit_size
 
-    def encode(self, images: Tensor,
-               plan: MaskPlan) -> Tuple[Latent, VisibleLayout]:
+    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
         """Encode all units, with mask tokens where they are masked."""
         grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(plan.layout, grid)
@@ -80,10 +80,25 @@ class MaskTokenMIM(MaskedImageModeling):
             maps = self._encode_with_tokens(images, masked)
         everything = VisibleLayout.from_mask(
             torch.zeros(1, *grid, dtype=torch.bool))
+        if getattr(self.neck, 'reads_class_token', False):
+            tokens, class_token = self._split(maps[-1], images)
+            return (units_of_map(tokens,
+                                 grid).flatten(1, 2), everything, class_token)
         latent = [units_of_map(x, grid) for x in maps]
         if getattr(self.neck, 'reads_stages', False):
             return latent, everything
         return latent[-1].flatten(1, 2), everything
+
+    def _split(self, x: Tensor, images: Tensor) -> Tuple[Tensor, Tensor]:
+        """Raw tokens (B, 1 + N, C) as a map (B, C, H, W) and class token."""
+        patch = self.backbone.patch_embed.projection.stride
+        size = [side // step for side, step in zip(images.shape[2:], patch)]
+        if x.ndim != 3 or x.shape[1] != 1 + size[0] * size[1]:
+            raise ValueError(
+                'expected a class token and {}x{} tokens for the neck, got '
+                "{}; set out_type='raw' and with_cls_token=True of the "
+                'backbone'.format(*size, tuple(x.shape)))
+        return x[:, 1:].transpose(1, 2).unflatten(2, size), x[:, 0]
 
     def _encode_with_tokens(self, images: Tensor,
                             masked: Tensor) -> Tuple[Tensor, ...]:

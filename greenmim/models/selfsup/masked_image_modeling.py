@@ -11,6 +11,8 @@ from greenmim.registry import TASK_UTILS
 
 Images = Union[Tensor, Sequence[Tensor]]
 Latent = Union[Tensor, List[Tensor]]
+NeckInputs = Union[Tuple[Latent, VisibleLayout], Tuple[Latent, VisibleLayout,
+                                                       Tensor]]
 
 
 class MaskedImageModeling(BaseSelfSupervisor):
@@ -76,8 +78,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
         """The planner of the backbone."""
         return GroupPlanner(())
 
-    def encode(self, images: Tensor,
-               plan: MaskPlan) -> Tuple[Latent, VisibleLayout]:
+    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
         """Encode masked images for the neck.
 
         Args:
@@ -85,9 +86,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
             plan (MaskPlan): The plan of their masks.
 
         Returns:
-            tuple[Tensor | list[Tensor], VisibleLayout]: The latent, or where
-            the neck ``reads_stages`` the tokens of all stages, and the units
-            that it holds.
+            tuple: The latent, or where the neck ``reads_stages`` the tokens
+            of all stages; the units that it holds, a ``VisibleLayout``; and
+            where the neck ``reads_class_token`` that token, (B, C).
         """
         raise NotImplementedError
 

@@ -266,3 +266,65 @@ def test_init_weights_keeps_what_was_loaded(tmp_path, in_list):
     neck.init_weights()
     for name, tensor in neck.state_dict().items():
         assert torch.equal(tensor, source.state_dict()[name]), name
+
+
+def slow_blocks(neck, x):
+    """The blocks and layers behind them, by the neck's own modules."""
+    for block in neck.decoder_blocks:
+        x = block(x)
+    return neck.decoder_pred(neck.decoder_norm(x))
+
+
+def test_without_positions_the_units_are_a_set():
+    """Permuted units have permuted predictions; with positions not so."""
+    torch.manual_seed(0)
+    mask = torch.zeros(1, 2, 3, dtype=torch.bool)
+    latent = torch.randn(2, 6, 24)
+    order = torch.randperm(6)
+    for pos_embed in (False, True):
+        neck = build_neck(pos_embed=pos_embed, depth=2)
+        same = torch.allclose(
+            neck(latent[:, order], mask),
+            neck(latent, mask)[:, order],
+            atol=1e-5)
+        assert same != pos_embed
+
+
+def test_without_mask_token_every_unit_is_needed():
+    neck = build_neck(mask_token=False, pos_embed=False)
+    assert 'mask_token' not in neck.state_dict()
+    neck.init_weights()
+    latent = torch.randn(2, 6, 24)
+    pred = neck(latent, torch.zeros(1, 2, 3, dtype=torch.bool))
+    expected = slow_blocks(neck, neck.decoder_embed(latent))
+    torch.testing.assert_close(pred, expected)
+    with pytest.raises(ValueError, match='set mask_token=True'):
+        neck(latent[:, :3], random_mask(2, (2, 3), 0.5))
+
+
+def test_class_token_is_one_more_token():
+    """It has no position and no prediction."""
+    torch.manual_seed(0)
+    neck = build_neck(class_token=True)
+    mask = random_mask(2, (2, 3), 0.5)
+    latent, token = torch.randn(2, 3, 24), torch.randn(2, 24)
+    pred = neck(latent, mask, token)
+    plain = build_neck()
+    plain.load_state_dict(neck.state_dict())
+    embedded = []
+    block = plain.decoder_blocks[0]
+    block.register_forward_pre_hook(lambda _, x: embedded.append(x[0]))
+    without = plain(latent, mask)
+    x = torch.cat([neck.decoder_embed(token)[:, None], embedded[0]], 1)
+    torch.testing.assert_close(pred, slow_blocks(neck, x)[:, 1:])
+    assert not torch.allclose(pred, without, atol=1e-2)
+    with pytest.raises(ValueError, match='expected a class token, got none'):
+        neck(latent, mask)
+    with pytest.raises(ValueError, match='expected no class token, got one'):
+        plain(latent, mask, token)
+
+
+def test_without_positions_any_width_of_the_heads_goes():
+    assert build_neck(embed_dims=30, num_heads=5, pos_embed=False)
+    with pytest.raises(ValueError, match='for the positions, of 4'):
+        build_neck(embed_dims=30, num_heads=5)

@@ -139,3 +139,77 @@ def test_one_step_lowers_the_loss():
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[2] < losses[1] < losses[0]
+
+
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(
+        embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=64,
+    patch_size=16,
+    out_type='raw')
+
+
+def test_class_token_reaches_the_decoder():
+    """The dense backbone on covered pixels, its class token apart."""
+    model = MaskTokenMIM(
+        VIT,
+        mask_token='pixel',
+        unit_size=16,
+        neck=dict(
+            type='greenmim.GreenMIMNeck',
+            in_channels=16,
+            embed_dims=16,
+            num_heads=2,
+            out_channels=108,
+            pos_embed=False,
+            mask_token=False,
+            class_token=True),
+        head=dict(
+            type='greenmim.GreenMIMHead',
+            unit_size=16,
+            target=dict(type='greenmim.HOGTarget')))
+    images = torch.randn(2, 3, 32, 64)
+    mask = random_mask(2, (2, 4), 0.75)
+    latent, layout, class_token = model.encode(images,
+                                               model._plan(images, mask))
+    covered = mask.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None]
+    raw = model.backbone(torch.where(covered, model.mask_token, images))[-1]
+    assert torch.equal(class_token, raw[:, 0])
+    assert torch.equal(latent, raw[:, 1:])
+    assert model.neck(latent, layout, class_token).shape == (2, 8, 108)
+    loss = model.loss(images, None)['loss']
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+    model.backbone.out_type = 'featmap'
+    with pytest.raises(ValueError, match="set out_type='raw'"):
+        model.encode(images, model._plan(images, mask))
+
+
+def test_several_tokens_a_unit():
+    """SimMIM's ViT: units of 32 pixels, patches of 16."""
+    model = MODELS.build(
+        dict(
+            type='greenmim.MaskTokenMIM',
+            backbone=dict(
+                type='mmpretrain.BEiTViT',
+                arch=VIT['arch'],
+                img_size=64,
+                patch_size=16,
+                out_type='featmap',
+                final_norm=True,
+                use_rel_pos_bias=False,
+                use_shared_rel_pos_bias=True),
+            neck=dict(
+                type='greenmim.LinearNeck', in_channels=16, tokens_side=2),
+            head=dict(
+                type='greenmim.GreenMIMHead',
+                norm_pix=False,
+                loss=dict(type='PixelReconstructionLoss', criterion='L1')),
+            mask_ratio=0.6))
+    images = torch.randn(2, 3, 64, 64)
+    plan = model._plan(images, None)
+    assert plan.layout.num_visible == 1  # of 4: 0.6 * 4 is rounded up to 3
+    model.loss(images, None)['loss'].backward()
+    assert all(p.grad is not None for p in model.parameters())
