@@ -23,21 +23,26 @@ from tests.test_detection_and_segmentation import CASES, COMPLAINT
 PAGE = CHECKOUT / 'docs' / 'use_your_backbone.md'
 TEXT = PAGE.read_text('utf-8')
 CONFIGS = CHECKOUT / 'configs' / 'benchmarks'
+QUICK_START = 'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py'
 SWIN_TINY = 'swin-tiny-w7_8xb96-amp-coslr-100e_in1k.py'
 LOADING = [
     f'{part}_dataloader.{option}' for part in ('train', 'val', 'test')
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 WARMUP = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
+# The hook of nearest neighbours comes after those of the quick start.
+HOOKS = Config.fromfile(CHECKOUT / 'configs' / 'quickstart' /
+                        QUICK_START).custom_hooks
+NEIGHBOURS = f'custom_hooks.{len(HOOKS)}'
 # What makes a command as short as a test has to be: config's name: options.
 SHORTER = {
-    'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py': [
+    QUICK_START: [
         'train_cfg.max_iters=4', 'default_hooks.checkpoint.interval=4',
         'train_dataloader.batch_size=4', *WARMUP, *LOADING[:2]
     ],
     'watch.py': [
-        'train_cfg.max_iters=4', 'custom_hooks.4.interval=2',
-        'custom_hooks.4.num_workers=0', 'train_dataloader.batch_size=4',
+        'train_cfg.max_iters=4', f'{NEIGHBOURS}.interval=2',
+        f'{NEIGHBOURS}.num_workers=0', 'train_dataloader.batch_size=4',
         *WARMUP, *LOADING[:2]
     ],
     'swin-micro-w4_1xb32-coslr-30e_folder-128px.py':
