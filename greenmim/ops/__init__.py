@@ -11,13 +11,15 @@ from .packing import choose_group_size, pack_windows
 from .patchify import patchify, unpatchify
 from .planner import GroupPlanner, MaskPlan, MaskPlanner, Sampler, StageWindows
 from .position import sincos_positions
+from .sparse_conv import Halo, depthwise_conv, overlapping_conv
 
 __all__ = [
-    'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'MERGE_ORDERS',
-    'MaskPlan', 'MaskPlanner', 'Sampler', 'StageWindows', 'VisibleLayout',
-    'Window', 'bias_table_window', 'choose_group_size', 'gather_units',
-    'group_attention', 'merge_permutation', 'merge_tokens',
-    'num_visible_units', 'pack_windows', 'patches_of_units', 'patchify',
-    'plan_groups', 'random_mask', 'resize_bias_table', 'sincos_positions',
-    'unit_grid', 'units_of_map', 'unpatchify'
+    'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'Halo',
+    'MERGE_ORDERS', 'MaskPlan', 'MaskPlanner', 'Sampler', 'StageWindows',
+    'VisibleLayout', 'Window', 'bias_table_window', 'choose_group_size',
+    'depthwise_conv', 'gather_units', 'group_attention', 'merge_permutation',
+    'merge_tokens', 'num_visible_units', 'overlapping_conv', 'pack_windows',
+    'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
+    'resize_bias_table', 'sincos_positions', 'unit_grid', 'units_of_map',
+    'unpatchify'
 ]
