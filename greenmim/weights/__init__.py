@@ -4,10 +4,11 @@ from .convert import (SOURCES, TARGETS, Backbone, Target, fit_to,
                       read_backbone, tensors_for)
 from .neck import convert_neck
 from .reading import Source, read_source
+from .rest import convert_rest
 from .writing import passport_of, summarise, write_report, write_weights
 
 __all__ = [
     'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'convert_neck',
-    'fit_to', 'passport_of', 'read_backbone', 'read_source', 'tensors_for',
-    'summarise', 'write_report', 'write_weights'
+    'convert_rest', 'fit_to', 'passport_of', 'read_backbone', 'read_source',
+    'tensors_for', 'summarise', 'write_report', 'write_weights'
 ]

@@ -11,11 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 from mmpretrain.models import SwinTransformer
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from greenmim.models import LinearNeck
+from greenmim.ops import patchify, units_of_map
+from greenmim.registry import MODELS
 from greenmim.weights import SOURCES, TARGETS
 from greenmim.weights.swin import SWIN
+from tests.fastmim_fixture import PATH as FASTMIM_PATH
+from tests.fastmim_fixture import build_model as build_fastmim
+from tests.fastmim_fixture import official_weights as fastmim_weights
 from tests.micro_checkpoint import (config_text, make_swin, randomise,
                                     save_training)
 from tests.official_fixture import (PATH, build_model, convert_official,
@@ -110,27 +116,73 @@ def test_plain_swin_loads_it(convert):
         assert torch.equal(tensor, expected[f'backbone.{name}']), name
 
 
-@torch.no_grad()
-def test_fastmim(convert, shared_folder):
-    """Their encoder's output, on images with a learned colour for a mask."""
-    path = shared_folder / 'fixtures' / 'fastmim_swin.safetensors'
-    data = load_file(path)
-    checkpoint = torch.load(convert(path, 'fastmim'), weights_only=True)
+def test_fastmim(convert, capsys):
+    """The whole of it; what it computes is compared elsewhere."""
+    checkpoint = torch.load(
+        convert(FASTMIM_PATH, 'fastmim'), weights_only=True)
     passport = checkpoint['meta']['greenmim']
     assert passport['window_size'] == [4, 4, 4, 4]
     assert passport['norm_eps'] == 1e-5
-    swin = SwinTransformer(**passport['backbone'], img_size=128)
-    swin.load_state_dict({
-        name[len('backbone.'):]: tensor
-        for name, tensor in checkpoint['state_dict'].items()
+    out = capsys.readouterr().out
+    total = NECK + 12 - 1  # another block, no mask token
+    assert f'neck: {total} of {total} tensors matched' in out
+    assert 'algorithm: 1 of 1 tensors matched' in out
+    build_fastmim().load_state_dict(checkpoint['state_dict'], strict=True)
+
+
+@pytest.mark.parametrize('name, fault', [
+    ('mask_token', 'algorithm.mask_token: missing'),
+    ('decoder_norm.bias', 'neck.decoder_norm.bias: missing'),
+    ('decoder_pos_embed', 'decoder_pos_embed: unknown'),
+])
+def test_fastmim_is_whole(convert, tmp_path, name, fault):
+    weights = fastmim_weights()
+    if name in weights:
+        del weights[name]
+    else:
+        weights[name] = torch.zeros(1)
+    src = save_as_authors(tmp_path / 'theirs.pth', weights)
+    with pytest.raises(SystemExit) as error:
+        convert(src, 'fastmim')
+    assert error.value.code.endswith(f'\n  {fault}')
+
+
+@torch.no_grad()
+def test_simmim(convert, tmp_path, capsys):
+    """A model of MMPretrain, in the authors' names."""
+    swin = make_swin(window_size=4, img_size=128)
+    theirs, _ = SWIN.to_layout(swin.state_dict(), SWIN.layouts['simmim'])
+    decoder = nn.Conv2d(64, 32 * 32 * 3, 1)
+    token = torch.randn(1, 1, 8)
+    weights = {f'encoder.{name}': t for name, t in theirs.items()}
+    weights['encoder.mask_token'] = token
+    weights.update({
+        f'decoder.0.{k}': v
+        for k, v in decoder.state_dict().items()
     })
-    swin.eval()
-    images = (data['image_uint8'].float() / 255 - 0.5) / 0.25
-    mask = nn.functional.interpolate(
-        data['mask'][:, None].float(), scale_factor=32)
-    images = images * (1 - mask) + data['model.mask_token'] * mask
-    latent = swin(images)[0].flatten(2).transpose(1, 2)
-    assert (latent - data['encoder_out']).abs().max() < 1e-4
+    path = convert(save_as_authors(tmp_path / 'theirs.pth', weights), 'simmim')
+    out = capsys.readouterr().out
+    assert 'neck: 2 of 2' in out and 'algorithm: 1 of 1' in out
+    assert 'left out' not in out
+    checkpoint = torch.load(path, weights_only=True)
+    neck = LinearNeck(64)
+    neck.load_state_dict({
+        name[len('neck.'):]: tensor
+        for name, tensor in checkpoint['state_dict'].items()
+        if name.startswith('neck.')
+    })
+    x = torch.randn(2, 64, 2, 3)
+    images = nn.functional.pixel_shuffle(decoder(x), 32)
+    pred = neck(
+        units_of_map(x, (2, 3)).flatten(1, 2),
+        torch.zeros(1, 2, 3, dtype=torch.bool))
+    torch.testing.assert_close(pred, patchify(images, 32))
+    assert torch.equal(checkpoint['state_dict']['mask_token'], token)
+
+    path.unlink()
+    del weights['decoder.0.bias']
+    with pytest.raises(SystemExit, match='neck.linear.bias: missing'):
+        convert(save_as_authors(tmp_path / 'theirs.pth', weights), 'simmim')
 
 
 @torch.no_grad()
@@ -162,30 +214,41 @@ def test_timm(convert, tmp_path):
     assert (swin(images)[0] - expected).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize('source, prefix, others, left_out', [
-    ('simmim', 'encoder.', ['encoder.mask_token', 'decoder.0.weight'],
-     'decoder.0.weight, mask_token'),
-    ('swin', '', ['head.weight', 'layers.0.blocks.1.attn_mask'],
-     'head.weight, layers.0.blocks.1.attn_mask'),
-])  # yapf: disable
-def test_microsoft(convert, tmp_path, capsys, source, prefix, others,
-                   left_out):
+@pytest.mark.parametrize('source', ['simmim', 'fastmim', 'swin'])
+def test_fine_tuned(convert, tmp_path, capsys, source):
+    """Backbone and classifier; an MMPretrain classifier loads them."""
     swin = make_swin()
     theirs, _ = SWIN.to_layout(swin.state_dict(), SWIN.layouts[source])
-    theirs = {f'{prefix}{name}': tensor for name, tensor in theirs.items()}
     # What tells their names from ours, and their order.
-    assert f'{prefix}layers.0.downsample.reduction.weight' in theirs
-    theirs.update(dict.fromkeys(others, torch.ones(1)))
+    assert 'layers.0.downsample.reduction.weight' in theirs
+    head = {'weight': torch.randn(5, 64), 'bias': torch.randn(5)}
+    theirs.update({f'head.{name}': tensor for name, tensor in head.items()})
+    theirs['layers.0.blocks.1.attn_mask'] = torch.zeros(1)
     src = save_as_authors(tmp_path / 'theirs.pth', theirs)
-    content = torch.load(convert(src, source), weights_only=True)
-    assert left_out in capsys.readouterr().out
-    assert content['state_dict'].keys() == {
-        f'backbone.{name}'
-        for name in swin.state_dict()
-    }
+    path = convert(src, source)
+    out = capsys.readouterr().out
+    assert 'left out, no part of the backbone: layers.0' in out
+    assert 'head: 2 of 2 tensors matched' in out
+    content = torch.load(path, weights_only=True)
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='mmpretrain.SwinTransformer',
+                **content['meta']['greenmim']['backbone']),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(
+                type='mmpretrain.LinearClsHead', num_classes=5,
+                in_channels=64)))
+    model.load_state_dict(content['state_dict'], strict=True)
     for name, tensor in swin.state_dict().items():
-        assert torch.equal(content['state_dict'][f'backbone.{name}'],
-                           tensor), name
+        assert torch.equal(model.backbone.state_dict()[name], tensor), name
+    assert torch.equal(model.head.fc.weight, head['weight'])
+
+    path.unlink()
+    del theirs['head.bias']
+    with pytest.raises(SystemExit, match='head.fc.bias: missing'):
+        convert(save_as_authors(src, theirs), source)
 
 
 @pytest.mark.parametrize('to', TARGETS)

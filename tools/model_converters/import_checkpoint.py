@@ -3,8 +3,10 @@
 
 The result initialises a backbone here and in MMPretrain by
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, and
-is what ``export_backbone.py`` takes. Of the GreenMIM authors' checkpoints the
-decoder is kept as well, so that a ``greenmim.GreenMIM`` can go on training.
+is what ``export_backbone.py`` takes. Of the checkpoints of GreenMIM, SimMIM
+and FastMIM decoder and mask token are kept as well, so that their algorithm
+can go on training; of a fine-tuned Swin the classifier, for an
+``ImageClassifier``.
 """
 import argparse
 import sys
@@ -12,11 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
-from greenmim.weights import (SOURCES, TARGETS, convert_neck, passport_of,
+from greenmim.weights import (SOURCES, TARGETS, convert_rest, passport_of,
                               read_backbone, read_source, summarise,
                               write_report, write_weights)
-
-AUTHORS = ('greenmim', 'greenmim-2022')
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -72,16 +72,15 @@ def convert(args: argparse.Namespace) -> None:
     if args.img_size:
         backbone = replace(backbone, img_size=args.img_size)
     print(backbone.coverage)
-    neck, parts = {}, []
-    if args.source in AUTHORS and source.others:
-        neck, coverage = convert_neck(source.others)
+    rest, parts = convert_rest(args.source, source, backbone)
+    for coverage in parts:
         print(coverage)
-        coverage.require("the decoder of the GreenMIM authors' model")
-        parts.append(coverage)
+        coverage.require('all that the model has beside its backbone')
+    if rest:
         backbone = replace(
             backbone,
             left_out=tuple(name for name in backbone.left_out
-                           if name not in source.others))
+                           if name not in source.others and name not in rest))
     if source.averaged:
         print('these are running averages (EMA)')
     if backbone.left_out:
@@ -89,10 +88,7 @@ def convert(args: argparse.Namespace) -> None:
               f'{summarise(backbone.left_out)}')
     passport = passport_of(backbone, source, args.checkpoint.name, args.source,
                            'mmpretrain')
-    write_weights(out, backbone, TARGETS['mmpretrain'], passport, {
-        f'neck.{name}': tensor
-        for name, tensor in neck.items()
-    })
+    write_weights(out, backbone, TARGETS['mmpretrain'], passport, rest)
     report = write_report(out, passport, backbone, *parts)
     print(f'it fits a backbone with {backbone.settings}')
     print(f'eps of its LayerNorms: {backbone.norm_eps or "not recorded"}')
