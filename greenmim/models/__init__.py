@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .backbones import GreenMIMSwinTransformer
+from .backbones import GreenMIMConvNeXt, GreenMIMSwinTransformer
 from .heads import GreenMIMHead
 from .mask_samplers import RandomMask
 from .necks import GreenMIMNeck, LinearNeck
@@ -8,7 +8,7 @@ from .target_generators import HOGTarget, PixelTarget
 from .utils import PatchXavierInit
 
 __all__ = [
-    'GreenMIM', 'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMSwinTransformer',
-    'HOGTarget', 'LinearNeck', 'MaskTokenMIM', 'PatchXavierInit',
-    'PixelTarget', 'RandomMask'
+    'GreenMIM', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck',
+    'GreenMIMSwinTransformer', 'HOGTarget', 'LinearNeck', 'MaskTokenMIM',
+    'PatchXavierInit', 'PixelTarget', 'RandomMask'
 ]

@@ -12,10 +12,10 @@ pixels being tokens of ``side = unit_size``. S sequences share an index: all
 images for a shared mask, else S = 1. n = B * K units.
 
 Measured for the 7x7 kernels of ConvNeXt-B (8 images of 224 px, ratio 0.75,
-one thread of a CPU that did other work as well): the forward takes 1 to 3 ms in
-every stage. The gradient of the kernel is what costs: by PyTorch's depthwise
-convolution 35, 30, 54 and 133 ms at sides 8, 4, 2 and 1, by a product and a
-sum per tap, which is done here, 33, 10, 8 and 3 ms.
+one thread of a CPU that did other work as well): the forward takes 1 to 3 ms
+in every stage. The gradient of the kernel is what costs: by PyTorch's
+depthwise convolution 35, 30, 54 and 133 ms at sides 8, 4, 2 and 1, by a
+product and a sum per tap, which is done here, 33, 10, 8 and 3 ms.
 """
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
@@ -109,25 +109,34 @@ class _DepthwiseConv(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, halo: Halo) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor],
+                halo: Halo) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.halo = halo
-        return _convolve(x, weight, halo)
+        return _convolve(x, weight, bias, halo)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple:
         x, weight = ctx.saved_tensors
         halo = ctx.halo
-        grad_x = grad_weight = None
+        grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = _convolve(grad, weight.flip(2, 3), halo)
+            grad_x = _convolve(grad, weight.flip(2, 3), None, halo)
         if ctx.needs_input_grad[1]:
-            grad_weight = _correlate(x, grad, halo).view(weight.shape)
-        return grad_x, grad_weight, None
+            grad_weight = _correlate(x, grad.to(weight.dtype), halo)
+            grad_weight = grad_weight.view(weight.shape)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 1, 2), dtype=weight.dtype)
+        return grad_x, grad_weight, grad_bias, None
 
 
-def _convolve(x_BKTC: Tensor, weight: Tensor, halo: Halo) -> Tensor:
-    x = F.conv2d(halo.gather(x_BKTC), weight, groups=len(weight))
+def _convolve(x_BKTC: Tensor, weight: Tensor, bias: Optional[Tensor],
+              halo: Halo) -> Tensor:
+    """In the precision of the tokens, which autocast may have lowered."""
+    weight = weight.to(x_BKTC.dtype)
+    if bias is not None:
+        bias = bias.to(x_BKTC.dtype)
+    x = F.conv2d(halo.gather(x_BKTC), weight, bias, groups=len(weight))
     return x.permute(0, 2, 3, 1).reshape(x_BKTC.shape)
 
 
@@ -169,11 +178,8 @@ def depthwise_conv(x_BKTC: Tensor,
     device = x_BKTC.device.type
     if (torch.amp.is_autocast_available(device)
             and torch.is_autocast_enabled(device)):
-        # Autocast ends with the forward, and with it the backward's casts.
-        dtype = torch.get_autocast_dtype(device)
-        x_BKTC, weight = x_BKTC.to(dtype), weight.to(dtype)
-    x = _DepthwiseConv.apply(x_BKTC, weight, halo)
-    return x if bias is None else x + bias.to(x.dtype)
+        x_BKTC = x_BKTC.to(torch.get_autocast_dtype(device))
+    return _DepthwiseConv.apply(x_BKTC, weight, bias, halo)
 
 
 def overlapping_conv(x_BKTC: Tensor,

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .convnext import GreenMIMConvNeXt
 from .swin import GreenMIMSwinTransformer
 
-__all__ = ['GreenMIMSwinTransformer']
+__all__ = ['GreenMIMConvNeXt', 'GreenMIMSwinTransformer']

@@ -1,0 +1,140 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""ConvNeXt, V1 and V2, that computes visible mask units only."""
+from typing import Any, List
+
+import torch
+import torch.utils.checkpoint as cp
+from mmpretrain.models import ConvNeXt
+from mmpretrain.models.backbones.convnext import ConvNeXtBlock
+from mmpretrain.models.utils import GRN
+from mmpretrain.models.utils.norm import LayerNorm2d
+from torch import Tensor
+from torch.nn import functional as F
+
+from greenmim.ops import (Halo, MaskPlan, depthwise_conv, merge_tokens,
+                          patches_of_units)
+from greenmim.registry import MODELS
+from ..layers import VisibleBackbone
+
+
+@MODELS.register_module()
+class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
+    """ConvNeXt whose convolutions see visible units alone.
+
+    Without a mask it is MMPretrain's ``ConvNeXt``, whose parameters, names
+    and shapes it has. With a mask it computes visible units only: depthwise
+    convolutions take masked tokens for zeros, as the sparse convolutions of
+    `ConvNeXt V2 <https://arxiv.org/abs/2301.00808>`_ and `SparK
+    <https://arxiv.org/abs/2301.03580>`_ do, and the statistics of global
+    response normalization are those of an image's visible tokens.
+
+    The tokens of a masked forward are normed one by one;
+    ``gap_before_final_norm`` is an option of the dense forward.
+
+    Args:
+        **kwargs: Those of ``mmpretrain.ConvNeXt``. For V2 pass
+            ``use_grn=True, layer_scale_init_value=0.``. Norms other than
+            ``LN2d`` work only densely.
+    """
+
+    with_cp: bool = False
+
+    def __init__(self,
+                 *args: Any,
+                 with_cp: bool = False,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, with_cp=with_cp, **kwargs)
+        self.with_cp = with_cp
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        stem = self.downsample_layers[0][0]
+        return stem.kernel_size[0] * 2**(self.num_stages - 1)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.downsample_layers[0][0].in_channels
+
+    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens, (B, K, T_i, C_i).
+
+        Those of a stage in ``out_indices`` have passed its norm.
+        """
+        layout = plan.layout
+        units = layout.units.to(x.device, non_blocking=True)
+        stem, norm = self.downsample_layers[0]
+        patches = patches_of_units(x, units, self.unit_size,
+                                   stem.kernel_size[0])
+        x = _norm(norm, _pointwise(stem, patches))
+        side = self.unit_size // stem.kernel_size[0]
+        outs = []
+        for i, stage in enumerate(self.stages):
+            if i:
+                norm, conv = self.downsample_layers[i]
+                x = _pointwise(conv, merge_tokens(_norm(norm, x)))
+                side //= 2
+            padding = stage[0].depthwise_conv.padding[0]
+            halo = Halo.from_layout(layout, side, padding, x.device)
+            for block in stage:
+                if self.with_cp and x.requires_grad:
+                    x = cp.checkpoint(
+                        _run_block, block, x, halo, use_reentrant=False)
+                else:
+                    x = _run_block(block, x, halo)
+            has_norm = i in self.out_indices
+            outs.append(_norm(getattr(self, f'norm{i}'), x) if has_norm else x)
+        return outs
+
+    def check_masked(self) -> None:
+        """Refuse options whose masked forward is not defined."""
+        last = self.num_stages - 1
+        if last not in self.out_indices:
+            raise ValueError(
+                'expected the last stage in out_indices, whose norm the '
+                f'latent needs, got out_indices={tuple(self.out_indices)}; '
+                f'add {last}')
+        norm = getattr(self, f'norm{last}')
+        if not isinstance(norm, LayerNorm2d):
+            raise ValueError(
+                "expected norm_cfg of type 'LN2d' for a masked forward, got "
+                f'{type(norm).__name__}, whose statistics would mix tokens')
+
+    def train(self, mode: bool = True) -> 'GreenMIMConvNeXt':
+        """Set the training mode; unlike the parent's, it returns self."""
+        super().train(mode)
+        return self
+
+
+def _pointwise(layer: Any, x: Tensor) -> Tensor:
+    """A linear layer, or a convolution of the tokens that x concatenates."""
+    return F.linear(x, layer.weight.flatten(1), layer.bias)
+
+
+def _norm(norm: LayerNorm2d, x_BKTC: Tensor) -> Tensor:
+    return norm(x_BKTC, data_format='channel_last')
+
+
+def _response_norm(grn: GRN, x_BKTC: Tensor) -> Tensor:
+    """Global response normalization over an image's visible tokens.
+
+    What scales a channel as a whole keeps float32 under autocast: rounded, it
+    is off by as much in all tokens.
+    """
+    dtype = torch.promote_types(x_BKTC.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x_BKTC, 2, (1, 2), True, dtype=dtype)
+    norm = norm / (norm.mean(-1, keepdim=True) + grn.eps)
+    return x_BKTC * (grn.gamma * norm + 1) + grn.beta
+
+
+def _run_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
+    conv = block.depthwise_conv
+    x = depthwise_conv(x_BKTC, halo, conv.weight, conv.bias)
+    x = block.act(_pointwise(block.pointwise_conv1, _norm(block.norm, x)))
+    if block.grn is not None:
+        x = _response_norm(block.grn, x)
+    x = _pointwise(block.pointwise_conv2, x)
+    if block.gamma is not None:
+        x = x * block.gamma
+    return x_BKTC + block.drop_path(x)
