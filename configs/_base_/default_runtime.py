@@ -16,13 +16,14 @@ default_hooks = dict(
 # List the images that could not be read and were left out, at the end; draw
 # and plan masks in the data-loading workers; make a resumed run draw what the
 # uninterrupted one would have drawn; leave out steps that are not finite; save
-# and leave on SIGTERM and SIGUSR1.
+# and leave on SIGTERM and SIGUSR1; show and report speed, energy and waiting.
 custom_hooks = [
     dict(type='greenmim.UnreadableImageHook'),
     dict(type='greenmim.PlanAheadHook'),
     dict(type='greenmim.SeedStepHook'),
     dict(type='greenmim.NonFiniteHook'),
     dict(type='greenmim.PreemptionHook'),
+    dict(type='greenmim.RunReportHook'),
 ]
 
 env_cfg = dict(

@@ -1,11 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .hooks import (ClassCountHook, KNNHook, NonFiniteHook, PlanAheadHook,
-                    PreemptionHook, SafeCheckpointHook, SeedStepHook,
-                    UnreadableImageHook)
+                    PreemptionHook, RunReportHook, SafeCheckpointHook,
+                    SeedStepHook, UnreadableImageHook)
 from .loops import ResumableEpochLoop
 
 __all__ = [
     'ClassCountHook', 'KNNHook', 'NonFiniteHook', 'PlanAheadHook',
-    'PreemptionHook', 'ResumableEpochLoop', 'SafeCheckpointHook',
-    'SeedStepHook', 'UnreadableImageHook'
+    'PreemptionHook', 'ResumableEpochLoop', 'RunReportHook',
+    'SafeCheckpointHook', 'SeedStepHook', 'UnreadableImageHook'
 ]

@@ -4,12 +4,13 @@ from .knn_hook import KNNHook
 from .non_finite_hook import NonFiniteHook
 from .plan_ahead_hook import PlanAheadHook
 from .preemption_hook import PreemptionHook
+from .run_report_hook import RunReportHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 from .seed_step_hook import SeedStepHook
 from .unreadable_image_hook import UnreadableImageHook
 
 __all__ = [
     'ClassCountHook', 'KNNHook', 'NonFiniteHook', 'PlanAheadHook',
-    'PreemptionHook', 'SafeCheckpointHook', 'SeedStepHook',
+    'PreemptionHook', 'RunReportHook', 'SafeCheckpointHook', 'SeedStepHook',
     'UnreadableImageHook'
 ]

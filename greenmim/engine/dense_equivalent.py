@@ -1,0 +1,58 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import statistics
+import time
+from typing import Dict, List, Optional
+
+import torch
+from mmengine.runner import Runner
+
+
+def synchronize() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def time_backbone(runner: Runner,
+                  batch: dict,
+                  rounds: int = 3) -> Optional[Dict[str, float]]:
+    """Time the backbone on visible and on all tokens, taking turns.
+
+    All tokens: the same backbone with nothing masked.
+
+    Args:
+        runner (Runner): Its model has been trained.
+        batch (dict): A batch of the data loader.
+        rounds (int): Forward and backward passes of each. Defaults to 3.
+
+    Returns:
+        dict[str, float] | None: Median seconds under ``visible`` and
+        ``dense``; None where the algorithm computes all tokens anyway.
+    """
+    model = getattr(runner.model, 'module', runner.model)
+    if not hasattr(model.backbone, 'make_planner'):
+        return None
+    images = model.data_preprocessor(batch, True)['inputs']
+    images = images[0] if isinstance(images, (list, tuple)) else images
+    planner = model.mask_planner
+    visible = planner(len(images), images.shape[2:])
+    nothing = torch.zeros_like(visible.layout.visible)
+    plans = dict(
+        visible=visible,
+        dense=planner.group_planner(nothing, nothing.shape[1:]))
+    times: Dict[str, List[float]] = dict(visible=[], dense=[])
+    random_state = torch.get_rng_state()
+    for turn in range(rounds + 1):
+        for name, plan in plans.items():
+            model.zero_grad(set_to_none=True)
+            synchronize()
+            start = time.perf_counter()
+            with runner.optim_wrapper.optim_context(model):
+                loss = model.backbone(images, plan).float().square().mean()
+            loss.backward()
+            synchronize()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    model.zero_grad(set_to_none=True)
+    torch.set_rng_state(random_state)
+    return {name: statistics.median(values) for name, values in times.items()}

@@ -1,0 +1,80 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Electrical power of the devices that a training uses."""
+import time
+from pathlib import Path
+from typing import Dict, Optional
+
+import torch
+
+POWERCAP = Path('/sys/class/powercap')
+
+
+class EnergyMeter:
+    """Energy since :meth:`start`, in joules.
+
+    Sources, the first that there is: what NVML says of the GPUs this process
+    sees (needs ``nvidia-ml-py``), sampled at every call; the counters of the
+    processor packages (RAPL, Linux, readable by root alone as a rule); a
+    constant power that the user names.
+
+    Args:
+        watts (float, optional): The constant power, for the whole machine.
+            It is preferred where it is given. Defaults to None.
+    """
+
+    def __init__(self, watts: Optional[float] = None) -> None:
+        self.watts = watts
+        self.source = self._find_source()
+        self._joules = 0.
+        self._counters: Dict[Path, int] = {}
+        self._time = time.perf_counter()
+
+    def _find_source(self) -> str:
+        if self.watts is not None:
+            return f'{self.watts:g} W, as given'
+        if torch.cuda.is_available():
+            try:
+                torch.cuda.power_draw()
+                return 'the GPUs by NVML'
+            except (ModuleNotFoundError, RuntimeError):
+                return ''
+        return 'the processor by RAPL' if _read_rapl() else ''
+
+    def start(self) -> None:
+        """Set the meter to zero."""
+        self._joules = 0.
+        self._counters = _read_rapl()
+        self._time = time.perf_counter()
+
+    def joules(self) -> Optional[float]:
+        """The energy so far; None where no source is at hand."""
+        if not self.source:
+            return None
+        now = time.perf_counter()
+        seconds, self._time = now - self._time, now
+        if self.watts is not None:
+            self._joules += self.watts * seconds
+        elif 'NVML' in self.source:
+            milliwatts = sum(
+                torch.cuda.power_draw(i)
+                for i in range(torch.cuda.device_count()))
+            self._joules += milliwatts / 1000 * seconds
+        else:
+            counters = _read_rapl()
+            for path, microjoules in counters.items():
+                before = self._counters.get(path, microjoules)
+                limit = int((path.parent / 'max_energy_range_uj').read_text())
+                self._joules += (microjoules - before) % limit / 1e6
+            self._counters = counters
+        return self._joules
+
+
+def _read_rapl(folder: Path = POWERCAP) -> Dict[Path, int]:
+    """The counters of the processor packages, in microjoules."""
+    counters = {}
+    for path in sorted(folder.glob('intel-rapl:?/energy_uj')):
+        try:
+            counters[path] = int(path.read_text())
+        except (OSError, ValueError):
+            return {}
+    return counters
