@@ -1,14 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .backbones import GreenMIMConvNeXt, GreenMIMSwinTransformer
-from .heads import GreenMIMHead
-from .mask_samplers import RandomMask
-from .necks import GreenMIMNeck, LinearNeck
+from .backbones import GreenMIMSwinTransformer
+from .heads import GreenMIMHead, SumOfHeads
+from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
+from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
+                    LocalReconstructionNeck)
 from .selfsup import GreenMIM, MaskTokenMIM
-from .target_generators import HOGTarget, PixelTarget
+from .target_generators import (HOGTarget, LowFrequencyTarget, PixelTarget,
+                                TeacherTarget)
 from .utils import PatchXavierInit
 
 __all__ = [
-    'GreenMIM', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck',
-    'GreenMIMSwinTransformer', 'HOGTarget', 'LinearNeck', 'MaskTokenMIM',
-    'PatchXavierInit', 'PixelTarget', 'RandomMask'
+    'BlockMask', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
+    'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMSwinTransformer', 'HOGTarget',
+    'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
+    'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget', 'RandomMask',
+    'SumOfHeads', 'TeacherTarget', 'UniformMask'
 ]

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .greenmim_head import GreenMIMHead
+from .sum_of_heads import SumOfHeads
 
-__all__ = ['GreenMIMHead']
+__all__ = ['GreenMIMHead', 'SumOfHeads']

@@ -1,5 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .hog_target import HOGTarget
+from .low_frequency_target import LowFrequencyTarget
 from .pixel_target import PixelTarget
+from .teacher_target import TeacherTarget
 
-__all__ = ['HOGTarget', 'PixelTarget']
+__all__ = ['HOGTarget', 'LowFrequencyTarget', 'PixelTarget', 'TeacherTarget']

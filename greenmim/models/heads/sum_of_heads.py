@@ -1,0 +1,71 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import List, Optional, Sequence, Union
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from greenmim.ops import VisibleLayout
+from greenmim.registry import MODELS
+
+
+@MODELS.register_module()
+class SumOfHeads(BaseModule):
+    """Several targets at once: the weighted sum of the losses of heads.
+
+    A unit's predictions are split along the last dimension, the first values
+    for the first head. So one decoder predicts several targets, or the
+    decoders of several stages each their own, see
+    :class:`greenmim.models.LocalReconstructionNeck`.
+
+    Args:
+        heads (Sequence[dict]): Configs of the heads, as
+            :class:`greenmim.models.GreenMIMHead`. The first draws
+            reconstructions.
+        channels (Sequence[int]): Values of a unit that each head compares.
+            The neck predicts their sum.
+        weights (Sequence[float], optional): Weight of each head's loss.
+            Defaults to None, 1 for all.
+
+    Raises:
+        ValueError: If there are not as many channels and weights as heads.
+    """
+
+    def __init__(self,
+                 heads: Sequence[dict],
+                 channels: Sequence[int],
+                 weights: Optional[Sequence[float]] = None) -> None:
+        super().__init__()
+        if weights is None:
+            weights = [1.] * len(heads)
+        if not len(heads) == len(channels) == len(weights) or not heads:
+            raise ValueError(
+                'expected channels and a weight for each of one or more '
+                f'heads, got {len(heads)} heads, {len(channels)} channels '
+                f'and {len(weights)} weights')
+        self.heads = nn.ModuleList(MODELS.build(head) for head in heads)
+        self.channels = list(channels)
+        self.weights = list(weights)
+
+    @property
+    def uses_target_statistics(self) -> bool:
+        """Whether drawn predictions contain statistics of the truth."""
+        return self.heads[0].uses_target_statistics
+
+    def loss(self, pred: Tensor, images: Tensor,
+             mask: Union[Tensor, VisibleLayout]) -> Tensor:
+        """See :meth:`greenmim.models.GreenMIMHead.loss`."""
+        return sum(weight * head.loss(part, images, mask)
+                   for weight, head, part in zip(self.weights, self.heads,
+                                                 self._split(pred)))
+
+    def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
+        """Draw what the first head predicts."""
+        return self.heads[0].to_images(self._split(pred)[0], images)
+
+    def _split(self, pred: Tensor) -> List[Tensor]:
+        if pred.shape[-1] != sum(self.channels):
+            raise ValueError(
+                f'expected predictions of {sum(self.channels)} values a unit, '
+                f'the sum of channels={self.channels}, got {pred.shape[-1]}; '
+                'set the out_channels of the neck')
+        return list(pred.split(self.channels, dim=-1))

@@ -1,0 +1,51 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any
+
+from mmpretrain.models.backbones.convnext import ConvNeXtBlock
+from torch import Tensor, nn
+
+from greenmim.ops import VisibleLayout
+from greenmim.registry import MODELS
+from .greenmim_neck import GreenMIMNeck
+
+
+@MODELS.register_module()
+class ConvNeck(GreenMIMNeck):
+    """A light convolutional decoder on the grid of units.
+
+    As :class:`GreenMIMNeck`, with ConvNeXt's blocks in place of transformer
+    blocks and positions. Its cost grows linearly with the number of units.
+
+    Args:
+        depth (int): Number of blocks. Defaults to 1.
+        mlp_ratio (float): Hidden channels of a block in multiples of
+            ``embed_dims``. Defaults to 4.
+        kernel_size (int): Side of the depthwise convolutions in units, odd.
+            Defaults to 7.
+        **kwargs: ``in_channels``, ``embed_dims``, ``out_channels``,
+            ``norm_cfg``, ``mask_token`` and ``init_cfg`` of
+            :class:`GreenMIMNeck`.
+    """
+
+    def __init__(self,
+                 depth: int = 1,
+                 mlp_ratio: float = 4.,
+                 kernel_size: int = 7,
+                 **kwargs: Any) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f'expected an odd kernel_size, got {kernel_size}')
+        super().__init__(depth=0, num_heads=1, pos_embed=False, **kwargs)
+        self.conv_blocks = nn.Sequential(*[
+            ConvNeXtBlock(
+                self.embed_dims,
+                dw_conv_cfg=dict(
+                    kernel_size=kernel_size, padding=kernel_size // 2),
+                mlp_ratio=mlp_ratio,
+                layer_scale_init_value=0.) for _ in range(depth)
+        ])
+
+    def _embed_all(self, x: Tensor, layout: VisibleLayout) -> Tensor:
+        """Put the mask token in its places, and look around."""
+        x = super()._embed_all(x, layout)
+        x = x.transpose(1, 2).unflatten(2, layout.grid)
+        return self.conv_blocks(x).flatten(2).transpose(1, 2)

@@ -1,0 +1,100 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Optional
+
+import torch
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from greenmim.ops import unit_grid, units_of_map
+from greenmim.registry import MODELS
+
+
+@MODELS.register_module()
+class TeacherTarget(nn.Module):
+    r"""The features of a frozen backbone, averaged in each unit.
+
+    Of the last feature map :math:`f` that the teacher returns for the images
+    as the student's data preprocessor leaves them, unmasked. Normalised, a
+    unit's vector has mean 0 and variance 1 over its channels.
+
+    The teacher is no submodule: it is neither trained nor initialised nor
+    saved with the student, whose checkpoints load without it. It is built and
+    loaded when the weights are initialised or a target is first asked for,
+    and always in evaluation mode.
+
+    Args:
+        backbone (dict): Config of a backbone that returns feature maps
+            (B, C, h, w), whose sides are multiples of the unit grid's; a
+            ``VisionTransformer`` does with ``out_type='featmap'``. It names
+            its weights, by
+            ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        unit_size (int): Side of a mask unit in pixels. Defaults to 32.
+        norm (bool): Normalise unit by unit. Defaults to True.
+
+    Raises:
+        ValueError: If the backbone names no weights.
+    """
+
+    uses_target_statistics = False
+
+    def __init__(self,
+                 backbone: dict,
+                 unit_size: int = 32,
+                 norm: bool = True) -> None:
+        super().__init__()
+        init_cfg = backbone.get('init_cfg')
+        if not isinstance(init_cfg, dict) or (init_cfg.get('type')
+                                              != 'Pretrained'):
+            raise ValueError(
+                'expected a teacher with weights, backbone=dict(..., '
+                "init_cfg=dict(type='Pretrained', checkpoint=FILE)), got "
+                f'init_cfg={init_cfg!r}')
+        self.unit_size = unit_size
+        self.norm = norm
+        self._backbone_cfg = backbone
+        # In a list, out of sight of torch.nn.Module.
+        self._teacher: list = []
+
+    def init_weights(self) -> None:
+        """Load the teacher, so that a missing file is found at once."""
+        self._load()
+
+    def _load(self, device: Optional[torch.device] = None) -> nn.Module:
+        if not self._teacher:
+            teacher = MMPRETRAIN_MODELS.build(self._backbone_cfg)
+            teacher.init_weights()
+            teacher.requires_grad_(False)
+            teacher.eval()  # MMPretrain's Swin returns nothing
+            self._teacher.append(teacher)
+        return self._teacher[0].to(device)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images (B, C, H, W) into (B, L, channels of the teacher).
+
+        Raises:
+            ValueError: If the teacher returns no map that fits the units.
+        """
+        outs = self._load(images.device)(images)
+        feature = outs[-1] if isinstance(outs, (tuple, list)) else outs
+        if not isinstance(feature, Tensor) or feature.ndim != 4:
+            shape = getattr(feature, 'shape', type(feature).__name__)
+            raise ValueError(
+                'expected a teacher that returns feature maps (B, C, h, w), '
+                f"got {shape}; a VisionTransformer needs out_type='featmap'")
+        grid = unit_grid(images.shape[2:], self.unit_size)
+        target = units_of_map(feature.to(images.dtype), grid).mean(2)
+        if self.norm:
+            target = F.layer_norm(target, target.shape[-1:])
+        return target
+
+    def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
+        """Features are no images.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError('expected a target that can be drawn, got the '
+                         'features of a teacher; add pixels by '
+                         'greenmim.SumOfHeads to see reconstructions')
