@@ -30,7 +30,7 @@ def time_backbone(runner: Runner,
         ``dense``; None where the algorithm computes all tokens anyway.
     """
     model = getattr(runner.model, 'module', runner.model)
-    if not hasattr(model.backbone, 'make_planner'):
+    if not getattr(model, 'visible_only', False):
         return None
     images = model.data_preprocessor(batch, True)['inputs']
     images = images[0] if isinstance(images, (list, tuple)) else images

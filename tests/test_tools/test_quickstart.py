@@ -79,9 +79,11 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
         state_dict, strict=True)
 
 
-def test_photographs_lower_the_loss(tmp_path):
-    """A seeded run of the quickstart's model, shortened."""
-    cfg = Config.fromfile(next(CONFIGS.glob('*_photos*.py')))
+@pytest.mark.parametrize(
+    'config', sorted(CONFIGS.glob('*_photos*.py')), ids=lambda path: path.stem)
+def test_photographs_lower_the_loss(config, tmp_path):
+    """A seeded run of every model of the quick start, shortened."""
+    cfg = Config.fromfile(config)
     cfg.merge_from_dict({
         'work_dir': str(tmp_path),
         'train_dataloader.num_workers': 0,

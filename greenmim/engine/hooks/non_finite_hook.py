@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from functools import wraps
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
@@ -88,6 +89,7 @@ class NonFiniteHook(Hook):
 
     def _guard_step(self, wrapper: OptimWrapper, step: Callable) -> Callable:
 
+        @wraps(step)  # with the mark that schedulers look for
         def guarded(**kwargs: Any) -> None:
             grads = [
                 param.grad for group in wrapper.param_groups

@@ -5,6 +5,7 @@ from mmengine.runner import Runner
 
 from greenmim.datasets import PlanningCollate
 from greenmim.registry import HOOKS
+from .plan_changing_hook import PlanChangingHook
 
 
 @HOOKS.register_module()
@@ -17,10 +18,17 @@ class PlanAheadHook(Hook):
     function of the training data loader.
 
     An iteration-based loop has started its workers before any hook is called;
-    there masks are still planned in the training process.
+    there masks are still planned in the training process. So they are where
+    a hook changes mask ratio or image size in the course of the run, of which
+    workers, some batches ahead, do not know.
     """
 
     def before_train(self, runner: Runner) -> None:
+        for hook in runner.hooks:
+            if isinstance(hook, PlanChangingHook):
+                runner.logger.info('Masks are planned in the training process,'
+                                   f' as {type(hook).__name__} changes them.')
+                return
         model = runner.model
         if is_model_wrapper(model):
             model = model.module

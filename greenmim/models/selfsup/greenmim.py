@@ -24,6 +24,8 @@ class GreenMIM(MaskedImageModeling):
         dict(type='Constant', layer='LayerNorm', val=1.),
     ]
 
+    visible_only = True
+
     @property
     def unit_size(self) -> int:
         """Side of a mask unit in pixels."""

@@ -5,6 +5,7 @@ import torch
 from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from greenmim.ops import GroupPlanner, MaskPlan, MaskPlanner, VisibleLayout
 from greenmim.registry import TASK_UTILS
@@ -21,6 +22,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
     The base of the algorithms, which differ in how they encode a masked
     image (:meth:`encode`). Mask sampler, backbone, decoder (neck) and target
     (head) are parts to choose.
+
+    Where :attr:`image_size` is set, as :class:`greenmim.engine.ImageSizeHook`
+    does, the images of a training step are scaled down to it first.
 
     A mask is drawn on the CPU, from the ``mask_seed`` of the first data
     sample or else torch's global generator, unless the data samples bring
@@ -47,6 +51,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
     """
 
     default_init_cfg: Optional[List[dict]] = None
+    visible_only = False
 
     def __init__(self,
                  backbone: Union[dict, nn.Module],
@@ -115,9 +120,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
 
         Raises:
             ValueError: If the images' sides are no multiples of the mask
-                unit, or the masks do not fit the images.
+                unit, the images are smaller than :attr:`image_size`, or the
+                masks do not fit the images.
         """
-        images = _single_view(inputs)
+        images = _scale_down(_single_view(inputs), self.image_size)
         first = data_samples[0] if data_samples else DataSample()
         plan = first.get('mask_plan')
         if plan is None:
@@ -186,6 +192,18 @@ def _single_view(inputs: Images) -> Tensor:
                          '(B, C, H, W) or a list that holds just it, got a '
                          f'list of {len(inputs)}')
     return inputs[0]
+
+
+def _scale_down(images: Tensor, size: Optional[Tuple[int, int]]) -> Tensor:
+    given = images.shape[2:]
+    if size is None or given == size:
+        return images
+    if given[0] < size[0] or given[1] < size[1]:
+        raise ValueError(
+            f'expected images of at least {size} pixels to scale down, got '
+            f'{tuple(given)}; enlarge the crops of the pipeline, or lower the '
+            'sizes of ImageSizeHook')
+    return F.interpolate(images, size, mode='bilinear', antialias=True)
 
 
 def _masks_of(data_samples: Optional[List[DataSample]]) -> Optional[Tensor]:
