@@ -1,5 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .backbones import GreenMIMSwinTransformer
+from .backbones import (GreenMIMConvNeXt, GreenMIMPCPVT, GreenMIMPVTv2,
+                        GreenMIMSVT, GreenMIMSwinTransformer,
+                        PyramidVisionTransformerV2)
 from .heads import GreenMIMHead, SumOfHeads
 from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
@@ -11,8 +13,10 @@ from .utils import PatchXavierInit
 
 __all__ = [
     'BlockMask', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
-    'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMSwinTransformer', 'HOGTarget',
+    'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMPCPVT',
+    'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer', 'HOGTarget',
     'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
-    'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget', 'RandomMask',
-    'SumOfHeads', 'TeacherTarget', 'UniformMask'
+    'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
+    'PyramidVisionTransformerV2', 'RandomMask', 'SumOfHeads', 'TeacherTarget',
+    'UniformMask'
 ]

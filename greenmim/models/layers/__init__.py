@@ -1,8 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .pvt_v2 import PVTv2Block
+from .pyramid import Pyramid
+from .spatial_reduction import check_in_units, conv_in_units
 from .swin import SwinBlockRunner, visible_patch_embed, visible_patch_merging
+from .twins import visible_twins_block
 from .visible_backbone import VisibleBackbone, index_windows
 
 __all__ = [
-    'SwinBlockRunner', 'VisibleBackbone', 'index_windows',
-    'visible_patch_embed', 'visible_patch_merging'
+    'PVTv2Block', 'Pyramid', 'SwinBlockRunner', 'VisibleBackbone',
+    'check_in_units', 'conv_in_units', 'index_windows', 'visible_patch_embed',
+    'visible_patch_merging', 'visible_twins_block'
 ]

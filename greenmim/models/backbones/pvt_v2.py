@@ -1,0 +1,243 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""PVT v2, dense and computing visible mask units only."""
+import math
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.transformer import PatchEmbed
+from mmengine.model import (BaseModule, ModuleList, constant_init, normal_init,
+                            trunc_normal_init)
+from torch import Tensor, nn
+
+from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
+from greenmim.registry import MODELS
+from ..layers import PVTv2Block, Pyramid, VisibleBackbone, check_in_units
+
+
+@MODELS.register_module()
+class PyramidVisionTransformerV2(Pyramid, BaseModule):
+    """PVT v2.
+
+    An implementation of `PVT v2: Improved Baselines with Pyramid Vision
+    Transformer <https://arxiv.org/abs/2106.13797>`_. A stage is an
+    overlapping patch embedding (7x7 with stride 4, then 3x3 with stride 2),
+    blocks of spatially reduced attention and convolutional feed-forward
+    networks, and a norm.
+
+    Args:
+        arch (str | dict): ``'b0'`` to ``'b5'``, or a dict of lists with a
+            value for each stage:
+
+            - embed_dims: Channels.
+            - depths: Blocks.
+            - num_heads: Attention heads.
+            - mlp_ratios: Hidden channels of the FFN relative to the channels.
+            - sr_ratios: Kernel and stride of the spatial reduction, 1 for
+              none.
+
+            Defaults to ``'b2'``.
+        in_channels (int): Channels of the images. Defaults to 3.
+        out_indices (Sequence[int]): Stages that are put out.
+            Defaults to ``(3, )``.
+        qkv_bias (bool): Whether queries, keys and values have a bias.
+            Defaults to True.
+        drop_rate (float): Dropout of projections. Defaults to 0.
+        attn_drop_rate (float): Dropout of attention weights. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the last block; that of
+            the others grows linearly from 0. Defaults to 0.
+        act_cfg (dict): Activation of the FFNs.
+            Defaults to ``dict(type='GELU')``.
+        norm_cfg (dict): Norms of blocks and stages.
+            Defaults to ``dict(type='LN', eps=1e-6)``.
+        conv_norm_cfg (dict, optional): Norms behind patch embeddings and
+            spatial reductions. Defaults to None, ``norm_cfg``, as in
+            MMDetection; the weights of the paper's authors and of timm go
+            with ``dict(type='LN', eps=1e-5)``.
+        with_cp (bool): Trade time for memory: checkpoint every block.
+            Defaults to False.
+        frozen_stages (int): Stages up to this one, counted from 0, are not
+            trained. Defaults to -1, none.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+    """
+
+    arch_zoo: Dict[str, Dict[str, List[int]]] = {
+        name:
+        dict(
+            embed_dims=[width, 2 * width, 5 * width, 8 * width],
+            depths=depths,
+            num_heads=[1, 2, 5, 8],
+            mlp_ratios=mlp_ratios,
+            sr_ratios=[8, 4, 2, 1])
+        for name, width, depths, mlp_ratios in [
+            ('b0', 32, [2, 2, 2, 2], [8, 8, 4, 4]),
+            ('b1', 64, [2, 2, 2, 2], [8, 8, 4, 4]),
+            ('b2', 64, [3, 4, 6, 3], [8, 8, 4, 4]),
+            ('b3', 64, [3, 4, 18, 3], [8, 8, 4, 4]),
+            ('b4', 64, [3, 8, 27, 3], [8, 8, 4, 4]),
+            ('b5', 64, [3, 6, 40, 3], [4, 4, 4, 4]),
+        ]
+    }
+
+    def __init__(self,
+                 arch: Union[str, Dict[str, List[int]]] = 'b2',
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (3, ),
+                 qkv_bias: bool = True,
+                 drop_rate: float = 0.,
+                 attn_drop_rate: float = 0.,
+                 drop_path_rate: float = 0.,
+                 act_cfg: dict = dict(type='GELU'),
+                 norm_cfg: dict = dict(type='LN', eps=1e-6),
+                 conv_norm_cfg: Optional[dict] = None,
+                 with_cp: bool = False,
+                 frozen_stages: int = -1,
+                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+        super().__init__(init_cfg)
+        settings = self._settings(arch)
+        self.embed_dims = settings['embed_dims']
+        self.depths = settings['depths']
+        self.strides = [4] + [2] * (len(self.depths) - 1)
+        self.out_indices = tuple(out_indices)
+        self.with_cp = with_cp
+        self.frozen_stages = frozen_stages
+        if not set(self.out_indices) <= set(range(len(self.depths))):
+            raise ValueError(f'expected out_indices of {len(self.depths)} '
+                             f'stages, got {self.out_indices}')
+
+        rates = torch.linspace(
+            0, drop_path_rate, sum(self.depths), device='cpu').tolist()
+        conv_norm_cfg = conv_norm_cfg or norm_cfg
+        self.patch_embeds = ModuleList()
+        self.stages = ModuleList()
+        for i, embed_dims in enumerate(self.embed_dims):
+            kernel_size = 3 if i else 7
+            self.patch_embeds.append(
+                PatchEmbed(
+                    in_channels=self.embed_dims[i - 1] if i else in_channels,
+                    embed_dims=embed_dims,
+                    kernel_size=kernel_size,
+                    stride=self.strides[i],
+                    padding=kernel_size // 2,
+                    norm_cfg=conv_norm_cfg))
+            self.stages.append(
+                ModuleList([
+                    PVTv2Block(
+                        embed_dims,
+                        settings['num_heads'][i],
+                        settings['mlp_ratios'][i] * embed_dims,
+                        settings['sr_ratios'][i],
+                        qkv_bias=qkv_bias,
+                        drop_rate=drop_rate,
+                        attn_drop_rate=attn_drop_rate,
+                        drop_path_rate=rates.pop(0),
+                        act_cfg=act_cfg,
+                        norm_cfg=norm_cfg,
+                        conv_norm_cfg=conv_norm_cfg)
+                    for _ in range(self.depths[i])
+                ]))
+            self.add_module(f'norm{i}',
+                            build_norm_layer(norm_cfg, embed_dims)[1])
+        self.freeze()
+
+    def _settings(
+            self, arch: Union[str, Dict[str,
+                                        List[int]]]) -> Dict[str, List[int]]:
+        """The lists of an arch, each with a value for each stage."""
+        if isinstance(arch, str):
+            if arch not in self.arch_zoo:
+                raise ValueError(f'expected arch to be one of '
+                                 f'{list(self.arch_zoo)} or a dict, got '
+                                 f'{arch!r}')
+            return self.arch_zoo[arch]
+        keys = self.arch_zoo['b2'].keys()
+        if arch.keys() != keys or len({len(v) for v in arch.values()}) != 1:
+            raise ValueError(f'expected an arch with the keys {list(keys)} '
+                             f'and lists of one length, got {arch}')
+        return arch
+
+    def init_weights(self) -> None:
+        """Initialise as the paper's authors do, unless by ``init_cfg``."""
+        super().init_weights()
+        if self.init_cfg is not None:
+            return
+        for m in self.modules():
+            if isinstance(m, nn.Linear):
+                trunc_normal_init(m, std=.02)
+            elif isinstance(m, nn.LayerNorm):
+                constant_init(m, 1.)
+            elif isinstance(m, nn.Conv2d):
+                fan_out = m.kernel_size[0] * m.kernel_size[1] * m.out_channels
+                normal_init(m, std=math.sqrt(2. * m.groups / fan_out))
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Feature maps (B, C, H, W) of the stages in ``out_indices``."""
+        outs = []
+        for i, (embed,
+                stage) in enumerate(zip(self.patch_embeds, self.stages)):
+            x, hw_shape = embed(x)
+            for block in stage:
+                x = self.run_block(block, x, hw_shape)
+            x = getattr(self, f'norm{i}')(x)
+            x = x.transpose(1, 2).unflatten(2, hw_shape).contiguous()
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+
+@MODELS.register_module()
+class GreenMIMPVTv2(  # type: ignore[misc]
+        VisibleBackbone, PyramidVisionTransformerV2):
+    """PVT v2 that computes visible mask units only.
+
+    Without a mask it is :class:`PyramidVisionTransformerV2`, whose
+    parameters, names and shapes it has. With a mask, attention is to the
+    spatially reduced tokens of visible units, and convolutions that reach
+    beyond a unit (the patch embeddings, those of the FFNs) take pixels and
+    tokens of masked units for zeros.
+
+    Args:
+        **kwargs: Those of :class:`PyramidVisionTransformerV2`.
+    """
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        return math.prod(self.strides)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.patch_embeds[0].projection.in_channels
+
+    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens after its norm, (B, K, T_i, C_i)."""
+        layout = plan.layout
+        units = layout.units.to(x.device, non_blocking=True)
+        outs = []
+        side = self.unit_size
+        x = patches_of_units(x, units, side, 1)  # pixels
+        for i, (embed,
+                stage) in enumerate(zip(self.patch_embeds, self.stages)):
+            conv = embed.projection
+            halo = Halo.from_layout(layout, side, conv.padding[0], x.device)
+            x = overlapping_conv(x, halo, conv.weight, conv.bias,
+                                 self.strides[i])
+            x = embed.norm(x)
+            side //= self.strides[i]
+            halo = Halo.from_layout(layout, side, 1, x.device)
+            for block in stage:
+                x = self.run_block(block.forward_visible, x, halo)
+            x = getattr(self, f'norm{i}')(x)
+            outs.append(x)
+        return outs
+
+    def check_masked(self) -> None:
+        """Refuse spatial reductions that read beyond a mask unit."""
+        side = self.unit_size
+        for stride, stage in zip(self.strides, self.stages):
+            side //= stride
+            for block in stage:
+                if block.attn.sr_ratio > 1:
+                    check_in_units(block.attn.sr, side)
