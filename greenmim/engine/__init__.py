@@ -1,11 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import (ClassCountHook, KNNHook, NonFiniteHook, PlanAheadHook,
-                    PreemptionHook, RunReportHook, SafeCheckpointHook,
+from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, MaskRatioHook,
+                    NonFiniteHook, PlanAheadHook, PreemptionHook, ProgressHook,
+                    ProvenanceHook, RunReportHook, SafeCheckpointHook,
                     SeedStepHook, UnreadableImageHook)
 from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'KNNHook', 'NonFiniteHook', 'PlanAheadHook',
-    'PreemptionHook', 'ResumableEpochLoop', 'RunReportHook',
+    'ClassCountHook', 'ImageSizeHook', 'KNNHook', 'MaskRatioHook',
+    'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook', 'ProgressHook',
+    'ProvenanceHook', 'ResumableEpochLoop', 'RunReportHook',
     'SafeCheckpointHook', 'SeedStepHook', 'UnreadableImageHook'
 ]

@@ -137,6 +137,7 @@ class TestBeforeTrain:
         model.mask_planner = object()
         return SimpleNamespace(
             model=model,
+            hooks=[],
             train_dataloader=SimpleNamespace(collate_fn=lambda x: x))
 
     def check(self, runner, model):

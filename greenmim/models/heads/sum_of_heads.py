@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import List, Optional, Sequence, Union
+from typing import Any, List, Optional, Sequence, Union
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -42,7 +43,7 @@ class SumOfHeads(BaseModule):
                 'expected channels and a weight for each of one or more '
                 f'heads, got {len(heads)} heads, {len(channels)} channels '
                 f'and {len(weights)} weights')
-        self.heads = nn.ModuleList(MODELS.build(head) for head in heads)
+        self.heads: Any = nn.ModuleList(MODELS.build(head) for head in heads)
         self.channels = list(channels)
         self.weights = list(weights)
 

@@ -17,7 +17,7 @@ from .greenmim_neck import GreenMIMNeck
 
 
 @MODELS.register_module()
-class FusionNeck(GreenMIMNeck):
+class FusionNeck(BaseModule):
     """MAE's decoder on the sum of all stages, after `Hiera's
     <https://arxiv.org/abs/2306.00989>`_ multi-stage fusion.
 
@@ -30,7 +30,9 @@ class FusionNeck(GreenMIMNeck):
             Defaults to ``(64, 16, 4, 1)``, for four stages.
         norm_cfg (dict): Config of the norm layers.
             Defaults to ``dict(type='LN', eps=1e-6)``.
-        **kwargs: See :class:`GreenMIMNeck`.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+        **kwargs: Of the decoder, see :class:`GreenMIMNeck`.
     """
 
     reads_stages = True
@@ -39,14 +41,16 @@ class FusionNeck(GreenMIMNeck):
                  in_channels: Sequence[int] = (128, 256, 512, 1024),
                  tokens: Sequence[int] = (64, 16, 4, 1),
                  norm_cfg: dict = dict(type='LN', eps=1e-6),
+                 init_cfg: Optional[Union[dict, List[dict]]] = None,
                  **kwargs: Any) -> None:
+        super().__init__(init_cfg=init_cfg)
         _check_lengths(in_channels, tokens=tokens)
         # A sum of linear layers is a linear layer on what they read.
         width = sum(c * t for c, t in zip(in_channels, tokens))
-        super().__init__(width, norm_cfg=norm_cfg, **kwargs)
         self.shapes = list(zip(tokens, in_channels))
         self.stage_norms = nn.ModuleList(
             build_norm_layer(norm_cfg, c) for c in in_channels)
+        self.decoder = GreenMIMNeck(width, norm_cfg=norm_cfg, **kwargs)
 
     def forward(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
@@ -55,7 +59,7 @@ class FusionNeck(GreenMIMNeck):
         fused = [
             norm(x).flatten(2) for norm, x in zip(self.stage_norms, stages)
         ]
-        return super().forward(torch.cat(fused, dim=2), mask)
+        return self.decoder(torch.cat(fused, dim=2), mask)
 
 
 @MODELS.register_module()

@@ -53,6 +53,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
     default_init_cfg: Optional[List[dict]] = None
     visible_only = False
 
+    image_size: Optional[Tuple[int, int]] = None
+    """Height and width in pixels to train with; None leaves images be."""
+
     def __init__(self,
                  backbone: Union[dict, nn.Module],
                  neck: Union[dict, nn.Module],

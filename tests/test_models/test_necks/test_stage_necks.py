@@ -36,16 +36,14 @@ def test_fusion_is_a_sum_of_strided_convolutions():
             out_channels=12,
             depth=1,
             **SMALL))
-    state = {
-        k: v
-        for k, v in neck.state_dict().items() if 'stage_norms' not in k
-    }
+    decoder = neck.decoder
+    state = decoder.state_dict()
     state['decoder_embed.weight'] = torch.eye(16)
     state['decoder_embed.bias'] = torch.zeros(16)
     plain.load_state_dict(state)
 
-    latent = neck.decoder_embed.bias.expand(2, 3, 16)
-    weights = neck.decoder_embed.weight.split(
+    latent = decoder.decoder_embed.bias.expand(2, 3, 16)
+    weights = decoder.decoder_embed.weight.split(
         [t * c for c, t in zip(CHANNELS, TOKENS)], dim=1)
     for tokens, norm, weight in zip(x, neck.stage_norms, weights):
         side = int(tokens.shape[2]**0.5)

@@ -1,0 +1,60 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Optional
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+
+class PlanChangingHook(Hook):
+    """Changes what masks are drawn and planned for, as the run goes on.
+
+    The change is a function of epoch or iteration alone, so that a resumed
+    run goes on as it would have. The masks of such a run are planned in the
+    training process, see :class:`PlanAheadHook`.
+
+    Args:
+        by_epoch (bool): Whether the run is counted in epochs, else in
+            iterations. Defaults to True.
+    """
+
+    def __init__(self, by_epoch: bool = True) -> None:
+        self.by_epoch = by_epoch
+
+    def check(self, model: Any, length: int) -> None:
+        """Raise ``ValueError`` if the hook does not suit the model.
+
+        Args:
+            model (MaskedImageModeling): The model.
+            length (int): Epochs or iterations of the run.
+        """
+
+    def change(self, model: Any, now: int) -> None:
+        """Change the model for a training step.
+
+        Args:
+            model (MaskedImageModeling): The model.
+            now (int): Epochs or iterations behind us.
+        """
+        raise NotImplementedError
+
+    def before_train(self, runner: Runner) -> None:
+        if self.by_epoch and not isinstance(runner.train_loop,
+                                            EpochBasedTrainLoop):
+            raise ValueError(
+                f'expected by_epoch=False of {type(self).__name__} in a run '
+                'that is counted in iterations, got True')
+        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        self.check(_model_of(runner), length)
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        now = runner.epoch if self.by_epoch else runner.iter
+        self.change(_model_of(runner), now)
+
+
+def _model_of(runner: Runner) -> Any:
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
