@@ -122,6 +122,29 @@ def test_contenders_have_one_architecture(measured):
         assert row['peak_memory'] < plain['peak_memory']
 
 
+def test_step_of_convnext(run_tool, make_config, tmp_path, capsys):
+    """Against the encoder of SparK and the dense backbone, not SimMIM."""
+    config, file = tmp_path / 'convnext.py', tmp_path / 'convnext.json'
+    config.write_text(
+        f'_base_ = {str(make_config())!r}\n'
+        "model = dict(backbone=dict(_delete_=True, arch=dict(depths=[1] * 4, "
+        "channels=[4, 8, 8, 8]), type='greenmim.GreenMIMConvNeXt'), "
+        'neck=dict(in_channels=8))\n')
+    arguments = (BENCHMARK, config, '--device', 'cpu', '--batch-size', 2,
+                 '--rounds', 1, '--image-size', 64)
+    run_tool(*arguments, '--json', file)
+    (result, ) = json.loads(file.read_text())['results']
+    assert [row['name'] for row in result['rows']] == [
+        'greenmim, mask per batch', 'dense backbone', 'spark encoder'
+    ]
+    assert (result['image_size'], result['reference']) == ([64, 64],
+                                                           'dense backbone')
+    with pytest.raises(ValueError, match='simmim'):
+        run_tool(*arguments, '--against', 'simmim')
+    with pytest.raises(ValueError, match='square'):
+        run_tool(*arguments, 96)
+
+
 @pytest.mark.parametrize('argument', ['--against=simmin', '--mask-scope=all'])
 def test_unknown_names_are_refused(monkeypatch, capsys, argument):
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', argument])

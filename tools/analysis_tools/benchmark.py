@@ -17,8 +17,8 @@ from typing import List
 
 import torch
 from benchmarking.breakdown import breakdown
-from benchmarking.contenders import (Contender, build_simmim, dense_contenders,
-                                     green_contenders)
+from benchmarking.contenders import (Contender, green_contenders,
+                                     other_contenders)
 from benchmarking.measure import (DTYPES, Stepper, make_optimizer,
                                   peak_memories, take_turns, time_planning)
 from benchmarking.report import finish, show_step
@@ -44,10 +44,10 @@ def parse_args() -> argparse.Namespace:
         help='pre-training configs (default: Swin-B, window 7)')
     parser.add_argument(
         '--against',
-        type=names_of('simmim', 'dense'),
-        default='simmim,dense',
-        help='dense contenders, of simmim (MMPretrain\'s, same architecture) '
-        'and dense (its backbone alone, all tokens); \'\' for none')
+        type=names_of('simmim', 'spark', 'dense'),
+        help='of simmim (MMPretrain\'s, for Swin), spark (the encoder of '
+        'MMPretrain\'s SparK, for ConvNeXt) and dense (the backbone alone, '
+        'all tokens); \'\' for none (default: all that the backbone has)')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
@@ -123,7 +123,7 @@ def model_config(path: str, args: argparse.Namespace) -> ConfigDict:
     model = cfg.model
     if args.mask_ratio is not None:
         model.mask_ratio = args.mask_ratio
-    if args.image_size:
+    if args.image_size and 'img_size' in model.backbone:
         model.backbone.img_size = tuple(args.image_size * 2)[:2]
     if args.with_cp:
         model.backbone.with_cp = True
@@ -138,18 +138,13 @@ def make_contenders(cfg: ConfigDict, images: Tensor,
                     args: argparse.Namespace) -> List[Contender]:
     model = MODELS.build(cfg).to(images.device)
     contenders = green_contenders(model, images, args.mask_scope)
-    if args.against:
-        simmim = build_simmim(cfg, model.backbone, images.shape[-2:])
-        simmim.to(images.device)
-        contenders += dense_contenders(simmim, images, model.mask_planner,
-                                       args.against)
-    return contenders
+    return contenders + other_contenders(cfg, model, images, args.against)
 
 
 def benchmark(path: str, args: argparse.Namespace) -> dict:
     cfg = model_config(path, args)
-    size = cfg.backbone.get('img_size', 224)
-    size = (size, size) if isinstance(size, int) else tuple(size)
+    size = args.image_size or cfg.backbone.get('img_size', 224)
+    size = (size, size) if isinstance(size, int) else tuple(size * 2)[:2]
     images = torch.randn(
         args.batch_size,
         cfg.backbone.get('in_channels', 3),
@@ -179,7 +174,8 @@ def benchmark(path: str, args: argparse.Namespace) -> dict:
         with_cp=args.with_cp,
         plan_ahead=args.plan_ahead,
         decoder_seconds=decoder)
-    if args.against:
+    compared = 'dense backbone' in timings
+    if compared:
         reference = 'simmim' if 'simmim' in timings else 'dense backbone'
         dense = timings['dense backbone'].median
         fastest = dense * visible / (rows * cols) + decoder
@@ -197,10 +193,10 @@ def benchmark(path: str, args: argparse.Namespace) -> dict:
             peak_memory=memories[contender.name])
         if args.optimizer:
             row['optimizer_seconds'] = statistics.median(timing.optimizer)
-        if args.against:
+        if compared:
             row['ratio'] = timings[reference].median / timing.median
         if contender.model is contenders[0].model:
-            if args.against:
+            if compared:
                 row['share_of_limit'] = fastest / timing.median
             seconds, plans = time_planning(contender.draw)
             row['planning_seconds'] = statistics.median(seconds)

@@ -2,14 +2,15 @@
 """The models that are compared, each with its mask and its loss."""
 import copy
 from dataclasses import dataclass
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import ConfigDict
+from mmpretrain.models.utils import SparseHelper
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from greenmim.models import GreenMIM, GreenMIMSwinTransformer
+from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
 from greenmim.ops import MaskPlanner, VisibleLayout, random_mask, unit_grid
 
 
@@ -75,9 +76,70 @@ def green_contenders(model: GreenMIM, images: Tensor,
     ]
 
 
-def dense_contenders(simmim: nn.Module, images: Tensor, planner: MaskPlanner,
-                     against: Sequence[str]) -> List[Contender]:
-    """MMPretrain's SimMIM, and its backbone alone on all tokens."""
+def other_contenders(cfg: ConfigDict, model: GreenMIM, images: Tensor,
+                     against: Optional[Sequence[str]]) -> List[Contender]:
+    """What GreenMIM is compared with, and the dense backbone in any case.
+
+    Args:
+        cfg (ConfigDict): The config of the GreenMIM model.
+        model (GreenMIM): The model built from it.
+        images (Tensor): The batch.
+        against (Sequence[str], optional): Names of :func:`against_names`,
+            which are the default.
+
+    Raises:
+        ValueError: If a name has no meaning for the backbone.
+    """
+    names = against_names(model.backbone)
+    if against is None:
+        against = names
+    if not set(against) <= set(names):
+        raise ValueError(
+            f'expected {type(model.backbone).__name__} against any of '
+            f'{", ".join(names)}, got {", ".join(against)}; leave out what '
+            'there is not for this backbone')
+    if not against:
+        return []
+    simmim = None
+    if 'simmim' in names:
+        # Its backbone is the dense one, with windows that the map allows.
+        simmim = build_simmim(cfg, model.backbone, images.shape[-2:])
+    dense = simmim.backbone if simmim else MODELS.build(cfg.backbone)
+    dense.to(images.device)
+
+    def dense_loss(images: Tensor, mask: None) -> Tensor:
+        outs = dense(images, None)
+        return outs[-1].float().square().mean()
+
+    contenders = [
+        Contender(
+            'dense backbone',
+            dense,
+            dense_loss,
+            is_part='dense' not in against)
+    ]
+    if 'simmim' in against:
+        contenders.append(
+            simmim_contender(
+                simmim.to(images.device), images, model.mask_planner))
+    if 'spark' in against:
+        contenders.append(
+            spark_contender(cfg.backbone, images, model.mask_planner))
+    return contenders
+
+
+def against_names(green: nn.Module) -> Tuple[str, ...]:
+    """What a backbone can be compared with."""
+    if isinstance(green, GreenMIMSwinTransformer):
+        return 'simmim', 'dense'
+    if isinstance(green, GreenMIMConvNeXt):
+        return 'spark', 'dense'
+    return ('dense', )
+
+
+def simmim_contender(simmim: nn.Module, images: Tensor,
+                     planner: MaskPlanner) -> Contender:
+    """MMPretrain's SimMIM."""
     grid = unit_grid(images.shape[-2:], planner.unit_size)
     patch_size = simmim.head.patch_size
     side = planner.unit_size // patch_size  # SimMIM's masks are per patch
@@ -92,19 +154,33 @@ def dense_contenders(simmim: nn.Module, images: Tensor, planner: MaskPlanner,
         pred = simmim.neck(simmim.backbone(images, mask)[0])
         return simmim.head.loss(pred, images, mask)
 
-    def backbone_loss(images: Tensor, mask: None) -> Tensor:
-        return simmim.backbone(images, None)[-1].float().square().mean()
+    return Contender('simmim', simmim, loss, draw)
 
-    contenders = [
-        Contender(
-            'dense backbone',
-            simmim.backbone,
-            backbone_loss,
-            is_part='dense' not in against)
-    ]
-    if 'simmim' in against:
-        contenders.append(Contender('simmim', simmim, loss, draw))
-    return contenders
+
+def spark_contender(backbone: ConfigDict, images: Tensor,
+                    planner: MaskPlanner) -> Contender:
+    """The encoder of MMPretrain's SparK, without its decoder and loss.
+
+    It convolves densely and masks again after every convolution.
+    """
+    grid = unit_grid(images.shape[-2:], planner.unit_size)
+    if grid[0] != grid[1]:
+        raise ValueError('expected square images, which SparK needs, got '
+                         f'{tuple(images.shape[-2:])}; leave spark out of '
+                         '--against')
+    backbone = copy.deepcopy(backbone)
+    backbone.type = 'mmpretrain.SparseConvNeXt'
+    encoder = MODELS.build(dict(backbone, gap_before_output=False))
+    encoder.to(images.device)
+
+    def draw() -> Tensor:
+        return ~random_mask(len(images), grid, planner.mask_ratio)[:, None]
+
+    def loss(images: Tensor, active: Tensor) -> Tensor:
+        SparseHelper._cur_active = active.to(images.device, non_blocking=True)
+        return encoder(images)[-1].float().square().mean()
+
+    return Contender('spark encoder', encoder, loss, draw)
 
 
 def build_simmim(cfg: ConfigDict, green: GreenMIMSwinTransformer,
