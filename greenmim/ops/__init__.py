@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The method: pure functions on tensors and integers."""
 from .bias_table import bias_table_window, resize_bias_table
+from .fill_units import fill_from_neighbours
 from .group_attention import BACKENDS, GroupIndex, group_attention
 from .grouping import GroupPlan, Window, plan_groups
 from .mask_unit import (VisibleLayout, gather_units, merge_tokens,
@@ -17,8 +18,9 @@ __all__ = [
     'BACKENDS', 'GroupIndex', 'GroupPlan', 'GroupPlanner', 'Halo',
     'MERGE_ORDERS', 'MaskPlan', 'MaskPlanner', 'Sampler', 'StageWindows',
     'VisibleLayout', 'Window', 'bias_table_window', 'choose_group_size',
-    'depthwise_conv', 'gather_units', 'group_attention', 'merge_permutation',
-    'merge_tokens', 'num_visible_units', 'overlapping_conv', 'pack_windows',
+    'depthwise_conv', 'fill_from_neighbours', 'gather_units',
+    'group_attention', 'merge_permutation', 'merge_tokens',
+    'num_visible_units', 'overlapping_conv', 'pack_windows',
     'patches_of_units', 'patchify', 'plan_groups', 'random_mask',
     'resize_bias_table', 'sincos_positions', 'unit_grid', 'units_of_map',
     'unpatchify'

@@ -1,4 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .reconstruction import draw_reconstruction
+from .display import ColourDisplay
+from .gallery import write_gallery
+from .reconstruction import (captions_of, draw_reconstruction,
+                             reconstruction_columns)
+from .sheet import draw_sheet
 
-__all__ = ['draw_reconstruction']
+__all__ = [
+    'ColourDisplay', 'captions_of', 'draw_reconstruction', 'draw_sheet',
+    'reconstruction_columns', 'write_gallery'
+]

@@ -49,6 +49,11 @@ class GreenMIMHead(BaseModule):
         """Whether drawn predictions contain statistics of the truth."""
         return self.target.uses_target_statistics
 
+    @property
+    def draws_images(self) -> bool:
+        """Whether drawn predictions have the values of images."""
+        return self.target.draws_images
+
     def construct_target(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into targets (B, L, D), fp32 at least."""
         return self.target(_at_least_fp32(images))
@@ -99,6 +104,11 @@ class GreenMIMHead(BaseModule):
         self._check(pred, self.construct_target(images))
         return self.target.to_images(
             _at_least_fp32(pred), _at_least_fp32(images))
+
+    def draw_target(self, images: Tensor) -> Tensor:
+        """Draw the target as :meth:`to_images` draws predictions."""
+        return self.target.to_images(
+            self.construct_target(images), _at_least_fp32(images))
 
     def _check(self, pred: Tensor, target: Tensor) -> None:
         if pred.shape != target.shape:

@@ -52,16 +52,28 @@ class SumOfHeads(BaseModule):
         """Whether drawn predictions contain statistics of the truth."""
         return self.heads[0].uses_target_statistics
 
+    @property
+    def draws_images(self) -> bool:
+        """Whether drawn predictions have the values of images."""
+        return self.heads[0].draws_images
+
     def loss(self, pred: Tensor, images: Tensor,
              mask: Union[Tensor, VisibleLayout]) -> Tensor:
         """See :meth:`greenmim.models.GreenMIMHead.loss`."""
-        return sum(weight * head.loss(part, images, mask)
-                   for weight, head, part in zip(self.weights, self.heads,
-                                                 self._split(pred)))
+        losses = [
+            weight * head.loss(part, images, mask)
+            for weight, head, part in zip(self.weights, self.heads,
+                                          self._split(pred))
+        ]
+        return torch.stack(losses).sum()
 
     def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
         """Draw what the first head predicts."""
         return self.heads[0].to_images(self._split(pred)[0], images)
+
+    def draw_target(self, images: Tensor) -> Tensor:
+        """Draw the target of the first head."""
+        return self.heads[0].draw_target(images)
 
     def _split(self, pred: Tensor) -> List[Tensor]:
         if pred.shape[-1] != sum(self.channels):

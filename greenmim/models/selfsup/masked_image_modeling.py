@@ -7,7 +7,8 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from greenmim.ops import GroupPlanner, MaskPlan, MaskPlanner, VisibleLayout
+from greenmim.ops import (GroupPlanner, MaskPlan, MaskPlanner, VisibleLayout,
+                          fill_from_neighbours)
 from greenmim.registry import TASK_UTILS
 
 Images = Union[Tensor, Sequence[Tensor]]
@@ -136,11 +137,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
         return dict(loss=self.head.loss(pred, images, plan.layout))
 
     @torch.no_grad()
-    def reconstruct(
-            self,
-            inputs: Images,
-            mask: Optional[Union[Tensor,
-                                 VisibleLayout]] = None) -> Dict[str, Any]:
+    def reconstruct(self,
+                    inputs: Images,
+                    mask: Optional[Union[Tensor, VisibleLayout]] = None,
+                    statistics: str = 'truth') -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
         Call ``eval()`` first: dropout and drop path act as the mode says.
@@ -151,6 +151,12 @@ class MaskedImageModeling(BaseSelfSupervisor):
             mask (Tensor | VisibleLayout, optional): Bool of shape
                 (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
                 True = masked. Defaults to None, a mask is drawn.
+            statistics (str): Where the target is normalised unit by unit,
+                the mean and deviation that undo it in masked units are those
+                of the true pixels, ``'truth'``, or follow from the visible
+                units nearby, ``'neighbours'``, see
+                :func:`greenmim.ops.fill_from_neighbours`. Defaults to
+                ``'truth'``.
 
         Returns:
             dict: On the device of the images and in their (preprocessed)
@@ -158,11 +164,24 @@ class MaskedImageModeling(BaseSelfSupervisor):
 
             - ``pred``: (B, C, H, W), the prediction for all units.
             - ``target``: (B, C, H, W), the images.
+            - ``drawn_target``: (B, C, H, W), what ``pred`` would be if it
+              were right, the images themselves where pixels are predicted.
             - ``mask``: Bool of shape (B, 1, H, W), True = masked.
+            - ``pred_is_image``: Whether ``pred`` and ``drawn_target`` are in
+              the values of images, False of histograms drawn as bars.
             - ``pred_uses_target_statistics``: True if the target is
               normalised, so that ``pred`` has been scaled and shifted, unit
               by unit, by the statistics of the true pixels.
+            - ``pred_uses_neighbour_statistics``: True if by those of
+              neighbours.
+
+        Raises:
+            ValueError: As :meth:`loss`, if ``statistics`` is neither, or the
+                target cannot be drawn.
         """
+        if statistics not in ('truth', 'neighbours'):
+            raise ValueError("expected statistics to be 'truth' or "
+                             f"'neighbours', got {statistics!r}")
         images = _single_view(inputs)
         plan = self._plan(images, mask)
         layout = plan.layout
@@ -170,11 +189,20 @@ class MaskedImageModeling(BaseSelfSupervisor):
         size = self.unit_size
         masked = ~layout.visible[:, None]
         masked = masked.repeat_interleave(size, 2).repeat_interleave(size, 3)
+        known = images
+        if statistics == 'neighbours':
+            known = fill_from_neighbours(images, layout, size)
+        uses_statistics = self.head.uses_target_statistics
         return dict(
-            pred=self.head.to_images(pred, images),
+            pred=self.head.to_images(pred, known),
             target=images,
+            drawn_target=self.head.draw_target(images),
             mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
-            pred_uses_target_statistics=self.head.uses_target_statistics)
+            pred_is_image=self.head.draws_images,
+            pred_uses_target_statistics=(uses_statistics
+                                         and statistics == 'truth'),
+            pred_uses_neighbour_statistics=(uses_statistics
+                                            and statistics == 'neighbours'))
 
     def _plan(self,
               images: Tensor,

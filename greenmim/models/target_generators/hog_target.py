@@ -31,6 +31,7 @@ class HOGTarget(nn.Module):
     """
 
     uses_target_statistics = False
+    draws_images = False
 
     def __init__(self,
                  unit_size: int = 32,

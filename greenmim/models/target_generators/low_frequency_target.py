@@ -20,6 +20,8 @@ class LowFrequencyTarget(nn.Module):
         norm (bool): Normalise unit by unit. Defaults to True.
     """
 
+    draws_images = True
+
     def __init__(self,
                  unit_size: int = 32,
                  factor: int = 4,

@@ -22,6 +22,7 @@ class PixelTarget(nn.Module):
     """
 
     eps = 1e-6
+    draws_images = True
 
     def __init__(self, unit_size: int = 32, norm: bool = True) -> None:
         super().__init__()

@@ -37,6 +37,7 @@ class TeacherTarget(nn.Module):
     """
 
     uses_target_statistics = False
+    draws_images = False
 
     def __init__(self,
                  backbone: dict,

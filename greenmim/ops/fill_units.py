@@ -1,0 +1,52 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Masked units filled from what is visible around them."""
+import torch
+from torch import Tensor
+
+from .mask_unit import Grid, VisibleLayout, unit_grid
+from .patchify import patchify, unpatchify
+
+
+def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,
+                         unit_size: int) -> Tensor:
+    r"""Give masked units the mean and deviation of visible ones nearby.
+
+    For every image, mean and standard deviation of a masked unit are averages
+    of those of its visible units, weighted by :math:`d^{-4}` for the distance
+    :math:`d` of the units. What a unit then shows is the texture of the
+    visible unit of largest deviation. The pixels of masked units are never
+    read.
+
+    Args:
+        images_BCHW (Tensor): Images with sides that are multiples of
+            ``unit_size``, in fp32 at least.
+        layout (VisibleLayout): Their visible units.
+        unit_size (int): Side of a mask unit in pixels.
+
+    Returns:
+        Tensor: Shape (B, C, H, W), visible units as they were.
+    """
+    grid = unit_grid(images_BCHW.shape[2:], unit_size)
+    layout.check_batch(len(images_BCHW))
+    visible = layout.visible.flatten(1).to(images_BCHW.device)  # (M, L)
+    patches = patchify(images_BCHW, unit_size)
+    patches = patches.masked_fill(~visible[:, :, None], 0.)
+    std, mean = torch.std_mean(patches, dim=-1, keepdim=True)  # (B, L, 1)
+
+    weights = _inverse_distances(grid).to(patches) * visible[:, None]
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+    source = std[..., 0].argmax(1)
+    texture = patches[torch.arange(len(patches)), source]
+    deviation, middle = torch.std_mean(texture, dim=-1, keepdim=True)
+    texture = (texture - middle) / deviation.clamp(min=1e-12)
+    filled = texture[:, None] * (weights @ std) + weights @ mean
+    patches = torch.where(visible[:, :, None], patches, filled)
+    return unpatchify(patches, unit_size, grid)
+
+
+def _inverse_distances(grid: Grid) -> Tensor:
+    """d**-4 for every pair of units, (L, L); 0 of a unit to itself."""
+    rows, cols = (torch.arange(side, dtype=torch.float32) for side in grid)
+    places = torch.cartesian_prod(rows, cols).view(-1, 2)
+    squared = (places[:, None] - places).square().sum(-1)
+    return torch.where(squared > 0, squared.clamp(min=1)**-2, 0.)
