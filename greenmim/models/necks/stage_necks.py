@@ -64,7 +64,7 @@ class FusionNeck(BaseModule):
 
 @MODELS.register_module()
 class LocalReconstructionNeck(BaseModule):
-    """A small decoder for each of several stages.
+    """A small decoder for each stage.
 
     So that early stages learn from targets of their own scale, and not from
     what the last stage lets through (the idea of `LocalMIM
@@ -75,7 +75,7 @@ class LocalReconstructionNeck(BaseModule):
     Args:
         in_channels (Sequence[int]): Channels of every stage.
         out_channels (Sequence[int]): Values that each stage predicts for a
-            unit, 0 for a stage without decoder.
+            unit.
         tokens (Sequence[int]): Tokens of a unit in every stage.
             Defaults to ``(64, 16, 4, 1)``, for four stages.
         embed_dims (int): Channels of the decoders. Defaults to 256.
@@ -97,30 +97,23 @@ class LocalReconstructionNeck(BaseModule):
                  **kwargs: Any) -> None:
         super().__init__(init_cfg=init_cfg)
         _check_lengths(in_channels, tokens=tokens, out_channels=out_channels)
-        if not any(out_channels):
-            raise ValueError('expected out_channels of a stage that are not '
-                             f'0, got {list(out_channels)}')
         self.shapes = list(zip(tokens, in_channels))
-        self.decoders = nn.ModuleDict({
-            f'stage{i}':
+        self.decoders = nn.ModuleList(
             GreenMIMNeck(
                 c * t,
                 embed_dims,
                 num_heads=num_heads,
                 out_channels=out,
                 **kwargs)
-            for i, (c, t,
-                    out) in enumerate(zip(in_channels, tokens, out_channels))
-            if out
-        })
+            for c, t, out in zip(in_channels, tokens, out_channels))
 
     def forward(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
         """Predict (B, L, sum of out_channels) from stages (B, K, T_i, C_i)."""
         _check_stages(stages, self.shapes)
         preds = [
-            self.decoders[f'stage{i}'](x.flatten(2), mask)
-            for i, x in enumerate(stages) if f'stage{i}' in self.decoders
+            decoder(x.flatten(2), mask)
+            for decoder, x in zip(self.decoders, stages)
         ]
         return torch.cat(preds, dim=2)
 
