@@ -9,10 +9,11 @@ from torch import nn
 
 from .coverage import Coverage
 from .layouts import Family, Layout, Tensors
+from .pvt_v2 import PVT_V2
 from .reading import Source
 from .swin import SWIN
 
-FAMILIES = (SWIN, )
+FAMILIES = (SWIN, PVT_V2)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Target:
 
 TARGETS = {
     'mmpretrain': Target(),
-    'mmdet': Target(every_norm=True, one_window=True),
+    'mmdet': Target('mmdet', every_norm=True, one_window=True),
     'mmseg': Target(every_norm=True, one_window=True),
     'timm': Target('timm', prefix='', suffix='.safetensors'),
     'safetensors': Target(prefix='', suffix='.safetensors'),
@@ -190,6 +191,11 @@ def fit_to(backbone: Backbone,
                 '--to mmpretrain or --to safetensors')
         return backbone
     own = list(backbone.windows)
+    if not own:
+        if windows:
+            raise ValueError('expected no window for a backbone without '
+                             f'windows ({family.name}), got {windows}')
+        return backbone
     if windows is None:
         windows = [max(own)] if target.one_window else own
     windows = list(windows) * (len(own) if len(windows) == 1 else 1)

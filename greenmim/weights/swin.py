@@ -29,6 +29,7 @@ _TIMM = _MICROSOFT_BLOCKS + (
 
 LAYOUTS = {
     'openmmlab': Layout(),
+    'mmdet': Layout(),
     'swin': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
     'simmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
     'fastmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),

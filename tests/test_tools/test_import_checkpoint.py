@@ -276,7 +276,7 @@ def test_round_trip(convert, run_tool, tmp_path, to):
 def test_every_layout_is_a_source():
     assert set(SOURCES) == {
         'mmpretrain', 'mmdet', 'mmseg', 'safetensors', 'timm', 'greenmim',
-        'greenmim-2022', 'simmim', 'fastmim', 'swin'
+        'greenmim-2022', 'simmim', 'fastmim', 'swin', 'pvt-v2'
     }
 
 
@@ -387,8 +387,8 @@ def test_foreign_models(convert, tmp_path):
                tmp_path / 'vit.pth')  # yapf: disable
     with pytest.raises(
             SystemExit,
-            match=r"a backbone of \['swin'\] in the layout 'swin', got names "
-            r"such as \['blocks.0.weight'\]$"):
+            match=r"a backbone of \['swin', 'pvt_v2'\] in the layout "
+            r"'swin', got names such as \['blocks.0.weight'\]$"):
         convert(tmp_path / 'vit.pth', 'swin')
 
 

@@ -67,7 +67,15 @@ def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
     """The lines that load the file, and the settings that it needs."""
     arch = backbone.settings.get('arch', {})
     eps = backbone.norm_eps
-    if to == 'timm':
+    if to == 'timm' and not backbone.windows:
+        keys = ('embed_dims', 'depths', 'num_heads', 'mlp_ratios', 'sr_ratios')
+        lines = [
+            'model = timm.models.pvt_v2.PyramidVisionTransformerV2(',
+            '    num_classes=0, '
+            f"{', '.join(f'{key}={arch[key]}' for key in keys)})",
+            f"timm.models.load_checkpoint(model, '{out}')",
+        ]
+    elif to == 'timm':
         lines = [
             'model = timm.models.swin_transformer.SwinTransformer(',
             f'    img_size={backbone.img_size or 224}, num_classes=0, '
