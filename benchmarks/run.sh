@@ -36,6 +36,8 @@ SWIN_B_W14=swin-base-w14_8xb256-amp-coslr-800e
 SWIN_L=swin-large-w14_8xb256-amp-coslr-800e
 SWIN_T=swin-tiny-w7_8xb256-amp-coslr-200e
 CONVNEXT_B=convnext-base_8xb256-amp-coslr-800e
+PVT_V2_B2=pvt-v2-b2_8xb256-amp-coslr-800e
+TWINS_SVT_B=twins-svt-base_8xb256-amp-coslr-100e
 
 # measure PURPOSE RECIPE IMAGE_SIZE MASK_RATIO BATCH_SIZE CONDITION ARGUMENTS
 measure() {
@@ -51,7 +53,9 @@ measure step $SWIN_B 224 0.6 $BASE '' --rounds $FEW
 measure step $SWIN_B_W14 224 0.75 $BASE '' --rounds $FEW
 measure step $SWIN_L 224 0.75 $LARGE '' --rounds $FEW
 measure step $SWIN_T 224 0.75 $TINY '' --rounds $ROUNDS
-measure step $CONVNEXT_B 224 0.75 $BASE '' --rounds $FEW
+for recipe in $CONVNEXT_B $PVT_V2_B2 $TWINS_SVT_B; do
+    measure step $recipe 224 0.75 $BASE '' --rounds $FEW
+done
 
 for ratio in 0.5 0.6 0.7 0.75 0.8 0.9; do
     measure ratio $SWIN_T 224 $ratio $TINY '' --rounds $FEW --against simmim

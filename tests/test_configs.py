@@ -43,6 +43,9 @@ RECIPES = {
 # Recipes of backbones that the paper does not have: name of the class
 OTHER_RECIPES = {
     'greenmim_convnext-base_8xb256-amp-coslr-800e_in1k': 'GreenMIMConvNeXt',
+    'greenmim_pvt-v2-b2_8xb256-amp-coslr-800e_in1k': 'GreenMIMPVTv2',
+    'greenmim_twins-svt-base_8xb256-amp-coslr-100e_in1k': 'GreenMIMSVT',
+    'greenmim_twins-svt-large_8xb256-amp-coslr-100e_in1k': 'GreenMIMSVT',
 }
 WARMUP_EPOCHS = 40
 
