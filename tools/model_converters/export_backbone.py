@@ -95,7 +95,9 @@ def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
             f"prefix='{target.prefix}')"
         ]
     if backbone.windows:
-        lines.append(f'# window_size: {backbone.windows}')
+        windows = backbone.windows
+        lines.append('# window_size: '
+                     f'{windows[0] if target.one_window else windows}')
     lines.append('# eps of every LayerNorm: ' + (
         f'{eps}' if eps else
         'not recorded, or they differ; take those of the pre-training'))
