@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .backbones import (GreenMIMConvNeXt, GreenMIMPCPVT, GreenMIMPVTv2,
-                        GreenMIMSVT, GreenMIMSwinTransformer,
+from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMPCPVT,
+                        GreenMIMPVTv2, GreenMIMSVT, GreenMIMSwinTransformer,
                         PyramidVisionTransformerV2)
 from .heads import GreenMIMHead, SumOfHeads
 from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
@@ -12,10 +12,10 @@ from .target_generators import (HOGTarget, LowFrequencyTarget, PixelTarget,
 from .utils import PatchXavierInit
 
 __all__ = [
-    'BlockMask', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
-    'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck', 'GreenMIMPCPVT',
-    'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer', 'HOGTarget',
-    'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
+    'BlockMask', 'CMT', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
+    'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck',
+    'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer',
+    'HOGTarget', 'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
     'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
     'PyramidVisionTransformerV2', 'RandomMask', 'SumOfHeads', 'TeacherTarget',
     'UniformMask'

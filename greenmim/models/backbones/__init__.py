@@ -1,10 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .cmt import CMT, GreenMIMCMT
 from .convnext import GreenMIMConvNeXt
 from .pvt_v2 import GreenMIMPVTv2, PyramidVisionTransformerV2
 from .swin import GreenMIMSwinTransformer
 from .twins import GreenMIMPCPVT, GreenMIMSVT
 
 __all__ = [
-    'GreenMIMConvNeXt', 'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT',
-    'GreenMIMSwinTransformer', 'PyramidVisionTransformerV2'
+    'CMT', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMPCPVT', 'GreenMIMPVTv2',
+    'GreenMIMSVT', 'GreenMIMSwinTransformer', 'PyramidVisionTransformerV2'
 ]

@@ -1,4 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .cmt import CMTBlock, norm_tokens
+from .position_bias import PositionBias
 from .pvt_v2 import PVTv2Block
 from .pyramid import Pyramid
 from .spatial_reduction import check_in_units, conv_in_units
@@ -7,7 +9,8 @@ from .twins import visible_twins_block
 from .visible_backbone import VisibleBackbone, index_windows
 
 __all__ = [
-    'PVTv2Block', 'Pyramid', 'SwinBlockRunner', 'VisibleBackbone',
-    'check_in_units', 'conv_in_units', 'index_windows', 'visible_patch_embed',
-    'visible_patch_merging', 'visible_twins_block'
+    'CMTBlock', 'PVTv2Block', 'PositionBias', 'Pyramid', 'SwinBlockRunner',
+    'VisibleBackbone', 'check_in_units', 'conv_in_units', 'index_windows',
+    'norm_tokens', 'visible_patch_embed', 'visible_patch_merging',
+    'visible_twins_block'
 ]
