@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .fixed_batches import fixed_batches, fixed_samples, on_folder
 from .image_folder import ImageFolder
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
@@ -7,5 +8,6 @@ from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
     'ImageFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
-    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError'
+    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
+    'fixed_batches', 'fixed_samples', 'on_folder'
 ]

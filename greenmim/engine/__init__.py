@@ -1,13 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, MaskRatioHook,
-                    NonFiniteHook, PlanAheadHook, PreemptionHook, ProgressHook,
-                    ProvenanceHook, RunReportHook, SafeCheckpointHook,
+from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
+                    MaskRatioHook, NonFiniteHook, PlanAheadHook,
+                    PreemptionHook, ProgressHook, ProvenanceHook,
+                    ReconstructionHook, RunReportHook, SafeCheckpointHook,
                     SeedStepHook, UnreadableImageHook)
 from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'ImageSizeHook', 'KNNHook', 'MaskRatioHook',
-    'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook', 'ProgressHook',
-    'ProvenanceHook', 'ResumableEpochLoop', 'RunReportHook',
-    'SafeCheckpointHook', 'SeedStepHook', 'UnreadableImageHook'
+    'ClassCountHook', 'ImageSizeHook', 'KNNHook', 'LearningHook',
+    'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook',
+    'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
+    'ResumableEpochLoop', 'RunReportHook', 'SafeCheckpointHook',
+    'SeedStepHook', 'UnreadableImageHook'
 ]

@@ -62,9 +62,9 @@ def write_gallery(
     rows = []
     for i, (name, remark) in enumerate(zip(names, remarks)):
         figures = [
-            f'<figure><img src="{_data_url(images[i])}" alt="{escape(column)}">'
-            f'<figcaption>{escape(column)}</figcaption></figure>'
-            for column, images in columns.items()
+            f'<figure><img src="{_data_url(images[i])}" '
+            f'alt="{escape(column)}"><figcaption>{escape(column)}'
+            '</figcaption></figure>' for column, images in columns.items()
         ]
         rows.append(
             f'<h2>{escape(name)} <small>{escape(remark)}</small></h2>\n'

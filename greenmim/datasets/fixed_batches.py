@@ -1,0 +1,92 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Some images that stay the same throughout a run, to compare with."""
+from typing import Any, Callable, List
+
+import torch
+
+from greenmim.ops import MaskPlanner
+from .image_folder import ImageFolder
+from .planning_collate import PlanningCollate
+from .seeding import SeededIndex, mix_seeds, sample_randomness
+from .transforms import LoadImage
+
+
+def on_folder(dataset: Any, data_root: str) -> ImageFolder:
+    """Another folder of images, loaded as those of a data set are.
+
+    Args:
+        dataset (BaseDataset): The data set with the transforms.
+        data_root (str): The folder.
+    """
+    transforms = list(dataset.pipeline.transforms)
+    # Of a data set that holds decoded images, nothing loads.
+    if not any('Load' in type(t).__name__ for t in transforms):
+        transforms = [LoadImage(), *transforms]
+    return ImageFolder(data_root, transforms)
+
+
+def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
+    """Samples of a data set, evenly spaced, the same in every run.
+
+    They are augmented as in training, from seeds of their own. The global
+    random generators are left as they were.
+
+    Args:
+        dataset (Dataset): The data set.
+        number (int): How many samples at most.
+        seed (int): Seed of the augmentation. Defaults to 0.
+
+    Returns:
+        list[dict]: Samples as the pipeline packs them. Their data samples
+        have the seed of their mask, ``mask_seed``.
+    """
+    number = min(number, len(dataset))
+    samples = []
+    for i in range(number):
+        index = SeededIndex(i * len(dataset) // number, mix_seeds(seed, i))
+        with sample_randomness(index):  # for data sets that do not seed
+            sample = dataset[index]
+        sample['data_samples'].set_metainfo(
+            dict(mask_seed=mix_seeds(index.seed)))
+        samples.append(sample)
+    return samples
+
+
+def fixed_batches(dataset: Any,
+                  collate_fn: Callable,
+                  planner: MaskPlanner,
+                  number: int,
+                  batch_size: int = 8,
+                  seed: int = 0) -> List[dict]:
+    """Batches of images with one mask, the same in every run.
+
+    One mask for all, since features differ by mask too.
+
+    Args:
+        dataset (Dataset): The data set, see :func:`fixed_samples`.
+        collate_fn (Callable): Of the training's data loader.
+        planner (MaskPlanner): Draws and plans the mask.
+        number (int): How many images at most.
+        batch_size (int): Images a batch. Defaults to 8.
+        seed (int): Seed of augmentation and mask. Defaults to 0.
+
+    Returns:
+        list[dict]: Collated batches with the plan of their mask. Where the
+        pipeline made masks, these are left.
+    """
+    if isinstance(collate_fn, PlanningCollate):
+        collate_fn = collate_fn.collate_fn
+    samples = fixed_samples(dataset, number, seed)
+    batches = []
+    for start in range(0, len(samples), batch_size):
+        batch = collate_fn(samples[start:start + batch_size])
+        first = batch['data_samples'][0]
+        if 'mask' not in first:
+            image = samples[start]['inputs']
+            if isinstance(image, (list, tuple)):  # the views of MMSelfSup
+                image = image[0]
+            generator = torch.Generator().manual_seed(mix_seeds(seed))
+            plan = planner(1, image.shape[-2:], generator=generator)
+            first.set_metainfo(dict(mask_plan=plan))
+        batches.append(batch)
+    return batches

@@ -1,0 +1,120 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+from torch import Tensor
+
+from greenmim.evaluation import (effective_rank, held_out_loss, judge,
+                                 relative_spread)
+from greenmim.registry import HOOKS
+from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
+from .measuring_hook import MeasuringHook
+
+
+@HOOKS.register_module()
+class LearningHook(MeasuringHook):
+    """Is it learning? Watch loss and features on fixed images with one mask.
+
+    Without new crops, new masks and drop path, the loss of a few dozen images
+    tells progress from noise. A line of the log says whether the run
+    is still improving, flat or collapsing, and why, by the rules of
+    :func:`greenmim.evaluation.judge`.
+
+    Measured before the training, at intervals and at the end, and written to
+    the visualizer and the message hub (so that a resumed run goes on with
+    them):
+
+    - ``learning/loss``: the held-out loss;
+    - ``learning/rank``: the effective rank of what the encoder makes of the
+      masked images, averaged over each image, see
+      :func:`greenmim.evaluation.effective_rank`;
+    - ``learning/spread``: how much these features differ, see
+      :func:`greenmim.evaluation.relative_spread`;
+    - ``learning/change``: by how much they changed since the measurement
+      before, relative to their size.
+
+    The weights of the lowest loss, measured while the verdict is not
+    *collapsing*, are kept as ``best_heldout_iter_N.pth``, without the state
+    of the optimizer.
+
+    Args:
+        patience (int): Measurements without progress that make a run flat.
+            Defaults to 5.
+        min_gain (float): Share by which the loss has to fall in that time.
+            Defaults to 0.001.
+        save_best (bool): Whether to keep the best weights. Defaults to True.
+        **kwargs: See :class:`MeasuringHook`.
+    """
+
+    def __init__(self,
+                 patience: int = 5,
+                 min_gain: float = 1e-3,
+                 save_best: bool = True,
+                 **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if patience < 1 or min_gain < 0 or self.num_images < 2:
+            raise ValueError(
+                'expected patience >= 1, min_gain >= 0 and num_images >= 2, '
+                f'got {patience}, {min_gain} and {self.num_images}')
+        self.patience = patience
+        self.min_gain = min_gain
+        self.save_best = save_best
+        self._features: Optional[Tensor] = None
+
+    def measure(self, runner: Runner, model: Any, step: int) -> None:
+        loss, features = held_out_loss(model, self.batches)
+        figures = dict(
+            loss=loss,
+            rank=effective_rank(features),
+            spread=relative_spread(features))
+        if self._features is not None:
+            change = (features - self._features).norm() / features.norm()
+            figures['change'] = float(change)
+        self._features = features
+
+        history = self._record(runner, figures)
+        verdict = judge(
+            **history, patience=self.patience, min_gain=self.min_gain)
+        runner.logger.info(
+            f'Learning after {step} iterations: {verdict.word} '
+            f'({verdict.reason}). Held-out loss {loss:.4f}, effective rank '
+            f'{figures["rank"]:.1f} of {len(features) - 1} at most.')
+        runner.visualizer.add_scalars(
+            {
+                f'learning/{name}': value
+                for name, value in figures.items()
+            },
+            step=step)
+        if (self.save_best and step and loss <= min(history['losses'])
+                and verdict.word != 'collapsing'):
+            self._save(runner, step)
+
+    def _record(self, runner: Runner,
+                figures: Dict[str, float]) -> Dict[str, List[float]]:
+        """Add figures to those of the run, and return all."""
+        history = {}
+        for name, plural in (('loss', 'losses'), ('rank', 'ranks'),
+                             ('spread', 'spreads'), ('change', 'changes')):
+            key = f'learning/{name}'
+            if name in figures:
+                runner.message_hub.update_scalar(key, figures[name])
+            buffer = runner.message_hub.log_scalars.get(key)
+            history[plural] = [] if buffer is None else buffer.data[0].tolist()
+        return history
+
+    def _save(self, runner: Runner, step: int) -> None:
+        """Save the weights, and then remove those that were best before."""
+        name = f'best_heldout_iter_{step}.pth'
+        runner.save_checkpoint(
+            runner.work_dir,
+            name,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            by_epoch=False,
+            backend_args=dict(backend='greenmim.atomic'))
+        if is_main_process():
+            for file in Path(runner.work_dir).glob('best_heldout_iter_*.pth'):
+                if file.name != name:
+                    file.unlink()

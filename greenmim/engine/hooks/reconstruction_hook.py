@@ -1,0 +1,79 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Optional, Sequence
+
+import torch
+from mmengine.runner import Runner
+
+from greenmim.evaluation import evaluating
+from greenmim.registry import HOOKS
+from greenmim.visualization import draw_reconstruction
+from .measuring_hook import MeasuringHook
+
+
+@HOOKS.register_module()
+class ReconstructionHook(MeasuringHook):
+    """Draw what the model makes of a few masked images, as the run goes on.
+
+    The visualizer gets the pictures: MMEngine's local backend writes them to
+    ``vis_data/vis_image/reconstruction_N.png`` of the run's folder, and
+    TensorBoard and others show them. Images and mask are the same each time.
+
+    Args:
+        statistics (str): See
+            :meth:`greenmim.models.MaskedImageModeling.reconstruct`. Defaults
+            to ``'truth'``.
+        bands (Sequence[int], optional): Bands to show of images of more than
+            three channels, see :class:`greenmim.visualization.ColourDisplay`.
+            Defaults to None, the first three.
+        stretch (bool): See there. Defaults to False.
+        num_images (int): Images at most. Defaults to 8.
+        **kwargs: See :class:`MeasuringHook`.
+    """
+
+    times = 10
+
+    def __init__(self,
+                 statistics: str = 'truth',
+                 bands: Optional[Sequence[int]] = None,
+                 stretch: bool = False,
+                 num_images: int = 8,
+                 **kwargs: Any) -> None:
+        super().__init__(num_images=num_images, **kwargs)
+        self.statistics = statistics
+        self.bands = bands
+        self.stretch = stretch
+
+    def measure(self, runner: Runner, model: Any, step: int) -> None:
+        sheets = []
+        with evaluating(model):
+            for batch in self.batches:
+                data = model.data_preprocessor(batch, training=False)
+                result = model.reconstruct(data['inputs'], self._mask(batch),
+                                           self.statistics)
+                sheets.append(result)
+        runner.visualizer.add_image(
+            'reconstruction',
+            draw_reconstruction(
+                _join(sheets), model.data_preprocessor, self.bands,
+                self.stretch),
+            step=step)
+
+    def _mask(self, batch: dict) -> Any:
+        samples = batch['data_samples']
+        if 'mask_plan' in samples[0]:
+            return samples[0].mask_plan.layout
+        masks = [
+            torch.as_tensor(getattr(sample.mask, 'value', sample.mask))
+            for sample in samples
+        ]
+        return torch.stack(masks)
+
+
+def _join(results: Sequence[dict]) -> dict:
+    """One result of several batches."""
+    return {
+        key:
+        torch.cat([result[key] for result in results]) if isinstance(
+            value, torch.Tensor) else value
+        for key, value in results[0].items()
+    }

@@ -1,0 +1,48 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import torch
+from torch import Tensor
+
+
+def effective_rank(features: Tensor) -> float:
+    r"""How many directions features vary in.
+
+    :math:`\exp(-\sum_i p_i \ln p_i)` for the singular values
+    :math:`\sigma_i` of the centred features, :math:`p_i = \sigma_i / \sum_j
+    \sigma_j` (Roy and Vetterli, EUSIPCO 2007, definition 1). It is 1 where
+    all lie on a line, and at most min(N - 1, C), where they vary alike in all
+    directions.
+
+    Args:
+        features (Tensor): Shape (N, C), N >= 2.
+
+    Returns:
+        float: The effective rank; 0 for features that are all alike, NaN for
+        some that are not finite.
+
+    Raises:
+        ValueError: If the features are no matrix of two rows or more.
+    """
+    if features.ndim != 2 or len(features) < 2:
+        raise ValueError('expected features of shape (N, C) for two images or '
+                         f'more, got {tuple(features.shape)}')
+    features = features.detach().double().cpu()
+    if not features.isfinite().all():
+        return float('nan')
+    values = torch.linalg.svdvals(features - features.mean(0))
+    # What rounding leaves of features that are alike
+    values = values[values > 1e-9 * features.norm()]
+    if not len(values):
+        return 0.
+    shares = values / values.sum()
+    return torch.special.entr(shares).sum().exp().item()
+
+
+def relative_spread(features: Tensor) -> float:
+    """How much features differ: their deviation relative to their size.
+
+    The root mean square distance of features (N, C) from their mean, divided
+    by their root mean square length; 0 where all are alike or zero.
+    """
+    features = features.detach().double().cpu()
+    deviation = (features - features.mean(0)).norm()
+    return (deviation / features.norm().clamp(min=1e-300)).item()
