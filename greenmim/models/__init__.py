@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMPCPVT,
                         GreenMIMPVTv2, GreenMIMSVT, GreenMIMSwinTransformer,
+                        GreenMIMSwinTransformerV2, GreenMIMVisionTransformer,
                         PyramidVisionTransformerV2)
 from .heads import GreenMIMHead, SumOfHeads
 from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
@@ -15,7 +16,8 @@ __all__ = [
     'BlockMask', 'CMT', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
     'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck',
     'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer',
-    'HOGTarget', 'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
+    'GreenMIMSwinTransformerV2', 'GreenMIMVisionTransformer', 'HOGTarget',
+    'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
     'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
     'PyramidVisionTransformerV2', 'RandomMask', 'SumOfHeads', 'TeacherTarget',
     'UniformMask'

@@ -4,6 +4,10 @@ from .cmt import CMT
 from .convnext import CONVNEXT
 from .pvt_v2 import PVT_V2
 from .swin import SWIN
+from .swin_v2 import SWIN_V2
 from .twins import PCPVT_FAMILY, SVT_FAMILY
+from .vit import VIT
 
-FAMILIES = [CMT, CONVNEXT, SWIN, PVT_V2, SVT_FAMILY, PCPVT_FAMILY]
+FAMILIES = [
+    CMT, CONVNEXT, SWIN, SWIN_V2, PVT_V2, SVT_FAMILY, PCPVT_FAMILY, VIT
+]

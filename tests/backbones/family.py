@@ -70,6 +70,8 @@ class Family:
         unused: Beginnings of the names of parameters of which a masked
             forward makes no use (norms of other outputs).
         float32_noise: What float32 costs the dense twin at most.
+        missing_in_parent: Ends of the names of buffers that the parent makes
+            anew on loading, and then calls missing.
     """
     name: str
     green: Callable[..., nn.Module]
@@ -89,6 +91,14 @@ class Family:
         default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
     unused: Tuple[str, ...] = ('no parameter', )
     float32_noise: float = 1e-4
+    missing_in_parent: Tuple[str, ...] = ('no buffer', )
 
     def __str__(self) -> str:
         return self.name
+
+    def load_parent(self, parent: nn.Module, model: nn.Module) -> None:
+        """Load the green model's state into the parent, strictly."""
+        keys = parent.load_state_dict(model.state_dict(), strict=False)
+        assert not keys.unexpected_keys
+        assert all(
+            key.endswith(self.missing_in_parent) for key in keys.missing_keys)

@@ -57,22 +57,9 @@ class DenseSwinTwin(Twin):
             mask: Bool (M, Gh, Gw), True = masked.
         """
         swin = self.model
-        batch = len(images)
-        mask = mask.expand(batch, *mask.shape[1:])
-        conv = swin.patch_embed.projection
-        x = F.conv2d(images, conv.weight, conv.bias, stride=conv.stride)
-        height, width = x.shape[-2:]
-        x = self._norm(x.permute(0, 2, 3, 1), swin.patch_embed.norm)
-        if swin.use_abs_pos_embed:
-            position = swin.absolute_pos_embed
-            position = position.reshape(1, *swin.patch_resolution, -1)
-            if (height, width) != tuple(swin.patch_resolution):
-                # interpolation is done in float32, as in the parent
-                position = F.interpolate(
-                    position.permute(0, 3, 1, 2).float(), (height, width),
-                    mode=swin.interpolate_mode,
-                    align_corners=False).permute(0, 2, 3, 1).to(x)
-            x = x + position
+        mask = mask.expand(len(images), *mask.shape[1:])
+        x = self._embed(images)
+        height = x.shape[1]
 
         outs = []
         for i, stage in enumerate(swin.stages):
@@ -91,8 +78,28 @@ class DenseSwinTwin(Twin):
                     self._norm(x, getattr(swin, f'norm{i}', None)), mask))
             if stage.downsample is not None:
                 x = self._merge(x, stage.downsample)
-                height, width = x.shape[1:3]
+                height = x.shape[1]
         return outs
+
+    def _embed(self, images: Tensor) -> Tensor:
+        """All patches with their absolute positions, (B, H, W, C)."""
+        swin = self.model
+        conv = swin.patch_embed.projection
+        x = F.conv2d(images, conv.weight, conv.bias, stride=conv.stride)
+        size = x.shape[-2:]
+        x = self._norm(x.permute(0, 2, 3, 1), swin.patch_embed.norm)
+        if not swin.use_abs_pos_embed:
+            return x
+        position = swin.absolute_pos_embed
+        position = position.reshape(1, *swin.patch_resolution, -1)
+        if size != tuple(swin.patch_resolution):
+            # interpolation is done in float32, as in the parent
+            position = F.interpolate(
+                position.permute(0, 3, 1, 2).float(),
+                size,
+                mode=swin.interpolate_mode,
+                align_corners=False).permute(0, 2, 3, 1).to(x)
+        return x + position
 
     @staticmethod
     def _norm(x: Tensor, norm) -> Tensor:

@@ -3,9 +3,12 @@ from .cmt import CMT, GreenMIMCMT
 from .convnext import GreenMIMConvNeXt
 from .pvt_v2 import GreenMIMPVTv2, PyramidVisionTransformerV2
 from .swin import GreenMIMSwinTransformer
+from .swin_v2 import GreenMIMSwinTransformerV2
 from .twins import GreenMIMPCPVT, GreenMIMSVT
+from .vit import GreenMIMVisionTransformer
 
 __all__ = [
     'CMT', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMPCPVT', 'GreenMIMPVTv2',
-    'GreenMIMSVT', 'GreenMIMSwinTransformer', 'PyramidVisionTransformerV2'
+    'GreenMIMSVT', 'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
+    'GreenMIMVisionTransformer', 'PyramidVisionTransformerV2'
 ]

@@ -1,18 +1,23 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The layers of MMPretrain's Swin Transformer on visible tokens.
+"""The layers of MMPretrain's Swin Transformers on visible tokens.
 
 They work on the dense model's own modules, so that parameters, names and
 the dense forward stay what they are. ``x_BNC`` are unit-major tokens,
 N = K * T (see :mod:`greenmim.ops.mask_unit`).
 """
-import torch
+from typing import Callable, Tuple
+
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.swin_transformer import SwinBlock
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from greenmim.ops import GroupIndex, group_attention, merge_tokens
+from .compiled import Compiled
+
+Before = Callable[[nn.Module, Tensor], Tuple[Tensor, Tensor, float]]
+After = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def visible_patch_embed(patch_embed: PatchEmbed, patches: Tensor) -> Tensor:
@@ -33,21 +38,33 @@ def visible_patch_embed(patch_embed: PatchEmbed, patches: Tensor) -> Tensor:
 def visible_patch_merging(merging: PatchMerging, x_BKTC: Tensor) -> Tensor:
     """Merge 2x2 tokens inside units.
 
+    Args:
+        merging (PatchMerging): The dense layer, of MMCV, or of MMPretrain,
+            which has the norm behind the projection with
+            ``use_post_norm=True``.
+        x_BKTC (Tensor): The tokens.
+
     Returns:
         Tensor: Shape (B, K, T / 4, out_channels).
     """
     x = merge_tokens(x_BKTC)
-    if merging.norm is not None:
-        x = merging.norm(x)
-    return merging.reduction(x)
+    if merging.norm is None:
+        return merging.reduction(x)
+    if getattr(merging, 'use_post_norm', False):
+        return merging.norm(merging.reduction(x))
+    return merging.reduction(merging.norm(x))
 
 
-def queries_keys_values(block: SwinBlock, x_BNC: Tensor) -> Tensor:
-    """The part of a block before attention, (B, N, 3 * C)."""
-    return block.attn.w_msa.qkv(block.norm1(x_BNC))
+def before_attention(block: SwinBlock,
+                     x_BNC: Tensor) -> Tuple[Tensor, Tensor, float]:
+    """Queries, keys and values (B, N, 3 * C), bias table, and scale."""
+    msa = block.attn.w_msa
+    qkv = msa.qkv(block.norm1(x_BNC))
+    return qkv, msa.relative_position_bias_table, msa.scale
 
 
-def finish_block(block: SwinBlock, x_BNC: Tensor, attended: Tensor) -> Tensor:
+def after_attention(block: SwinBlock, x_BNC: Tensor,
+                    attended: Tensor) -> Tensor:
     """The part of a block after attention, (B, N, C)."""
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
@@ -55,29 +72,28 @@ def finish_block(block: SwinBlock, x_BNC: Tensor, attended: Tensor) -> Tensor:
     return block.ffn(block.norm2(x_BNC), identity=x_BNC)
 
 
-class SwinBlockRunner:
-    """Runs the dense model's blocks on visible tokens.
+class WindowBlockRunner:
+    """Runs the blocks of a dense Swin Transformer on visible tokens.
 
     Args:
+        before (Callable): Maps a block and its tokens (B, N, C) to queries,
+            keys and values (B, N, 3 * C), the table of relative position
+            biases, and the scale of the dot products.
+        after (Callable): Maps a block, its tokens and what they attended to,
+            both (B, N, C), to the tokens behind the block.
         attn_backend (str): See :func:`greenmim.ops.group_attention`.
         compiled (bool): Compile what surrounds attention. Attention itself
             stays out of the graphs: its shapes change with every mask, those
             around it only with the number of visible units.
     """
 
-    def __init__(self, attn_backend: str, compiled: bool) -> None:
+    def __init__(self, before: Before, after: After, attn_backend: str,
+                 compiled: bool) -> None:
         self.attn_backend = attn_backend
-        self.compiled = compiled
-        self.before, self.after = queries_keys_values, finish_block
-        if compiled:
-            self.before = torch.compile(self.before, dynamic=False)
-            self.after = torch.compile(self.after, dynamic=False)
+        self.before = Compiled(before, compiled)
+        self.after = Compiled(after, compiled)
 
-    def __reduce__(self) -> tuple:
-        # Compiled functions cannot be pickled; copies compile their own.
-        return SwinBlockRunner, (self.attn_backend, self.compiled)
-
-    def __call__(self, block: SwinBlock, x_BNC: Tensor,
+    def __call__(self, block: nn.Module, x_BNC: Tensor,
                  index: GroupIndex) -> Tensor:
         """Run a block; same shape as the input."""
         if block.with_cp and x_BNC.requires_grad:
@@ -85,15 +101,15 @@ class SwinBlockRunner:
                 self._run, block, x_BNC, index, use_reentrant=False)
         return self._run(block, x_BNC, index)
 
-    def _run(self, block: SwinBlock, x_BNC: Tensor,
+    def _run(self, block: nn.Module, x_BNC: Tensor,
              index: GroupIndex) -> Tensor:
+        qkv, bias_table, scale = self.before(block, x_BNC)
         msa = block.attn.w_msa
-        qkv = self.before(block, x_BNC)
         attended = group_attention(
             qkv.view(index.num_sequences, -1, qkv.shape[-1]),
             index,
-            msa.relative_position_bias_table,
-            msa.scale,
+            bias_table,
+            scale,
             dropout=msa.attn_drop.p if msa.training else 0.,
             backend=self.attn_backend)
         return self.after(block, x_BNC, attended.view(x_BNC.shape))

@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The interface of a backbone that computes visible mask units only."""
-from typing import Dict, List, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor
@@ -9,6 +9,15 @@ from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
                           StageWindows, VisibleLayout, Window, unit_grid)
 
 Mask = Union[Tensor, VisibleLayout, MaskPlan]
+
+
+class StageOutputs(List[Tensor]):
+    """What the stages put out, and a class token beside it.
+
+    Attributes:
+        class_token: Shape (B, C) after the final norm, or None.
+    """
+    class_token: Optional[Tensor] = None
 
 
 class VisibleBackbone:

@@ -172,7 +172,7 @@ def test_nothing_masked_equals_the_parent(family, case, dtype, limit):
         **family.all_outputs,
         **kwargs
     }).to(dtype)
-    parent.load_state_dict(model.state_dict(), strict=True)
+    family.load_parent(parent, model)
     parent.eval()
     images = draw_images(model, size).to(dtype)
     mask = torch.zeros(1, *grid_of(model, size), dtype=torch.bool)
@@ -195,7 +195,7 @@ def test_without_mask_equals_the_parent_bit_for_bit(family, case, train):
     kwargs = {**family.micro, **family.all_outputs, **kwargs}
     model = randomise(family.green(**kwargs))
     parent = family.parent(**kwargs)
-    parent.load_state_dict(model.state_dict(), strict=True)
+    family.load_parent(parent, model)
     images = draw_images(model, size).float()
     results = []
     for net in (model, parent):
