@@ -33,6 +33,8 @@ RECIPES = {
         (128, [7, 7, 7, 7], '1.5e-4', 128, 16, 100),
     'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k':
         (128, [7, 7, 7, 7], '1.5e-4', 256, 8, 800),
+    'greenmim_swin-base-w7_8xb256-amp-coslr-400e_in1k-128to224px':
+        (128, [7, 7, 7, 7], '1.5e-4', 256, 8, 400),
     'greenmim_swin-base-w14_8xb256-amp-coslr-800e_in1k':
         (128, [14, 14, 14, 7], '1.5e-4', 256, 8, 800),
     'greenmim_swin-large-w14_8xb256-amp-coslr-800e_in1k':

@@ -1,0 +1,158 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""docs/recipes.md: its configs train, its commands prepare data."""
+import re
+import subprocess
+import tarfile
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import IterBasedTrainLoop, Runner
+from mmpretrain.registry import DATASETS, MODELS
+from PIL import Image
+
+from greenmim.datasets import ImageFolder
+from greenmim.engine.hooks.plan_changing_hook import PlanChangingHook
+from greenmim.models import (heads, mask_samplers, necks, selfsup,
+                             target_generators)
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = CHECKOUT / 'docs' / 'recipes.md'
+TEXT = PAGE.read_text(encoding='utf-8')
+CONFIGS = [
+    pytest.param(
+        match[1], id='-'.join(re.findall(r'greenmim\.(\w+)', match[1])))
+    for match in re.finditer(r'^```python\n(.*?)^```', TEXT, re.M | re.S)
+]
+BASH = re.findall(r'^```bash\n(.*?)^```', TEXT, re.M | re.S)
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A checkout with the files that the page speaks of."""
+    (tmp_path / 'configs').symlink_to(CHECKOUT / 'configs')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize('block', CONFIGS)
+def test_config_trains(block, workspace, monkeypatch):
+    if 'centre.png' in block:
+        picture = Image.new('L', (128, 128), 255)
+        picture.paste(0, (32, 32, 96, 96))
+        picture.save('centre.png')
+    if 'checkpoints/teacher.pth' in block:
+        teacher = MODELS.build(
+            dict(
+                type='VisionTransformer',
+                arch='deit-small',
+                img_size=224,
+                patch_size=16))
+        Path('checkpoints').mkdir()
+        state = {f'backbone.{k}': v for k, v in teacher.state_dict().items()}
+        torch.save(dict(state_dict=state), 'checkpoints/teacher.pth')
+    Path('mine.py').write_text(block)
+    cfg = Config.fromfile('mine.py')
+    cfg.work_dir = 'work_dirs/mine'
+    cfg.experiment_name = uuid.uuid4().hex
+    cfg.train_dataloader.update(
+        batch_size=2, num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.dataset.num_views = 2
+    runner = Runner.from_cfg(cfg)
+    monkeypatch.setattr(IterBasedTrainLoop, 'run', lambda self: None)
+    runner.train()
+    changing = [h for h in runner.hooks if isinstance(h, PlanChangingHook)]
+    assert len(changing) == ('Hook' in block)
+    for hook in changing:
+        hook.before_train(runner)
+        hook.before_train_iter(runner, 0)
+    batch = next(iter(runner.train_dataloader))
+    losses = runner.model.train_step(batch, runner.optim_wrapper)
+    assert losses['loss'].isfinite() and losses['loss'] > 0
+    names = {type(module).__name__ for module in runner.model.modules()}
+    names.add(type(runner.model.mask_planner.sampler).__name__)
+    names.update(type(hook).__name__ for hook in changing)
+    assert set(re.findall(r"type='greenmim\.(\w+)'", block)) <= names
+
+
+def test_every_part_is_named():
+    parts = {
+        name
+        for package in (heads, mask_samplers, necks, selfsup,
+                        target_generators)
+        for name in package.__all__
+    }
+    assert parts - set(re.findall(r'\w+', TEXT)) == {'MaskedImageModeling'}
+
+
+def test_lengths_of_targets_are_true():
+    images = torch.randn(1, 3, 32, 32)
+    for name, length in re.findall(r'`greenmim\.(\w+)`.*\| (\d+)', TEXT):
+        target = MODELS.build(dict(type=f'greenmim.{name}'))
+        assert target(images).shape == (1, 1, int(length))
+
+
+def test_imagenet_is_unpacked(workspace):
+    """With a fine-tuning set that reads the list of the page."""
+    Image.new('RGB', (8, 8)).save('image.JPEG')
+    names = ['n01440764', 'n01443537']
+    for name in names:
+        with tarfile.open(f'{name}.tar', 'w') as archive:
+            archive.add('image.JPEG', f'{name}_1.JPEG')
+    with tarfile.open('ILSVRC2012_img_train.tar', 'w') as archive:
+        for name in names:
+            archive.add(f'{name}.tar')
+    script, = [block for block in BASH if 'tar -xf' in block]
+    subprocess.run(['bash', '-euc', script], check=True)
+    found = ImageFolder('data/imagenet/train',
+                        [dict(type='greenmim.LoadImage')])
+    assert [
+        Path(found.get_data_info(i)['img_path']).name
+        for i in range(len(found))
+    ] == [f'{n}_1.JPEG' for n in names]
+    assert not list(Path('data').rglob('*.tar'))
+
+    line = re.search(r'`(ILSVRC2012_val_\w+\.JPEG \d)`', TEXT)[1]
+    name, label = line.split()
+    Path('data/imagenet/val').mkdir()
+    Path('data/imagenet/meta').mkdir()
+    Path('image.JPEG').rename(f'data/imagenet/val/{name}')
+    Path('data/imagenet/meta/val.txt').write_text(line)
+    recipes = CHECKOUT / 'configs' / 'benchmarks' / 'classification'
+    cfg = Config.fromfile(recipes /
+                          'swin-base-w7_8xb96-amp-coslr-100e_in1k.py')
+    options = re.search(r'--cfg-options (val_\S+) (test_\S+)', TEXT)
+    cfg.merge_from_dict(dict(option.split('=') for option in options.groups()))
+    for part in cfg.val_dataloader, cfg.test_dataloader:
+        sample, = DATASETS.build(part.dataset)
+        assert sample['data_samples'].gt_label == int(label)
+
+
+def test_a_list_becomes_a_folder(workspace):
+    for name in ('a.png', 'deep er/b.png', 'deep er/c.png'):
+        path = Path('data/images', name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (8, 8)).save(path)
+    Path('list.txt').write_text('a.png\ndeep er/c.png\n')
+    script, = [block for block in BASH if 'list.txt' in block]
+    subprocess.run(['bash', '-euc', script], check=True)
+    found = ImageFolder('data/selected', [dict(type='greenmim.LoadImage')])
+    assert len(found) == 2
+    assert [found.get_data_info(i)['img_path'] for i in range(2)
+            ] == ['data/selected/a.png', 'data/selected/deep er/c.png']
+
+
+def test_links_resolve():
+    anchors = {
+        re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-')
+        for heading in re.findall(r'^#+ (.+)$', TEXT, re.M)
+    }
+    for target in re.findall(r'\]\(([^)]+)\)', TEXT):
+        if target.startswith('#'):
+            assert target[1:] in anchors
+        else:
+            assert (PAGE.parent / target.split('#')[0]).exists(), target
+    for path in re.findall(r'configs/[\w./-]+', TEXT):
+        assert (CHECKOUT / path).exists(), path
