@@ -213,3 +213,77 @@ def test_logged_losses_go_on_smoothly(folder, expected):
         return rows
 
     assert scalars(f'preempted{int(signal.SIGTERM)}') == scalars('whole')
+
+
+def processes(text: str) -> list:
+    """Numbers of the processes whose environment holds a text (Linux)."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*'):
+        try:
+            if text.encode() in (path / 'environ').read_bytes().split(b'\0'):
+                found.append(int(path.name))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
+    """The run stops with a message, and goes on as if nothing had been."""
+    monkeypatch.setenv('RUN', 'worker death')
+    process = start(folder, 'worker', pause=0.05)
+    while len(losses(folder, 'worker')) < 3:
+        assert process.poll() is None, process.communicate()[0][-2000:]
+        time.sleep(0.01)
+    worker, = set(processes('RUN=worker death')) - {process.pid}
+    os.kill(worker, signal.SIGKILL)
+    log = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert f'DataLoader worker (pid(s) {worker}) exited unexpectedly' in log \
+        or f'DataLoader worker (pid {worker}) is killed by signal' in log
+
+    monkeypatch.delenv('RUN')
+    process = start(folder, 'worker')
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-2000:]
+    assert set(losses(folder, 'worker')) == set(expected)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_a_lost_process_stops_the_others(folder, tmp_path):
+    """Two processes over gloo; when one is killed, the other ends soon."""
+    environment = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join([str(folder), str(CHECKOUT)]),
+        PATH=os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ['PATH']]),
+        CUDA_VISIBLE_DEVICES='',
+        OMP_NUM_THREADS='1',
+        PAUSE='0.05',
+        PORT=str(29000 + os.getpid() % 1000),
+        RUN='lost process')
+    process = subprocess.Popen([
+        'bash',
+        str(CHECKOUT / 'tools' / 'dist_train.sh'),
+        str(folder / 'config.py'), '2', '--work-dir',
+        str(folder / 'lost')
+    ],
+                               env=environment,
+                               stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               text=True)
+    while len(losses(folder, 'lost')) < 6:
+        assert process.poll() is None, process.communicate()[0][-2000:]
+        time.sleep(0.01)
+    second = min(
+        set(processes('RANK=1')).intersection(processes('RUN=lost process')))
+    os.kill(second, signal.SIGKILL)
+    begin = time.time()
+    log = process.communicate(timeout=120)[0]
+    assert process.returncode not in (0, None)
+    assert 'rank      : 1' in log or 'Signal 9' in log, log[-2000:]
+    assert time.time() - begin < 90
+    deadline = time.time() + 10
+    while processes('RUN=lost process') and time.time() < deadline:
+        time.sleep(0.1)
+    assert not processes('RUN=lost process')
