@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, VisibleLayout, unit_grid, units_of_map
 from greenmim.registry import MODELS
+from ..layers import VisibleBackbone
 from .masked_image_modeling import MaskedImageModeling, NeckInputs
 
 
@@ -47,11 +48,11 @@ class MaskTokenMIM(MaskedImageModeling):
         self._unit_size = unit_size
         super().__init__(backbone, neck, head, mask_scope=mask_scope, **kwargs)
         self.mask_space = mask_token
-        projection = self.backbone.patch_embed.projection
         if mask_token == 'pixel':
-            shape: Tuple[int, ...] = (1, projection.in_channels, 1, 1)
+            shape: Tuple[int, ...] = (1, _image_channels(self.backbone), 1, 1)
         else:
-            shape = (1, 1, projection.out_channels)
+            dims = self.backbone.patch_embed.projection.out_channels
+            shape = (1, 1, dims)
         self.mask_token = nn.Parameter(torch.zeros(shape))
 
     def init_weights(self) -> None:
@@ -113,6 +114,12 @@ class MaskTokenMIM(MaskedImageModeling):
             return self.backbone(images)
         finally:
             hook.remove()
+
+
+def _image_channels(backbone: Any) -> int:
+    if isinstance(backbone, VisibleBackbone):
+        return backbone.image_channels
+    return backbone.patch_embed.projection.in_channels
 
 
 def _enlarge(masked: Tensor, size: Tuple[int, ...]) -> Tensor:

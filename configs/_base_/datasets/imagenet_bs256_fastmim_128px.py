@@ -1,0 +1,33 @@
+# Copyright (c) greenmim authors. All rights reserved.
+# ImageNet-1k without its labels, 256 images of 128 px a GPU.
+data_preprocessor = dict(
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+
+train_pipeline = [
+    # A photograph is decoded at the smallest scale that leaves the smallest
+    # crop its pixels.
+    dict(type='greenmim.LoadImage', min_side=288),
+    dict(
+        type='RandomResizedCrop',
+        scale=128,
+        crop_ratio_range=(0.2, 1.0),
+        backend='pillow',
+        interpolation='bicubic'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=256,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='greenmim.SeededSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='greenmim.ImageFolder',
+        data_root='data/imagenet/train',
+        pipeline=train_pipeline))

@@ -1,0 +1,30 @@
+# Copyright (c) greenmim authors. All rights reserved.
+# ImageNet-1k without its labels, 256 images of 192 px a GPU.
+data_preprocessor = dict(
+    type='SelfSupDataPreprocessor',
+    mean=[123.675, 116.28, 103.53],
+    std=[58.395, 57.12, 57.375],
+    to_rgb=True)
+
+train_pipeline = [
+    dict(type='greenmim.LoadImage'),
+    dict(
+        type='RandomResizedCrop',
+        scale=192,
+        crop_ratio_range=(0.67, 1.0),
+        backend='pillow'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=256,
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    sampler=dict(type='greenmim.SeededSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(
+        type='greenmim.ImageFolder',
+        data_root='data/imagenet/train',
+        pipeline=train_pipeline))

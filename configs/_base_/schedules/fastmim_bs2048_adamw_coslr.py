@@ -1,0 +1,34 @@
+# Copyright (c) greenmim authors. All rights reserved.
+# AdamW on a batch of 2048, 10 epochs of warm-up, then a cosine to zero. Bias
+# tables and tokens decay as well.
+optim_wrapper = dict(
+    type='AmpOptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=1.5e-4 * 2048 / 256,
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        fused=True),
+    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
+
+# Both are stepped every iteration. The cosine ends with the run.
+param_scheduler = [
+    dict(
+        type='LinearLR',
+        start_factor=1e-9,
+        by_epoch=True,
+        begin=0,
+        end=10,
+        convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0.,
+        by_epoch=True,
+        begin=10,
+        convert_to_iter_based=True)
+]
+
+train_cfg = dict(type='greenmim.ResumableEpochLoop', max_epochs=400)
+
+# `--auto-scale-lr` scales the learning rate by the actual batch size / 2048.
+auto_scale_lr = dict(base_batch_size=2048)

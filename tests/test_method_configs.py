@@ -1,0 +1,319 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Recipes of SimMIM, FastMIM and their crossings: what they build and do.
+
+The models are too large for a step on a CPU: they are built on the meta
+device, and take a step with a micro backbone in their place.
+"""
+import ast
+import copy
+import math
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.optim import (CosineAnnealingLR, LinearLR, MultiStepLR,
+                            OptimWrapper, build_optim_wrapper)
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from PIL import Image
+from torch import nn
+
+from tests import test_configs as common
+
+CONFIG_DIR = Path(__file__).parents[1] / 'configs'
+RECIPES = sorted((CONFIG_DIR / 'fastmim').glob('*.py')) + sorted(
+    (CONFIG_DIR / 'simmim').glob('*.py'))
+# name: (channels of the latent, decoder's blocks, units along a side, values
+# of a unit, base learning rate and its batch, warm-up, epochs, eps)
+FACTS = {
+    'fastmim_swin-base-w4_8xb256-amp-coslr-400e_in1k-128px':
+        (1024, 4, 4, 432, '1.5e-4', 256, 10, 400, {1e-5}),
+    'fastmim_vit-base-p16_8xb512-amp-coslr-800e_in1k-128px':
+        (768, 1, 8, 108, '1.5e-4', 256, 20, 800, {1e-6}),
+    'fastmim_pvt-v2-b2_8xb256-amp-coslr-400e_in1k-128px':
+        (512, 4, 4, 432, '1.5e-4', 256, 10, 400, {1e-5, 1e-6}),
+    'fastmim_cmt-small_8xb256-amp-coslr-400e_in1k-128px':
+        (512, 4, 4, 432, '1.5e-4', 256, 10, 400, {1e-5, 1e-6}),
+    'greenmim-fast_swin-base-w4_8xb256-amp-coslr-400e_in1k-128px':
+        (1024, 1, 4, 432, '1.5e-4', 256, 10, 400, {1e-5}),
+    'simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px':
+        (1024, None, 6, 3072, '2e-4', 512, 10, 100, {1e-5}),
+    'simmim_swin-base-w6_8xb256-amp-steplr-800e_in1k-192px':
+        (1024, None, 6, 3072, '1e-4', 512, 10, 800, {1e-5}),
+    'simmim_swin-large-w12_16xb128-amp-steplr-800e_in1k-192px':
+        (1536, None, 6, 3072, '1e-4', 512, 10, 800, {1e-5}),
+    'simmim_swin-v2-huge-w12_32xb64-amp-steplr-800e_in1k-192px':
+        (2816, None, 6, 3072, '1e-4', 512, 10, 800, {1e-5}),
+    'simmim_vit-base-p16_8xb256-amp-steplr-800e_in1k':
+        (768, None, 7, 3072, '1e-4', 512, 10, 800, {1e-6}),
+}  # yapf: disable
+# A backbone's type: what makes it micro, and the channels of its latent.
+SWIN = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
+VIT = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+STAGES = dict(
+    embed_dims=[8, 8, 16, 16], depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2],
+    mlp_ratios=[2, 2, 2, 2], sr_ratios=[8, 4, 2, 1])  # yapf: disable
+MICRO = {
+    'greenmim.GreenMIMSwinTransformer': (SWIN, 64),
+    'SwinTransformerV2':
+        (dict(SWIN, extra_norm_every_n_blocks=0), 64),
+    'greenmim.GreenMIMVisionTransformer': (VIT, 16),
+    'greenmim.GreenMIMPVTv2': (STAGES, 16),
+    'greenmim.GreenMIMCMT': (dict(STAGES, stem_channels=4), 16),
+    'BEiTViT': (VIT, 16),
+}  # yapf: disable
+
+
+@pytest.fixture(scope='module', autouse=True)
+def scope():
+    """The module's fixtures build before the scope of a test is set."""
+    init_default_scope('mmpretrain')
+
+
+@pytest.fixture(scope='module', params=RECIPES, ids=lambda path: path.stem)
+def config(request):
+    return Config.fromfile(request.param)
+
+
+def name_of(config):
+    return Path(config.filename).stem
+
+
+def pixels_of(config):
+    found = re.search(r'-(\d+)px$', name_of(config))
+    return int(found[1]) if found else 224
+
+
+def micro(config):
+    """The config of the algorithm with a micro backbone and decoder."""
+    cfg = copy.deepcopy(config.model)
+    arch, channels = MICRO[cfg.backbone.type]
+    cfg.backbone.arch = arch
+    cfg.neck.in_channels = channels
+    if 'embed_dims' in cfg.neck:
+        cfg.neck.update(embed_dims=32, num_heads=2, depth=1)
+    return dict(cfg, data_preprocessor=config.data_preprocessor)
+
+
+@pytest.fixture(scope='module')
+def full(config):
+    """The model in its full size, without values."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Rates of drop path are read back.
+        patch.setattr(torch, 'linspace', partial(torch.linspace, device='cpu'))
+        with torch.device('meta'):
+            return MODELS.build(config.model)
+
+
+def test_every_recipe_is_known():
+    assert {path.stem for path in RECIPES} == set(FACTS)
+
+
+def test_common_demands(config):
+    common.test_name_says_what_the_config_does(config)
+    common.test_every_launcher_finds_what_it_needs(config)
+
+
+def test_record(config):
+    *_, base_lr, per, _, epochs, _ = FACTS[name_of(config)]
+    folder = Path(config.filename).parent.name
+    source = Path(config.filename).read_text('utf-8')
+    record = ast.get_docstring(ast.parse(source))
+    fields = dict(re.findall(r'^(\w+): ((?:.|\n    )+)', record, re.M))
+    papers = {'fastmim': '2212.06593', 'simmim': '2111.09886'}
+    assert papers[folder] in fields['Paper']
+    gpus, batch_size = map(
+        int,
+        re.search(r'_(\d+)xb(\d+)-', name_of(config)).groups())
+    assert f'configs/{folder}/{name_of(config)}.py {gpus}' in fields['Command']
+    assert fields['Hardware'].startswith(
+        f'{gpus} GPUs with {batch_size} images each;')
+    batch = gpus * batch_size
+    lr = float(base_lr) * batch / per
+    product, arithmetic = fields['Batch'].rstrip('.').split('; learning rate ')
+    assert product == f'{gpus} x {batch_size} = {batch}'
+    rule, rate = arithmetic.split(' = ')
+    assert rule == f'{base_lr} * {batch} / {per}'
+    assert float(rate) == pytest.approx(lr)
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(lr)
+    assert config.train_cfg.max_epochs == epochs
+    assert 'authors' in fields['Expected']
+    assert fields['Measured'] == 'not measured by this project.'
+
+
+def _latent_channels(neck):
+    layer = neck.linear if hasattr(neck, 'linear') else neck.decoder_embed
+    return layer.in_features
+
+
+def test_full_size(config, full):
+    """Parts fit each other, with the sizes of the papers."""
+    channels, depth, side, values, *_, eps = FACTS[name_of(config)]
+    assert _latent_channels(full.neck) == channels
+    backbone = full.backbone
+    pixels = pixels_of(config)
+    assert pixels // full.unit_size == side
+    assert {m.eps
+            for m in full.modules() if isinstance(m, nn.LayerNorm)} == eps
+    green = name_of(config).startswith('greenmim')
+    simmim = name_of(config).startswith('simmim')
+    assert full.mask_planner.mask_scope == ('batch' if green else 'image')
+    assert full.mask_planner.mask_ratio == (0.6 if simmim else 0.75)
+    if simmim:
+        assert full.mask_space == 'embed'
+        assert full.neck.linear.out_features * full.neck.tokens_side**2 == (
+            values)
+        assert not full.head.target.norm
+        assert isinstance(full.head.loss_module.penalty, nn.L1Loss)
+    else:
+        assert len(full.neck.decoder_blocks) == depth
+        assert full.neck.decoder_pred.out_features == values
+        assert full.head.target.norm
+        assert isinstance(full.head.loss_module.penalty, nn.MSELoss)
+    # Windows divide their maps.
+    for i, stage in enumerate(getattr(backbone, 'stages', ())):
+        for block in getattr(stage, 'blocks', ()):
+            window = getattr(block.attn, 'w_msa', block.attn).window_size[0]
+            assert pixels // 4 // 2**i % window == 0
+    rates = [getattr(m, 'drop_prob', 0.) for m in backbone.modules()]
+    assert max(rates) == pytest.approx(0.1 if 'simmim_vit' in
+                                       name_of(config) else 0.)
+
+
+def test_a_micro_model_takes_a_step(config, tmp_path):
+    """With the recipe's images, optimiser and schedule."""
+    pixels = pixels_of(config)
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        noise = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / f'{i}.png')
+    dataset = DATASETS.build(
+        dict(config.train_dataloader.dataset, data_root=str(tmp_path)))
+    batch = default_collate([dataset[0], dataset[1]])
+    assert batch['inputs'].shape == (2, 3, pixels, pixels)
+
+    model = MODELS.build(micro(config))
+    model.init_weights()
+    wrapper = build_optim_wrapper(
+        model, dict(config.optim_wrapper, type='OptimWrapper'))
+    reached = set()
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    for name, param in trained.items():
+        param.register_hook(lambda _, name=name: reached.add(name))
+    losses = model.train_step(batch, wrapper)
+    assert list(losses) == ['loss']
+    assert losses['loss'].isfinite() and losses['loss'] > 0
+    assert reached == set(trained)
+
+    optimizer = wrapper.optimizer
+    assert type(optimizer) is torch.optim.AdamW
+    simmim = name_of(config).startswith('simmim')
+    assert optimizer.defaults['betas'] == (0.9, 0.999 if simmim else 0.95)
+    assert wrapper.clip_grad_kwargs == (dict(max_norm=5.) if simmim else None)
+    decay = {
+        id(param): group['weight_decay']
+        for group in optimizer.param_groups
+        for param in group['params']
+    }
+    for name, param in trained.items():
+        exempt = param.ndim == 1 or name.endswith('.bias')
+        if simmim:
+            exempt |= name.endswith(
+                ('mask_token', 'relative_position_bias_table', 'cls_token'))
+        assert decay[id(param)] == (0. if exempt else 0.05), name
+
+
+def test_learning_rate(config):
+    *_, warmup, epochs, _ = FACTS[name_of(config)]
+    peak, length = config.optim_wrapper.optimizer.lr, 2
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    kinds = dict(
+        LinearLR=LinearLR,
+        CosineAnnealingLR=CosineAnnealingLR,
+        MultiStepLR=MultiStepLR)
+    schedulers = []
+    for cfg in config.param_scheduler:
+        cfg = dict(cfg)
+        kind = kinds[cfg.pop('type')]
+        cfg.setdefault('end', epochs)
+        assert cfg.pop('convert_to_iter_based')
+        schedulers.append(
+            kind.build_iter_from_epoch(optimizer, **cfg, epoch_length=length))
+    simmim = name_of(config).startswith('simmim')
+    least = 1e-5 * peak / (2e-4) if simmim else 0.
+    first = optimizer.param_groups[0]['lr']
+    assert 0 < first <= peak / 100
+    for i in range(epochs * length):
+        lr = optimizer.param_groups[0]['lr']
+        if i >= warmup * length:
+            progress = (i / length - warmup) / (epochs - warmup)
+            expected = least + (peak - least) * 0.5 * (
+                1 + math.cos(math.pi * progress))
+            if '-steplr-' in name_of(config):
+                expected = peak * (0.1 if i >= 700 * length else 1)
+            assert lr == pytest.approx(expected, abs=1e-6 * peak), i
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_micro_model_lowers_its_loss(path):
+    """On one batch and mask, whatever the parts."""
+    config = Config.fromfile(path)
+    torch.manual_seed(0)
+    cfg = micro(config)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    pixels = pixels_of(config)
+    images = torch.nn.functional.interpolate(
+        torch.randn(2, 3, 2, 2), (pixels, pixels), mode='bicubic') + 1
+    plan = model._plan(images, None)
+    wrapper = OptimWrapper(torch.optim.AdamW(model.parameters(), 1e-2))
+    losses = []
+    for _ in range(15):
+        pred = model.neck(*model.encode(images, plan))
+        loss = model.head.loss(pred, images, plan.layout)
+        wrapper.update_params(loss)
+        losses.append(loss.item())
+    assert losses[-1] < 0.97 * losses[0], losses
+
+
+@pytest.mark.parametrize('backbone', [
+    name for name in MICRO if name.startswith('greenmim.')
+    and not name.endswith('TransformerV2')
+])  # yapf: disable
+def test_green_x_fast_is_blind_to_what_is_masked(backbone):
+    """No bit of the latent changes, in whatever backbone."""
+    cfg = Config.fromfile(CONFIG_DIR / 'fastmim' /
+                          'greenmim-fast_swin-base-w4_8xb256-amp-coslr-400e_'
+                          'in1k-128px.py')
+    arch, channels = MICRO[backbone]
+    cfg = dict(
+        cfg.model,
+        backbone=dict(type=backbone, arch=arch),
+        neck=dict(
+            cfg.model.neck, in_channels=channels, embed_dims=32, num_heads=2))
+    if backbone.endswith('VisionTransformer'):
+        cfg['backbone'].update(unit_size=32, patch_size=32, img_size=128)
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    images = torch.randn(2, 3, 128, 128)
+    plan = model._plan(images, None)
+    assert plan.layout.num_visible == 4
+    masked = ~plan.layout.visible
+    masked = masked.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
+    latent, _ = model.encode(images, plan)
+    for filling in torch.randn_like(images), torch.full_like(images, math.nan):
+        changed = torch.where(masked, filling, images)
+        assert torch.equal(model.encode(changed, plan)[0], latent)
+    loss = model.head.loss(
+        model.neck(latent, plan.layout), images, plan.layout)
+    loss.backward()
+    for name, param in model.named_parameters():
+        assert param.grad is not None and param.grad.isfinite().all(), name
