@@ -153,10 +153,51 @@ def test_images_are_scaled_down_by_averages():
     loss = model.loss(images, None)['loss']
     model.image_size = None
     torch.testing.assert_close(loss, model.loss(expected, None)['loss'])
-    larger = torch.randn(1, 3, 128, 128)
-    dense, = model.backbone(larger)
-    model.image_size = (32, 32)  # of training steps alone
-    assert torch.equal(model.extract_feat(larger)[0], dense)
+    # What is no training step sees whole images: features, held-out losses.
+    images = torch.randn(1, 3, 128, 128)
+    dense, = model.backbone(images)
+    model.eval()
+    whole = model.loss(images, None)['loss']
+    model.image_size = (32, 32)
+    assert torch.equal(model.extract_feat(images)[0], dense)
+    assert torch.equal(model.loss(images, None)['loss'], whole)
+    model.train()
+    assert not torch.equal(model.loss(images, None)['loss'], whole)
+
+
+@pytest.mark.parametrize('backbone', [
+    dict(type='SwinTransformer', pad_small_map=True),
+    dict(type='greenmim.GreenMIMSwinTransformer', pad_small_map=True),
+    dict(
+        type='SwinTransformer',
+        stage_cfgs=[
+            dict(block_cfgs=dict(window_size=w)) for w in (4, 4, 4, 2)
+        ])
+])
+def test_dense_backbones_grow_too(backbone):
+    """With windows that fit the smallest map, or padding."""
+    model = MODELS.build(
+        dict(
+            type='greenmim.MaskTokenMIM',
+            backbone=dict(
+                arch=dict(
+                    embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+                window_size=4,
+                **backbone),
+            neck=dict(type='greenmim.LinearNeck', in_channels=64),
+            head=dict(type='greenmim.GreenMIMHead')))
+    model.train()
+    hook = ImageSizeHook([64, 96, 128], [1, 2])
+    seen = []
+    model.neck.register_forward_pre_hook(
+        lambda neck, inputs: seen.append(inputs[0].shape[1]))
+    keys = list(model.state_dict())
+    for epoch in range(3):
+        hook.change(model, epoch)
+        loss = model.loss(torch.randn(2, 3, 128, 128), None)['loss']
+        loss.backward()
+        assert loss.isfinite()
+    assert seen == [4, 9, 16] and list(model.state_dict()) == keys
 
 
 def test_images_that_are_too_small():

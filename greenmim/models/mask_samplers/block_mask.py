@@ -2,6 +2,7 @@
 import math
 from typing import Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,14 +47,14 @@ class BlockMask:
         """See :func:`greenmim.ops.random_mask`."""
         num_units = grid[0] * grid[1]
         hidden = num_units - num_visible_units(num_units, mask_ratio)
-        masks = torch.zeros(num_masks, *grid, dtype=torch.bool)
+        masks = np.zeros((num_masks, *grid), dtype=bool)
         for mask in masks:
             missing = hidden
             while missing:
                 missing -= self._hide_block(mask, missing, generator)
-        return masks
+        return torch.from_numpy(masks)
 
-    def _hide_block(self, mask: Tensor, most: int,
+    def _hide_block(self, mask: np.ndarray, most: int,
                     generator: Optional[torch.Generator]) -> int:
         """Draw a block, hide at most ``most`` units, return how many."""
         area, aspect, top, left = torch.rand(4, generator=generator).tolist()
@@ -66,6 +67,6 @@ class BlockMask:
         top = int(top * (rows - height + 1))
         left = int(left * (cols - width + 1))
         block = mask[top:top + height, left:left + width]
-        new = (~block).nonzero()[:most]
+        new = np.argwhere(~block)[:most]
         block[new[:, 0], new[:, 1]] = True
         return len(new)

@@ -25,7 +25,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
     (head) are parts to choose.
 
     Where :attr:`image_size` is set, as :class:`greenmim.engine.ImageSizeHook`
-    does, the images of a training step are scaled down to it first.
+    does, images are scaled down to it first, in training mode alone.
 
     A mask is drawn on the CPU, from the ``mask_seed`` of the first data
     sample or else torch's global generator, unless the data samples bring
@@ -127,7 +127,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
                 unit, the images are smaller than :attr:`image_size`, or the
                 masks do not fit the images.
         """
-        images = _scale_down(_single_view(inputs), self.image_size)
+        images = _single_view(inputs)
+        if self.training:
+            images = _scale_down(images, self.image_size)
         first = data_samples[0] if data_samples else DataSample()
         plan = first.get('mask_plan')
         if plan is None:

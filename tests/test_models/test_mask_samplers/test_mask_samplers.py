@@ -64,9 +64,9 @@ class TestBlocks:
         aspects = set()
         sampler = BlockMask(min_units=16, max_aspect=4)
         for seed in range(300):
-            mask = torch.zeros(16, 16, dtype=torch.bool)
+            mask = np.zeros((16, 16), dtype=bool)
             hidden = sampler._hide_block(mask, 16, generator(seed))
-            rows, cols = mask.any(1).sum().item(), mask.any(0).sum().item()
+            rows, cols = mask.any(1).sum(), mask.any(0).sum()
             assert hidden == mask.sum() and 12 <= hidden <= 16
             assert hidden == min(rows * cols, 16)
             aspects.add((rows, cols))
