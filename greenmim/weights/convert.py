@@ -7,13 +7,14 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from .cmt import CMT
 from .coverage import Coverage
 from .layouts import Family, Layout, Tensors
 from .pvt_v2 import PVT_V2
 from .reading import Source
 from .swin import SWIN
 
-FAMILIES = (SWIN, PVT_V2)
+FAMILIES = (SWIN, PVT_V2, CMT)
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,12 @@ def tensors_for(backbone: Backbone, target: Target) -> Tensors:
     tensors = backbone.tensors
     homeless: Tuple[str, ...] = ()
     if backbone.family is not None:
-        layout = backbone.family.layouts[target.layout]
+        layout = backbone.family.layouts.get(target.layout)
+        if layout is None:
+            raise ValueError(
+                f'expected a library that has a {backbone.family.name}, got '
+                f"{target.layout}, which has none; export it with --to "
+                'mmpretrain or --to safetensors')
         tensors, homeless = backbone.family.to_layout(tensors, layout)
     if homeless:
         raise ValueError('expected a place for every tensor in the library, '

@@ -387,7 +387,7 @@ def test_foreign_models(convert, tmp_path):
                tmp_path / 'vit.pth')  # yapf: disable
     with pytest.raises(
             SystemExit,
-            match=r"a backbone of \['swin', 'pvt_v2'\] in the layout "
+            match=r"a backbone of \['swin', 'pvt_v2', 'cmt'\] in the layout "
             r"'swin', got names such as \['blocks.0.weight'\]$"):
         convert(tmp_path / 'vit.pth', 'swin')
 
