@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Some images that stay the same throughout a run, to compare with."""
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Sequence, Union
 
 import torch
 
@@ -11,18 +11,23 @@ from .seeding import SeededIndex, mix_seeds, sample_randomness
 from .transforms import LoadImage
 
 
-def on_folder(dataset: Any, data_root: str) -> ImageFolder:
+def on_folder(pipeline: Sequence[Union[dict, Callable]],
+              data_root: str) -> ImageFolder:
     """Another folder of images, loaded as those of a data set are.
 
     Args:
-        dataset (BaseDataset): The data set with the transforms.
+        pipeline (Sequence[dict | Callable]): The transforms of the data set.
         data_root (str): The folder.
     """
-    transforms = list(dataset.pipeline.transforms)
-    # Of a data set that holds decoded images, nothing loads.
-    if not any('Load' in type(t).__name__ for t in transforms):
-        transforms = [LoadImage(), *transforms]
-    return ImageFolder(data_root, transforms)
+    names = [
+        transform['type']
+        if isinstance(transform, dict) else type(transform).__name__
+        for transform in pipeline
+    ]
+    # In the pipeline of a data set that holds decoded images, nothing loads.
+    if not any('Load' in str(name) for name in names):
+        pipeline = [LoadImage(), *pipeline]
+    return ImageFolder(data_root, pipeline)
 
 
 def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:

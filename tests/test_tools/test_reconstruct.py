@@ -1,8 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -70,8 +72,64 @@ def test_files_size_ratio_and_seed(run_tool, config, checkpoint, images,
     assert pictures[0] == pictures[1] != pictures[2]
 
 
+def test_page_and_statistics_of_neighbours(run_tool, config, checkpoint,
+                                           images, tmp_path, capsys):
+    """A page for a browser; no statistics of what is masked in it."""
+    files = sorted(images.rglob('*.png'))[:2]
+    pages = []
+    for statistics in ('truth', 'neighbours'):
+        out = tmp_path / f'{statistics}.html'
+        run_tool(TOOL, config, checkpoint, *files, '--out', out,
+                 '--statistics', statistics)
+        assert f'{out} shows 2 images' in capsys.readouterr().out
+        pages.append(out.read_text('utf-8'))
+    for page in pages:
+        assert page.count('<img src="data:image/png;base64,') == 10
+        assert all(file.name in page for file in files)
+        assert page.count(' % of the variance') == 2
+    assert 'taken from the input' in pages[0]
+    assert 'guessed from the visible' in pages[1]
+    assert len(set(re.findall('src="[^"]*"', pages[0]))) > 8
+
+
+def test_bars_and_thirteen_channels(run_tool, make_config, tmp_path):
+    """The target FastMIM predicts, on images that no screen shows as such."""
+    config = make_config({
+        'model.data_preprocessor':
+        dict(
+            type='SelfSupDataPreprocessor',
+            mean=[99.],
+            std=[50.],
+            to_rgb=False),
+        'model.backbone.in_channels':
+        13,
+        'model.neck.out_channels':
+        13 * 144,
+        'model.head.target':
+        dict(type='greenmim.HOGTarget'),
+        'train_dataloader.dataset.pipeline': [
+            dict(type='greenmim.LoadImage', channels=13),
+            dict(type='PackInputs')
+        ]
+    })
+    model = MODELS.build(Config.fromfile(config).model)
+    checkpoint = tmp_path / 'b.pth'
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    bands = np.random.default_rng(0).integers(0, 256, (64, 64, 13), 'uint8')
+    tifffile.imwrite(tmp_path / 'a.tif', bands, photometric='minisblack')
+    out = tmp_path / 'picture.png'
+    run_tool(TOOL, config, checkpoint, tmp_path / 'a.tif', '--out', out,
+             '--bands', 3, 2, 1)
+    assert np.array_equal(cell(out, 0, 0, 64), bands[..., 3:0:-1])
+    # input, masked, reconstruction, paste, target, error
+    assert Image.open(out).width == GAP + 6 * (64 + GAP)
+    target = cell(out, 0, 4, 64)
+    assert (target == target[..., :1]).all() and target.max() == 255
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['gone.png'], 'gone.png'),
+    (['--bands', '0', '1', '2'], 'more than three channels'),
     (['--size', '100'], '100'),
     (['--mask-ratio', '1'], '1'),
 ])

@@ -7,7 +7,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models import SelfSupDataPreprocessor
 
 from greenmim.models import GreenMIM
-from greenmim.visualization import draw_reconstruction
+from greenmim.visualization import captions_of, draw_reconstruction
 from greenmim.visualization.reconstruction import GAP, GREY, TEXT
 
 SIZE = 96
@@ -24,9 +24,9 @@ def photographs(channels=3):
     return rgb.flip(1) if channels == 3 else rgb[:, :channels]
 
 
-def cells(picture, rows=2):
+def cells(picture, rows=2, more=('error', )):
     """Cut the picture into its parts: {column: (rows, H, W, 3)}."""
-    names = ('input', 'masked', 'reconstruction', 'paste')
+    names = ('input', 'masked', 'reconstruction', 'paste', *more)
     step = SIZE + GAP
     return {
         name:
@@ -78,6 +78,55 @@ def test_perfect_prediction_is_the_input():
     part = cells(draw_reconstruction(result, preprocessor))
     assert np.array_equal(part['reconstruction'], part['input'])
     assert np.array_equal(part['paste'], part['input'])
+    assert not part['error'].any()
+
+
+def test_error_is_that_of_masked_pixels():
+    preprocessor = SelfSupDataPreprocessor()
+    images = torch.full((1, 3, SIZE, SIZE), 100.)
+    mask = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    mask[..., :32] = True
+    # Off by 64 levels on average, half of what is drawn white
+    pred = images + torch.tensor([0., 96., -96.])[:, None, None]
+    result = dict(
+        pred=pred, target=images, mask=mask, pred_uses_target_statistics=False)
+    part = cells(draw_reconstruction(result, preprocessor), rows=1)
+    assert (part['error'][:, :, :32] == [255, 128, 0]).all()
+    assert not part['error'][:, :, 32:].any()
+
+
+def test_bars_are_drawn_in_their_own_brightness():
+    preprocessor = SelfSupDataPreprocessor(**NORM, to_rgb=True)
+    result, mask = reconstruct(preprocessor)
+    drawn = torch.zeros(2, 3, SIZE, SIZE)
+    drawn[:, :, 40] = .5
+    result.update(
+        pred=drawn / 2,
+        drawn_target=drawn,
+        pred_is_image=False,
+        pred_uses_target_statistics=False)
+    picture = draw_reconstruction(result, preprocessor)
+    part = cells(picture, more=('target', 'error'))
+    original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(part['input'], original)
+    assert (part['target'][:, 40] == 255).all()
+    assert (part['reconstruction'][:, 40] == 128).all()
+    assert not part['reconstruction'][:, 41].any()
+    assert np.array_equal(part['paste'][~mask], original[~mask])
+    assert np.array_equal(part['paste'][mask], part['reconstruction'][mask])
+    error = part['error'][:, 40]
+    assert (error[mask[:, 40]] == [255, 255, 249]).all()  # 127 of 128 levels
+    assert not error[~mask[:, 40]].any()
+
+
+def test_captions_say_whose_statistics():
+    result = dict(pred_uses_target_statistics=False)
+    assert len(captions_of(result)) == 1
+    result['pred_uses_neighbour_statistics'] = True
+    assert 'guessed from the visible' in captions_of(result)[1]
+    result['pred_uses_target_statistics'] = True
+    assert 'taken from the input' in captions_of(result)[1]
+    assert 'bars' in captions_of(dict(result, pred_is_image=False))[1]
 
 
 @pytest.mark.parametrize('channels', [1, 2])

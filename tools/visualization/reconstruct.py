@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List, Tuple
 
 import torch
 from mmcv.transforms import Compose
@@ -13,16 +13,20 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmpretrain.models import BaseSelfSupervisor
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
 from greenmim.engine.checkpoint import read_state_dict
 from greenmim.ops import random_mask, unit_grid
 from greenmim.registry import MODELS
-from greenmim.visualization import draw_reconstruction
+from greenmim.visualization import (captions_of, draw_sheet,
+                                    reconstruction_columns, write_gallery)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw input, masked input, reconstruction and paste')
+        description='Draw input, masked input, reconstruction, paste and '
+        'error')
     parser.add_argument('config', help='config of the pre-training')
     parser.add_argument('checkpoint', help='checkpoint of the pre-training')
     parser.add_argument(
@@ -34,7 +38,8 @@ def parse_args() -> argparse.Namespace:
         '--out',
         type=Path,
         default=Path('reconstruction.png'),
-        help='the picture to write (default: %(default)s)')
+        help='the picture to write, or a page of pictures where it ends in '
+        '.html (default: %(default)s)')
     parser.add_argument(
         '--num-images',
         type=int,
@@ -54,6 +59,25 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=0,
         help='seed of the masks (default: %(default)s)')
+    parser.add_argument(
+        '--statistics',
+        choices=['truth', 'neighbours'],
+        default='truth',
+        help='whose mean and deviation undo the normalisation of a masked '
+        'unit: its own, which the model does not know, or what follows from '
+        'the visible units nearby (default: %(default)s)')
+    parser.add_argument(
+        '--bands',
+        type=int,
+        nargs=3,
+        metavar=('RED', 'GREEN', 'BLUE'),
+        help='bands to show of images of more than three channels, counted '
+        'from 0 (default: 0 1 2)')
+    parser.add_argument(
+        '--stretch',
+        action='store_true',
+        help="stretch each shown band to the screen's range, for images that "
+        'are dark as they are')
     return parser.parse_args()
 
 
@@ -68,11 +92,12 @@ def build_model(cfg: Config, checkpoint: str) -> BaseSelfSupervisor:
 
 
 def load_images(cfg: Config, files: List[str], number: int,
-                size: int) -> Tensor:
+                size: int) -> Tuple[Tensor, List[str]]:
     """Load files, or images of the training data, for a model.
 
     Returns:
-        Tensor: Images of shape (B, C, size, size), not yet normalised.
+        tuple: Images of shape (B, C, size, size), not yet normalised, and
+        their names.
     """
     dataset_cfg = cfg.train_dataloader.dataset
     pipeline = [
@@ -81,16 +106,7 @@ def load_images(cfg: Config, files: List[str], number: int,
     ]
     if files and not pipeline:
         pipeline = [dict(type='greenmim.LoadImage')]
-    pipeline += [
-        dict(
-            type='mmpretrain.ResizeEdge',
-            scale=size,
-            edge='short',
-            backend='pillow',
-            interpolation='bicubic'),
-        dict(type='mmpretrain.CenterCrop', crop_size=size),
-        dict(type='mmpretrain.PackInputs')
-    ]
+    pipeline.append(dict(type='mmpretrain.PackInputs'))
     if files:
         load = Compose(pipeline)
         packed = [load(dict(img_path=file)) for file in files]
@@ -98,7 +114,34 @@ def load_images(cfg: Config, files: List[str], number: int,
         dataset = DATASETS.build({**dataset_cfg, 'pipeline': pipeline})
         number = min(number, len(dataset))
         packed = [dataset[i * len(dataset) // number] for i in range(number)]
-    return torch.stack([sample['inputs'] for sample in packed])
+    # Of any number of channels, which Pillow does not resize
+    images = [
+        center_crop(
+            resize(sample['inputs'], [size], InterpolationMode.BICUBIC),
+            [size]) for sample in packed
+    ]
+    names = [sample['data_samples'].get('img_path', '') for sample in packed]
+    return torch.stack(images), names
+
+
+def error_remarks(result: Dict[str, Any]) -> List[str]:
+    """The error of each image where it is masked, relative to a constant.
+
+    A prediction that is 0 % right is no better than the true average of all
+    masked pixels.
+    """
+    remarks = []
+    for pred, truth, mask in zip(result['pred'], result['drawn_target'],
+                                 result['mask']):
+        hidden = mask.expand_as(truth)
+        if not hidden.any():
+            return [''] * len(result['pred'])
+        error = (pred - truth)[hidden].square().mean()
+        spread = truth[hidden].var(unbiased=False).clamp(min=1e-12)
+        explained = 100 * (1 - error / spread).item()
+        remarks.append(f'{explained:.0f} % of the variance of masked pixels '
+                       'is explained')
+    return remarks
 
 
 def main() -> None:
@@ -108,23 +151,32 @@ def main() -> None:
     try:
         model = build_model(cfg, args.checkpoint)
         size = args.size or cfg.model.backbone.get('img_size', 224)
-        images = load_images(cfg, args.images, args.num_images, size)
+        images, names = load_images(cfg, args.images, args.num_images, size)
         mask_ratio = args.mask_ratio
         if mask_ratio is None:
             mask_ratio = model.mask_planner.mask_ratio
         # A mask for every image, whatever the training did: more to see.
         mask = random_mask(
-            len(images), unit_grid(images.shape[2:], model.backbone.unit_size),
+            len(images), unit_grid(images.shape[2:], model.unit_size),
             mask_ratio,
             torch.Generator().manual_seed(args.seed))
         data = model.data_preprocessor(
             dict(inputs=[images], data_samples=None))
-        result = model.reconstruct(data['inputs'], mask)
+        result = model.reconstruct(data['inputs'], mask, args.statistics)
+        columns = reconstruction_columns(result, model.data_preprocessor,
+                                         args.bands, args.stretch)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')
-    picture = draw_reconstruction(result, model.data_preprocessor)
+    captions = captions_of(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(args.out)
+    if args.out.suffix == '.html':
+        about = (
+            f'{args.config}, {args.checkpoint}: {size} pixels, mask ratio '
+            f'{mask_ratio:g}, seed {args.seed}.')
+        write_gallery(args.out, 'Reconstructions', columns, names,
+                      [about, *captions], error_remarks(result))
+    else:
+        Image.fromarray(draw_sheet(columns, captions)).save(args.out)
     print(f'{args.out} shows {len(images)} images')
 
 

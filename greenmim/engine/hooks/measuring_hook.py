@@ -52,7 +52,7 @@ class MeasuringHook(Hook):
         loader = runner.train_dataloader
         dataset = loader.dataset
         if self.data_root is not None:
-            dataset = on_folder(dataset, self.data_root)
+            dataset = on_folder(dataset.pipeline.transforms, self.data_root)
         self.batches = fixed_batches(dataset, loader.collate_fn,
                                      model.mask_planner, self.num_images,
                                      self.batch_size)

@@ -1,0 +1,128 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Show what a model is trained on: augmented images and their masks."""
+import argparse
+import sys
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, init_default_scope
+from mmpretrain.models import BaseSelfSupervisor
+from PIL import Image
+
+from greenmim.datasets import fixed_samples, on_folder
+from greenmim.registry import MODELS
+from greenmim.visualization import ColourDisplay, draw_sheet, write_gallery
+from greenmim.visualization.reconstruction import GREY
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Show images as the training sees them, with masks')
+    parser.add_argument('config', help='config of the pre-training')
+    parser.add_argument(
+        '--data',
+        help='folder of images (default: the training data of the config)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('samples.html'),
+        help='the page to write, or a picture where it ends in .png or .jpg '
+        '(default: %(default)s)')
+    parser.add_argument(
+        '--num-images',
+        type=int,
+        default=8,
+        help='how many images, evenly spaced (default: %(default)s)')
+    parser.add_argument(
+        '--views',
+        type=int,
+        default=2,
+        help='how often each is augmented and masked (default: %(default)s)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of augmentation and masks (default: %(default)s)')
+    parser.add_argument(
+        '--bands',
+        type=int,
+        nargs=3,
+        metavar=('RED', 'GREEN', 'BLUE'),
+        help='bands to show of images of more than three channels, counted '
+        'from 0 (default: 0 1 2)')
+    parser.add_argument(
+        '--stretch',
+        action='store_true',
+        help="stretch each shown band to the screen's range")
+    return parser.parse_args()
+
+
+def draw_view(model: BaseSelfSupervisor, samples: List[dict],
+              args: argparse.Namespace) -> Tuple[np.ndarray, np.ndarray]:
+    """Augmented images and the same masked, uint8 (B, H, W, 3)."""
+    images = torch.stack([sample['inputs'] for sample in samples])
+    images = model.data_preprocessor(dict(inputs=[images],
+                                          data_samples=None))['inputs'][0]
+    shown = ColourDisplay(images, model.data_preprocessor, args.bands,
+                          args.stretch)(
+                              images)
+    masked = shown.copy()
+    for image, sample in zip(masked, samples):
+        sample = sample['data_samples']
+        mask = sample.get('mask')
+        if mask is not None:  # MMSelfSup wraps it
+            mask = torch.as_tensor(getattr(mask, 'value', mask))[None]
+        plan = model.mask_planner(
+            1, image.shape[:2], mask,
+            torch.Generator().manual_seed(sample.mask_seed))
+        hidden = ~plan.layout.visible[0].numpy()
+        hidden = hidden.repeat(model.unit_size, 0).repeat(model.unit_size, 1)
+        image[hidden] = GREY
+    return shown, masked
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = Config.fromfile(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    model_cfg = ConfigDict(cfg.model)
+    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    columns: Dict[str, np.ndarray] = {}
+    try:
+        # It knows the mask units and how masks are drawn.
+        model = MODELS.build(model_cfg)
+        dataset_cfg = cfg.train_dataloader.dataset
+        if args.data is None:
+            dataset = DATASETS.build(dataset_cfg)
+        else:
+            dataset = on_folder(dataset_cfg.pipeline, args.data)
+        if args.views < 1 or args.num_images < 1:
+            raise ValueError('expected --views and --num-images of 1 or more, '
+                             f'got {args.views} and {args.num_images}')
+        for view in range(args.views):
+            samples = fixed_samples(dataset, args.num_images, args.seed + view)
+            suffix = f' {view + 1}' if args.views > 1 else ''
+            columns[f'view{suffix}'], columns[f'masked{suffix}'] = draw_view(
+                model, samples, args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'{Path(__file__).name}: {error}')
+    height, width = columns[f'masked{suffix}'].shape[1:3]
+    captions = [
+        f'{args.config}: images of {width}x{height} pixels, mask units of '
+        f'{model.unit_size}, mask ratio {model.mask_planner.mask_ratio:g}. '
+        'Grey is what the model does not see.'
+    ]
+    if args.out.suffix == '.html':
+        names = [s['data_samples'].get('img_path', '') for s in samples]
+        write_gallery(args.out, 'Training samples', columns, names, captions)
+    else:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw_sheet(columns, captions)).save(args.out)
+    print(f'{args.out} shows {len(samples)} of {len(dataset)} images')
+
+
+if __name__ == '__main__':
+    main()
