@@ -34,10 +34,12 @@ def build(cfg):
 @lru_cache(maxsize=None)
 def flops_of_dense_backbone(settings):
     """Of a backbone's config in JSON."""
-    backbone = build(json.loads(settings))
+    settings = json.loads(settings)
+    backbone = build(settings)
     backbone.eval()
+    size = settings.get('img_size', 224)
     return get_model_complexity_info(
-        backbone, (3, 224, 224), show_table=False, show_arch=False)['flops']
+        backbone, (3, size, size), show_table=False, show_arch=False)['flops']
 
 
 def test_parses_without_complaint():

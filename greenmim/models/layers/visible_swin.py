@@ -29,7 +29,7 @@ class VisibleSwin(VisibleBackbone):
     num_layers: int
     num_heads: Sequence[int]
     out_indices: Sequence[int]
-    stages: nn.ModuleList
+    stages: Any
     patch_embed: Any
     drop_after_pos: nn.Module
     use_abs_pos_embed: bool

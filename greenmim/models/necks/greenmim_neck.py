@@ -101,7 +101,8 @@ class GreenMIMNeck(BaseModule):
 
         Args:
             latent (Tensor): Shape (B, K, in_channels), the visible units in
-                row-major order.
+                row-major order; or (B, K * t, in_channels / t), whose t
+                tokens a unit are embedded together.
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
                 or the layout made from it.
@@ -117,13 +118,16 @@ class GreenMIMNeck(BaseModule):
                 token is missing or one too many.
         """
         layout = VisibleLayout.from_mask(mask)
-        expected = (layout.num_visible, self.in_channels)
-        if latent.ndim != 3 or latent.shape[1:] != expected:
+        num_units = layout.num_visible
+        if (latent.ndim != 3 or latent.shape[1] % num_units
+                or latent[0].numel() != num_units * self.in_channels):
             raise ValueError(
-                'expected a latent of shape (B, {}, {}), one token a visible '
-                'unit of the mask, got {}'.format(*expected,
-                                                  tuple(latent.shape)))
+                f'expected a latent of shape (B, {num_units}, '
+                f'{self.in_channels}), one token a visible unit of the mask, '
+                'or t tokens a unit and in_channels t times theirs, got '
+                f'{tuple(latent.shape)}')
         layout.check_batch(latent.shape[0])
+        latent = latent.reshape(len(latent), num_units, self.in_channels)
         if (class_token is None) == self.reads_class_token:
             raise ValueError(
                 f'expected {"a" if self.reads_class_token else "no"} class '
