@@ -71,8 +71,10 @@ def scope():
 
 
 def test_every_recipe_is_known():
-    assert {path.stem
-            for path in FOLDER.glob('*.py')} == {*FINE_TUNING, LINEAR, MICRO}
+    """Those of other pre-trainings have tests of their own."""
+    names = {path.stem for path in FOLDER.glob('*.py')}
+    names = {n for n in names if not re.search('-(fastmim|simmim)-', n)}
+    assert names == {*FINE_TUNING, LINEAR, MICRO}
 
 
 def test_record(config):

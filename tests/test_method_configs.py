@@ -59,7 +59,7 @@ STAGES = dict(
     mlp_ratios=[2, 2, 2, 2], sr_ratios=[8, 4, 2, 1])  # yapf: disable
 MICRO = {
     'greenmim.GreenMIMSwinTransformer': (SWIN, 64),
-    'SwinTransformerV2':
+    'greenmim.GreenMIMSwinTransformerV2':
         (dict(SWIN, extra_norm_every_n_blocks=0), 64),
     'greenmim.GreenMIMVisionTransformer': (VIT, 16),
     'greenmim.GreenMIMPVTv2': (STAGES, 16),
@@ -283,10 +283,8 @@ def test_micro_model_lowers_its_loss(path):
     assert losses[-1] < 0.97 * losses[0], losses
 
 
-@pytest.mark.parametrize('backbone', [
-    name for name in MICRO if name.startswith('greenmim.')
-    and not name.endswith('TransformerV2')
-])  # yapf: disable
+@pytest.mark.parametrize(
+    'backbone', [name for name in MICRO if name.startswith('greenmim.')])
 def test_green_x_fast_is_blind_to_what_is_masked(backbone):
     """No bit of the latent changes, in whatever backbone."""
     cfg = Config.fromfile(CONFIG_DIR / 'fastmim' /
@@ -295,7 +293,7 @@ def test_green_x_fast_is_blind_to_what_is_masked(backbone):
     arch, channels = MICRO[backbone]
     cfg = dict(
         cfg.model,
-        backbone=dict(type=backbone, arch=arch),
+        backbone=dict(type=backbone, arch=arch, drop_path_rate=0.),
         neck=dict(
             cfg.model.neck, in_channels=channels, embed_dims=32, num_heads=2))
     if backbone.endswith('VisionTransformer'):
@@ -317,3 +315,104 @@ def test_green_x_fast_is_blind_to_what_is_masked(backbone):
     loss.backward()
     for name, param in model.named_parameters():
         assert param.grad is not None and param.grad.isfinite().all(), name
+
+
+FINE_TUNING = {
+    path.stem: path
+    for path in (CONFIG_DIR / 'benchmarks' / 'classification').glob('*.py')
+    if re.search('-(fastmim|simmim)-', path.stem)
+}
+# name: (base learning rate and its batch, layer decay, drop path, channels)
+FINE_TUNING_FACTS = {
+    'swin-base-w7_8xb256-amp-coslr-100e_in1k-simmim-100e':
+        ('1.25e-3', 512, 0.9, 0.1, 1024),
+    'swin-base-w7_8xb256-amp-coslr-100e_in1k-simmim-800e':
+        ('1.25e-3', 512, 0.8, 0.1, 1024),
+    'swin-large-w14_8xb256-amp-coslr-100e_in1k-simmim-800e':
+        ('1.25e-3', 512, 0.7, 0.2, 1536),
+    'swin-v2-huge-w14_8xb32-amp-coslr-100e_in1k-simmim-800e':
+        ('1.25e-3', 512, 0.7, 0.2, 2816),
+    'swin-v2-huge-w16_8xb32-amp-coslr-100e_in1k-simmim-800e-512px':
+        ('1.25e-3', 512, 0.7, 0.2, 2816),
+    'vit-base-p16_8xb256-amp-coslr-100e_in1k-simmim-800e':
+        ('1.25e-3', 512, 0.65, 0.1, 768),
+    'swin-base-w7_8xb128-amp-coslr-100e_in1k-fastmim-400e':
+        ('1e-3', 256, 0.8, 0.1, 1024),
+    'vit-base-p16_8xb128-amp-coslr-100e_in1k-fastmim-800e':
+        ('6e-4', 256, 0.7, 0.1, 768),
+    'pvt-v2-b2_8xb128-amp-coslr-100e_in1k-fastmim-400e':
+        ('1e-3', 256, 0.8, 0.1, 512),
+    'cmt-small_8xb128-amp-coslr-100e_in1k-fastmim-400e':
+        ('1e-3', 256, 0.8, 0.1, 512),
+}  # yapf: disable
+of_fine_tuning = pytest.mark.parametrize('name', FINE_TUNING_FACTS)
+
+
+def test_every_fine_tuning_is_known():
+    assert FINE_TUNING.keys() == FINE_TUNING_FACTS.keys()
+
+
+@of_fine_tuning
+def test_record_of_fine_tuning(name):
+    base_lr, per, decay, drop_path, _ = FINE_TUNING_FACTS[name]
+    cfg = Config.fromfile(FINE_TUNING[name])
+    gpus, batch_size = map(int, re.search(r'_(\d+)xb(\d+)-', name).groups())
+    batch = gpus * batch_size
+    record = ast.get_docstring(ast.parse(FINE_TUNING[name].read_text('utf-8')))
+    fields = dict(re.findall(r'^(\w+): ((?:.|\n    )+)', record, re.M))
+    assert f'configs/benchmarks/classification/{name}.py {gpus}' in (
+        fields['Command'])
+    product, arithmetic = fields['Batch'].rstrip('.').split('; learning rate ')
+    assert product == f'{gpus} x {batch_size} = {batch}'
+    rule, rate = arithmetic.split(' = ')
+    assert rule == f'{base_lr} * {batch} / {per}'
+    lr = float(base_lr) * batch / per
+    assert float(rate) == pytest.approx(lr)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(lr)
+    assert cfg.optim_wrapper.paramwise_cfg.layer_decay_rate == decay
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.train_dataloader.batch_size == batch_size
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.train_cfg.max_epochs == 100
+    assert fields['Measured'] == 'not measured by this project.'
+
+
+@of_fine_tuning
+def test_fine_tuning_begins_where_pre_training_ends(name, tmp_path):
+    """The full size is built; the micro one loads a micro pre-training."""
+    cfg = Config.fromfile(FINE_TUNING[name])
+    channels = FINE_TUNING_FACTS[name][-1]
+    init = cfg.model.backbone.pop('init_cfg')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, 'linspace', partial(torch.linspace, device='cpu'))
+        with torch.device('meta'):
+            full = MODELS.build(cfg.model)
+    assert full.head.fc.in_features == channels
+
+    folder, run, file = init.checkpoint.split('/')
+    recipe, = (path for path in RECIPES if path.stem == run)
+    trained = Config.fromfile(recipe)
+    assert folder == 'work_dirs'
+    assert file == f'epoch_{trained.train_cfg.max_epochs}.pth'
+    source = MODELS.build(micro(trained)).backbone
+    for param in source.parameters():
+        nn.init.normal_(param, std=.1)
+    for i, module in enumerate(source.modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.running_mean, i)
+
+    arch, _ = MICRO[trained.model.backbone.type]
+    if name.startswith('vit') and 'fastmim' in name:
+        arch = dict(arch, num_heads=2 * arch['num_heads'])
+    target = MODELS.build(dict(cfg.model.backbone, arch=arch))
+    missing, unexpected = target.load_state_dict(
+        source.state_dict(), strict=False)
+    assert all(key.startswith('ln2.') or key.endswith(
+        ('relative_position_index', 'relative_coords_table'))
+               for key in missing)  # yapf: disable
+    assert all(key.startswith('ln1.') for key in unexpected)
+    depths = {
+        target.get_layer_depth(f'backbone.{key}', 'backbone.')[0]
+        for key, _ in target.named_parameters()
+    }
+    assert 0 in depths and len(depths) >= 4

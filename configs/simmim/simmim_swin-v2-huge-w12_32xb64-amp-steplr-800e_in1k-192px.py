@@ -25,7 +25,7 @@ norm_cfg = dict(type='LN', eps=1e-5)
 model = dict(
     backbone=dict(
         _delete_=True,
-        type='SwinTransformerV2',
+        type='greenmim.GreenMIMSwinTransformerV2',
         arch='huge',
         img_size=192,
         window_size=[12, 12, 12, 6],
