@@ -47,6 +47,7 @@ RECIPES = {
 # Recipes of backbones that the paper does not have: name of the class
 OTHER_RECIPES = {
     'greenmim_convnext-base_8xb256-amp-coslr-800e_in1k': 'GreenMIMConvNeXt',
+    'greenmim_hivit-base_8xb256-amp-coslr-800e_in1k': 'GreenMIMHiViT',
     'greenmim_pvt-v2-b2_8xb256-amp-coslr-800e_in1k': 'GreenMIMPVTv2',
     'greenmim_swin-v2-base-w8_8xb256-amp-coslr-800e_in1k':
         'GreenMIMSwinTransformerV2',

@@ -1,8 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMPCPVT,
-                        GreenMIMPVTv2, GreenMIMSVT, GreenMIMSwinTransformer,
-                        GreenMIMSwinTransformerV2, GreenMIMVisionTransformer,
-                        PyramidVisionTransformerV2)
+from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
+                        GreenMIMPCPVT, GreenMIMPVTv2, GreenMIMSVT,
+                        GreenMIMSwinTransformer, GreenMIMSwinTransformerV2,
+                        GreenMIMVisionTransformer, PyramidVisionTransformerV2)
 from .heads import GreenMIMHead, SumOfHeads
 from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
@@ -14,11 +14,11 @@ from .utils import PatchXavierInit
 
 __all__ = [
     'BlockMask', 'CMT', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
-    'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMNeck',
-    'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer',
-    'GreenMIMSwinTransformerV2', 'GreenMIMVisionTransformer', 'HOGTarget',
-    'LinearNeck', 'LocalReconstructionNeck', 'LowFrequencyTarget',
-    'MaskTokenMIM', 'PatchXavierInit', 'PixelTarget',
-    'PyramidVisionTransformerV2', 'RandomMask', 'SumOfHeads', 'TeacherTarget',
-    'UniformMask'
+    'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMHiViT',
+    'GreenMIMNeck', 'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT',
+    'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
+    'GreenMIMVisionTransformer', 'HOGTarget', 'LinearNeck',
+    'LocalReconstructionNeck', 'LowFrequencyTarget', 'MaskTokenMIM',
+    'PatchXavierInit', 'PixelTarget', 'PyramidVisionTransformerV2',
+    'RandomMask', 'SumOfHeads', 'TeacherTarget', 'UniformMask'
 ]

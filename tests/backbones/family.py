@@ -67,6 +67,7 @@ class Family:
         draw: Draws arguments for an image size by a hypothesis ``draw``.
         is_frozen: Whether ``frozen_stages`` freezes a parameter, by name.
         all_outputs: Arguments that make the dense model return every stage.
+        single_output: Whether it can return the last stage alone.
         unused: Beginnings of the names of parameters of which a masked
             forward makes no use (norms of other outputs).
         float32_noise: What float32 costs the dense twin at most.
@@ -89,6 +90,7 @@ class Family:
     is_frozen: Callable[[str, int], bool]
     all_outputs: Dict[str, Any] = field(
         default_factory=lambda: dict(out_indices=(0, 1, 2, 3)))
+    single_output: bool = False
     unused: Tuple[str, ...] = ('no parameter', )
     float32_noise: float = 1e-4
     missing_in_parent: Tuple[str, ...] = ('no buffer', )

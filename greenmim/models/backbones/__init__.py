@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .cmt import CMT, GreenMIMCMT
 from .convnext import GreenMIMConvNeXt
+from .hivit import GreenMIMHiViT
 from .pvt_v2 import GreenMIMPVTv2, PyramidVisionTransformerV2
 from .swin import GreenMIMSwinTransformer
 from .swin_v2 import GreenMIMSwinTransformerV2
@@ -8,7 +9,8 @@ from .twins import GreenMIMPCPVT, GreenMIMSVT
 from .vit import GreenMIMVisionTransformer
 
 __all__ = [
-    'CMT', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMPCPVT', 'GreenMIMPVTv2',
-    'GreenMIMSVT', 'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
-    'GreenMIMVisionTransformer', 'PyramidVisionTransformerV2'
+    'CMT', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHiViT', 'GreenMIMPCPVT',
+    'GreenMIMPVTv2', 'GreenMIMSVT', 'GreenMIMSwinTransformer',
+    'GreenMIMSwinTransformerV2', 'GreenMIMVisionTransformer',
+    'PyramidVisionTransformerV2'
 ]

@@ -180,6 +180,8 @@ def test_nothing_masked_equals_the_parent(family, case, dtype, limit):
         stages = model.forward_stages(images, mask)
         expected = dense_maps_of(parent, images, grid_of(model, size))
         latent = model(images, mask)
+    if family.single_output:
+        stages = stages[-1:]
     assert len(stages) == len(expected)
     for stage, target in zip(stages, expected):
         assert stage.shape == target.shape

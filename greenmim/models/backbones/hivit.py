@@ -1,0 +1,199 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""HiViT that computes visible mask units only."""
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import torch
+import torch.utils.checkpoint as cp
+from mmpretrain.models import HiViT
+from mmpretrain.models.backbones.hivit import (Attention, BlockWithRPE,
+                                               PatchMerge)
+from torch import Tensor
+from torch.nn import functional as F
+
+from greenmim.ops import MaskPlan, patches_of_units
+from greenmim.ops.mask_unit import Grid
+from greenmim.registry import MODELS
+from ..layers import VisibleBackbone, check_in_units, visible_positions
+
+
+@MODELS.register_module()
+class GreenMIMHiViT(VisibleBackbone, HiViT):
+    """HiViT that drops masked units.
+
+    Without a mask it is MMPretrain's ``HiViT``, whose parameters, names and
+    shapes it has. With a mask it computes visible units only, as in `HiViT: A
+    Simpler and More Efficient Design of Hierarchical Vision Transformer
+    <https://arxiv.org/abs/2205.14949>`_: its early stages work inside units,
+    and in the last one, where a unit is a token, visible tokens attend to
+    each other.
+
+    A stage ends where a patch merging begins. There is no final norm.
+
+    Args:
+        out_indices (Sequence[int]): The parent's, which puts its last block
+            in place of the last of them and fails with others. Defaults to
+            (23, ).
+        with_cp (bool): Checkpoint the blocks of the masked forward, which
+            saves memory for a second forward. Defaults to False.
+        **kwargs: Other arguments of ``mmpretrain.HiViT``. With
+            ``frozen_stages`` the patch embedding, the positions and as many
+            of ``blocks`` are frozen, where the parent fails.
+
+    Raises:
+        ValueError: If the last stage has no more blocks than those before
+            it, with which the parent's forward fails.
+    """
+
+    def __init__(self,
+                 *args: Any,
+                 out_indices: Sequence[int] = (23, ),
+                 with_cp: bool = False,
+                 **kwargs: Any) -> None:
+        # The parent writes into the list that it gets.
+        super().__init__(*args, out_indices=list(out_indices), **kwargs)
+        self.with_cp = with_cp
+        num_before = len(self.blocks) - self.num_main_blocks
+        if num_before >= self.num_main_blocks:
+            raise ValueError(
+                f'expected a last stage of more blocks than the {num_before} '
+                f'before it, got {self.num_main_blocks}; the parent counts '
+                'both from 0, and its forward would confuse them')
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        return self.patch_size
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.patch_embed.in_chans
+
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether there are positions that are resized to the map."""
+        return self.ape
+
+    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens, (B, K, T_i, C_i)."""
+        grid = plan.layout.grid
+        units = plan.layout.units.to(x.device, non_blocking=True)
+        embed = self.patch_embed
+        patches = patches_of_units(x, units, self.unit_size,
+                                   embed.proj.kernel_size[0])
+        x = F.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias)
+        if embed.norm is not None:
+            x = embed.norm(x)
+        x = x.unflatten(2, (embed.inner_patches, embed.inner_patches))
+        outs = []
+        for block in self.blocks[:-self.num_main_blocks]:
+            if isinstance(block, PatchMerge):
+                outs.append(x.flatten(2, 3))
+            x = self._run(block, x)
+        x = x[..., 0, 0, :]
+        if self.ape:
+            positions = visible_positions(self._positions(grid), units, grid)
+            x = x + positions.flatten(1, 2)
+        x = self.pos_drop(x)
+        pairs = self._pairs(units, grid) if self.rpe else None
+        for block in self.blocks[-self.num_main_blocks:]:
+            x = self._run(_attention_block, block, x, pairs)
+        outs.append(x[:, :, None])
+        return outs
+
+    def check_masked(self) -> None:
+        """Refuse options whose masked forward is not defined."""
+        check_in_units(self.patch_embed.proj, self.unit_size)
+        rows, cols = self.patch_embed.patches_resolution
+        if self.ape and rows != cols:
+            raise ValueError(
+                'expected a square img_size, which absolute positions are '
+                f'resized from, got {self.patch_embed.img_size}; images '
+                'themselves need not be square')
+
+    def _run(self, function: Callable, *args: Any) -> Tensor:
+        if self.with_cp and any(
+                isinstance(x, Tensor) and x.requires_grad for x in args):
+            return cp.checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Absolute positions of all units, (1, L, C), by the parent."""
+        # It asks this tensor for its shape alone.
+        tokens = torch.empty(
+            1, grid[0] * grid[1], self.embed_dims, device='meta')
+        return self.interpolate_pos_encoding(tokens, grid[0] * self.patch_size,
+                                             grid[1] * self.patch_size)
+
+    def _pairs(self, units: Tensor, grid: Grid) -> Tensor:
+        """The entries of the bias tables for pairs of units, (M, K, K)."""
+        side = self.patch_embed.patches_resolution[0]
+        if max(grid) > side:
+            raise ValueError(
+                f'expected images of at most {side} x {side} units, for which '
+                f'relative position biases were made, got {tuple(grid)}; '
+                'enlarge img_size or set rpe=False')
+        position = units // grid[1] * (2 * side - 1) + units % grid[1]
+        distance = position[:, :, None] - position[:, None]
+        return distance + 2 * side * (side - 1)
+
+    def _freeze_stages(self) -> None:
+        """Freeze what the parent means to; it has no norm to freeze."""
+        if self.ape:
+            self.pos_embed.requires_grad = False
+        self.pos_drop.eval()
+        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
+            module.eval()
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> 'GreenMIMHiViT':
+        """Set the training mode, but of what is frozen."""
+        super().train(mode)
+        if self.frozen_stages > 0:
+            self._freeze_stages()
+        return self
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """Depth of a parameter, and the number of depths.
+
+        The parent takes the blocks for the last layer.
+        """
+        depth, num_layers = super().get_layer_depth(param_name, prefix)
+        if param_name.startswith(f'{prefix}blocks.'):
+            depth = int(param_name[len(prefix):].split('.')[1]) + 1
+        return depth, num_layers
+
+
+def _attention_block(block: BlockWithRPE, x_BKC: Tensor,
+                     pairs: Optional[Tensor]) -> Tensor:
+    attended = _attention(block.attn, block.norm1(x_BKC), pairs)
+    if block.gamma_1 is not None:
+        attended = block.gamma_1 * attended
+    x_BKC = x_BKC + block.drop_path(attended)
+    hidden = block.mlp(block.norm2(x_BKC))
+    if block.gamma_2 is not None:
+        hidden = block.gamma_2 * hidden
+    return x_BKC + block.drop_path(hidden)
+
+
+def _attention(attn: Attention, x_BKC: Tensor,
+               pairs: Optional[Tensor]) -> Tensor:
+    """Attention among the visible tokens of an image."""
+    B, K, C = x_BKC.shape
+    qkv = attn.qkv(x_BKC).view(B, K, 3, attn.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    bias = None
+    if pairs is not None:  # (M, h, K, K)
+        bias = attn.relative_position_bias_table[pairs].permute(0, 3, 1, 2)
+        bias = bias.to(q.dtype)
+    out = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=bias,
+        dropout_p=attn.attn_drop.p if attn.training else 0.,
+        scale=attn.scale)
+    out = attn.proj(out.transpose(1, 2).reshape(B, K, C))
+    return attn.proj_drop(out)
