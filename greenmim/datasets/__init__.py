@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .fixed_batches import fixed_batches, fixed_samples, on_folder
 from .image_folder import ImageFolder
+from .padding_collate import padding_collate
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
 from .samplers import SeededInfiniteSampler, SeededSampler
@@ -9,5 +10,5 @@ from .transforms import LoadImage, UnreadableImageError
 __all__ = [
     'ImageFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
     'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
-    'fixed_batches', 'fixed_samples', 'on_folder'
+    'fixed_batches', 'fixed_samples', 'on_folder', 'padding_collate'
 ]

@@ -6,7 +6,7 @@ import torch
 
 from greenmim.ops import MaskPlanner
 from .image_folder import ImageFolder
-from .planning_collate import PlanningCollate
+from .planning_collate import PlanningCollate, image_size
 from .seeding import SeededIndex, mix_seeds, sample_randomness
 from .transforms import LoadImage
 
@@ -65,7 +65,8 @@ def fixed_batches(dataset: Any,
                   seed: int = 0) -> List[dict]:
     """Batches of images with one mask, the same in every run.
 
-    One mask for all, since features differ by mask too.
+    One mask for all, since features differ by mask too; where images are
+    padded, one for each.
 
     Args:
         dataset (Dataset): The data set, see :func:`fixed_samples`.
@@ -84,14 +85,16 @@ def fixed_batches(dataset: Any,
     samples = fixed_samples(dataset, number, seed)
     batches = []
     for start in range(0, len(samples), batch_size):
-        batch = collate_fn(samples[start:start + batch_size])
+        chunk = samples[start:start + batch_size]
+        batch = collate_fn(chunk)
         first = batch['data_samples'][0]
         if 'mask' not in first:
-            image = samples[start]['inputs']
-            if isinstance(image, (list, tuple)):  # the views of MMSelfSup
-                image = image[0]
             generator = torch.Generator().manual_seed(mix_seeds(seed))
-            plan = planner(1, image.shape[-2:], generator=generator)
+            plan = planner(
+                1,
+                image_size(chunk, batch),
+                generator=generator,
+                own_sizes=first.get('own_sizes'))
             first.set_metainfo(dict(mask_plan=plan))
         batches.append(batch)
     return batches

@@ -31,13 +31,11 @@ class PlanningCollate:
         batch = self.collate_fn(samples)
         data_samples = batch['data_samples']
         if not any('mask' in sample for sample in data_samples):
-            image = samples[0]['inputs']
-            if isinstance(image, (list, tuple)):  # the views of MMSelfSup
-                image = image[0]
             plan = self.mask_planner(
                 len(samples),
-                image.shape[-2:],
-                generator=self._generator_of(data_samples[0]))
+                image_size(samples, batch),
+                generator=self._generator_of(data_samples[0]),
+                own_sizes=data_samples[0].get('own_sizes'))
             data_samples[0].set_metainfo(dict(mask_plan=plan))
         return batch
 
@@ -48,6 +46,16 @@ class PlanningCollate:
         if self._generator is None:
             self._generator = _worker_generator()
         return self._generator
+
+
+def image_size(samples: Sequence[dict], batch: dict) -> Sequence[int]:
+    """Height and width of the images of a batch, which may be padded."""
+    if 'own_sizes' in batch['data_samples'][0]:
+        return batch['inputs'].shape[-2:]
+    image = samples[0]['inputs']
+    if isinstance(image, (list, tuple)):  # the views of MMSelfSup
+        image = image[0]
+    return image.shape[-2:]
 
 
 def _worker_generator() -> Optional[torch.Generator]:

@@ -36,18 +36,25 @@ class VisibleLayout:
         visible (Tensor): Bool of shape (M, Gh, Gw), True = kept.
         units (Tensor): Int64 of shape (M, K), the numbers
             ``row * Gw + column`` of the visible units, ascending.
+        valid (Tensor, optional): Bool of shape (M, Gh, Gw), False = padding,
+            in a batch of images of several sizes. Defaults to None, nothing
+            is padding.
     """
     visible: Tensor
     units: Tensor
+    valid: Optional[Tensor] = None
 
     def __reduce__(self) -> tuple:
         # Tensors travel between processes as open files, arrays as bytes.
-        return _layout_of, (self.visible.numpy(), self.units.numpy())
+        tensors = (self.visible, self.units, self.valid)
+        return _layout_of, tuple(None if tensor is None else tensor.numpy()
+                                 for tensor in tensors)
 
     @classmethod
     def from_mask(cls,
                   mask: Union[Tensor, 'VisibleLayout'],
-                  grid: Optional[Grid] = None) -> 'VisibleLayout':
+                  grid: Optional[Grid] = None,
+                  valid: Optional[Tensor] = None) -> 'VisibleLayout':
         """Validate a mask and turn it into a layout.
 
         Args:
@@ -59,12 +66,15 @@ class VisibleLayout:
                 device. A layout is handed back as it is.
             grid (tuple[int, int], optional): The unit grid (Gh, Gw) that is
                 expected. Defaults to None, the mask's own.
+            valid (Tensor, optional): Bool of shape (M, Gh, Gw), False =
+                padding, which every mask has to hide. Defaults to None,
+                nothing is padding.
 
         Raises:
             TypeError: If ``mask`` is not a tensor.
             ValueError: If shape, values or the number of visible units (the
-                same for every mask, at least one) are wrong, or a unit is
-                partly masked.
+                same for every mask, at least one) are wrong, a unit is
+                partly masked, or padding is visible.
         """
         if isinstance(mask, VisibleLayout):
             if grid is not None and mask.grid != tuple(grid):
@@ -92,8 +102,15 @@ class VisibleLayout:
         if kept == 0:
             raise ValueError('expected at least one visible unit, got a mask '
                              'that hides everything; lower the mask ratio')
+        fits = valid is None or (valid.shape == visible.shape and not bool(
+            (visible & ~valid).any()))
+        if valid is not None and not fits:
+            raise ValueError(
+                'expected a mask for every image of the batch that hides the '
+                f'units of its padding, got masks {tuple(visible.shape)} for '
+                f'{len(valid)} images; leave the masks to the model')
         units = flat.nonzero()[1].reshape(-1, kept)
-        return cls(visible, torch.from_numpy(units))
+        return cls(visible, torch.from_numpy(units), valid)
 
     @property
     def grid(self) -> Grid:
@@ -130,8 +147,11 @@ class VisibleLayout:
                 f'image, got {self.num_masks}')
 
 
-def _layout_of(visible: np.ndarray, units: np.ndarray) -> VisibleLayout:
-    return VisibleLayout(torch.from_numpy(visible), torch.from_numpy(units))
+def _layout_of(visible: np.ndarray, units: np.ndarray,
+               valid: Optional[np.ndarray]) -> VisibleLayout:
+    return VisibleLayout(
+        torch.from_numpy(visible), torch.from_numpy(units),
+        None if valid is None else torch.from_numpy(valid))
 
 
 def _as_bool(mask: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from .grouping import GroupPlan, Window, WindowMaps, plan_maps
-from .mask_unit import Grid, VisibleLayout, random_mask, unit_grid
+from .mask_unit import (Grid, VisibleLayout, num_visible_units, random_mask,
+                        unit_grid)
 
 # (num_masks, grid, mask_ratio, generator) -> bool (M, Gh, Gw), True = masked
 Sampler = Callable[[int, Grid, float, Optional[torch.Generator]], Tensor]
@@ -90,12 +91,18 @@ class GroupPlanner:
             mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
                 masked, or the layout made from it.
             grid (tuple[int, int]): The unit grid (Gh, Gw).
+
+        Raises:
+            ValueError: If mask and grid do not fit, or images are padded and
+                have other windows than they have alone.
         """
         layout = VisibleLayout.from_mask(mask, grid)
         if not self.cache_size:
             return self._plan(layout)
         key = repr(layout.visible.shape).encode()
         key += layout.visible.numpy().tobytes()
+        if layout.valid is not None:
+            key += layout.valid.numpy().tobytes()
         plan = self._plans.pop(key, None) or self._plan(layout)
         self._plans[key] = plan
         if len(self._plans) > self.cache_size:
@@ -108,6 +115,7 @@ class GroupPlanner:
         if layout.grid not in self._maps:
             self._maps[layout.grid] = self._map(layout.grid)
         windows, maps = self._maps[layout.grid]
+        self._check_padding(layout, windows)
         plans = iter(plan_maps(layout, maps, self.overhead))
         return MaskPlan(layout, [{
             window: next(plans)
@@ -116,6 +124,14 @@ class GroupPlanner:
 
     def _map(self, grid: Grid) -> Tuple[List[List[Window]], WindowMaps]:
         """The windows in use on a grid, stage by stage, and their maps."""
+        windows = self._fit(grid)
+        maps = [(stage.side, window)
+                for stage, used in zip(self.stages, windows)
+                for window in used]
+        return windows, WindowMaps.make(grid, maps)
+
+    def _fit(self, grid: Grid) -> List[List[Window]]:
+        """The windows in use on a grid, stage by stage."""
         windows = []
         for stage in self.stages:
             size = (grid[0] * stage.side, grid[1] * stage.side)
@@ -123,10 +139,22 @@ class GroupPlanner:
                 window.fit(size, stage.pad_small_map)
                 for window in stage.windows)
             windows.append(list(dict.fromkeys(used)))
-        maps = [(stage.side, window)
-                for stage, used in zip(self.stages, windows)
-                for window in used]
-        return windows, WindowMaps.make(grid, maps)
+        return windows
+
+    def _check_padding(self, layout: VisibleLayout,
+                       windows: List[List[Window]]) -> None:
+        """Refuse padding that changes the windows of an image."""
+        if layout.valid is None:
+            return
+        rows, cols = layout.valid.any(2).sum(1), layout.valid.any(1).sum(1)
+        for grid in sorted(set(zip(rows.tolist(), cols.tolist()))):
+            if self._fit(grid) != windows:
+                raise ValueError(
+                    f'expected an image of {grid} units to have the same '
+                    f'windows in a batch padded to {layout.grid} units as '
+                    'alone, but they shrink to the map of a small image; set '
+                    'pad_small_map=True of the backbone, or enlarge the '
+                    'smallest images')
 
 
 class MaskPlanner:
@@ -170,8 +198,13 @@ class MaskPlanner:
                  num_images: int,
                  image_size: Sequence[int],
                  mask: Optional[Union[Tensor, VisibleLayout]] = None,
-                 generator: Optional[torch.Generator] = None) -> MaskPlan:
+                 generator: Optional[torch.Generator] = None,
+                 own_sizes: Optional[Sequence[Grid]] = None) -> MaskPlan:
         """Plan a given mask, or draw one.
+
+        Where images of several sizes are padded to one, every image keeps as
+        many units visible as ``mask_ratio`` leaves of the smallest one, drawn
+        from its own; of larger images a larger share is masked.
 
         Args:
             num_images (int): Images of the batch.
@@ -180,9 +213,43 @@ class MaskPlanner:
                 (M, Gh, Gw), True = masked. Defaults to None, it is drawn.
             generator (torch.Generator, optional): A CPU generator to draw
                 from. Defaults to None, torch's global one.
+            own_sizes (Sequence[tuple[int, int]], optional): Height and width
+                in pixels of every image before it was padded at the right
+                and the bottom. Defaults to None, no image is padded.
+
+        Raises:
+            ValueError: If image and mask do not fit, or images of several
+                sizes are to have one mask.
         """
         grid = unit_grid(image_size, self.unit_size)
-        if mask is None:
+        own_grids = [(-(-height // self.unit_size),
+                      -(-width // self.unit_size))
+                     for height, width in own_sizes or ()]
+        valid = None
+        if set(own_grids) - {grid}:
+            valid = torch.zeros(len(own_grids), *grid, dtype=torch.bool)
+            for image, (rows, cols) in zip(valid, own_grids):
+                image[:rows, :cols] = True
+        if mask is None and valid is not None:
+            mask = self._draw_each(own_grids, grid, generator)
+        elif mask is None:
             num_masks = 1 if self.mask_scope == 'batch' else num_images
             mask = self.sampler(num_masks, grid, self.mask_ratio, generator)
-        return self.group_planner(mask, grid)
+        layout = VisibleLayout.from_mask(mask, grid, valid)
+        return self.group_planner(layout, grid)
+
+    def _draw_each(self, own_grids: Sequence[Grid], grid: Grid,
+                   generator: Optional[torch.Generator]) -> Tensor:
+        """Draw a mask for each image within its own units."""
+        if self.mask_scope == 'batch':
+            raise ValueError(
+                'expected images of one size, as they share a mask, got '
+                f'{sorted(set(own_grids))} units; set mask_scope=\'image\' of '
+                'the model')
+        sizes = [rows * cols for rows, cols in own_grids]
+        kept = num_visible_units(min(sizes), self.mask_ratio)
+        masks = torch.ones(len(sizes), *grid, dtype=torch.bool)
+        for mask, size, (rows, cols) in zip(masks, sizes, own_grids):
+            mask[:rows, :cols] = self.sampler(1, (rows, cols), 1 - kept / size,
+                                              generator)[0]
+        return masks

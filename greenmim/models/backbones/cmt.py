@@ -233,6 +233,11 @@ class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
         """Channels of the images."""
         return self.stem[0].in_channels
 
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether the biases are resized to the map."""
+        return True
+
     def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i)."""
         layout = plan.layout

@@ -110,6 +110,11 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         """Channels of the images."""
         return self.patch_embed.projection.in_channels
 
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether positions are resized to the map."""
+        return True
+
     def forward_visible(self, x: Tensor, plan: MaskPlan) -> StageOutputs:
         """The tokens of the layers in ``out_indices``, (B, K, t, C).
 

@@ -16,7 +16,8 @@ class GreenMIMHead(BaseModule):
 
     The loss is averaged over a unit's values, then over the masked units
     alone (over all units where none is masked), and computed in fp32 at
-    least, under autocast too. The target of GreenMIM are the pixels.
+    least, under autocast too. Padding is never part of it. The target of
+    GreenMIM are the pixels.
 
     Args:
         loss (dict): Config of the loss, ``criterion='L1'`` or ``'L2'``.
@@ -73,17 +74,26 @@ class GreenMIMHead(BaseModule):
             Tensor: The loss, a scalar.
 
         Raises:
-            ValueError: If prediction, images and mask do not fit.
+            ValueError: If prediction, images and mask do not fit, or images
+                are padded and the target of a unit depends on others.
         """
         grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(mask, grid)
         layout.check_batch(images.shape[0])
+        if layout.valid is not None and getattr(self.target,
+                                                'reads_whole_image', False):
+            raise ValueError(
+                f'expected images of one size, since '
+                f'{type(self.target).__name__} reads their padding; use '
+                'another target for a padded batch')
         target = self.construct_target(images)
         self._check(pred, target)
 
-        masked = ~layout.visible.flatten(1)
-        if layout.num_visible == masked.shape[1]:
-            masked = torch.ones_like(masked)
+        valid = layout.valid
+        if valid is None:
+            valid = torch.ones_like(layout.visible)
+        masked = valid & ~layout.visible
+        masked = (masked if masked.any() else valid).flatten(1)
         masked = masked.to(target.device, target.dtype, non_blocking=True)
         return self.loss_module(
             _at_least_fp32(pred), target, masked.expand(target.shape[:2]))

@@ -32,6 +32,15 @@ class VisibleBackbone:
     """
 
     @property
+    def reads_map_size(self) -> bool:
+        """Whether a token depends on the size of the map around it.
+
+        Positions that are resized to the map do so, for example. Images of
+        such a backbone cannot be padded.
+        """
+        return False
+
+    @property
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         raise NotImplementedError
@@ -122,6 +131,11 @@ class VisibleBackbone:
                              'make_planner() of this backbone')
         layout = VisibleLayout.from_mask(plan.layout, grid)
         layout.check_batch(len(x))
+        if layout.valid is not None and self.reads_map_size:
+            raise ValueError(
+                f'expected images of one size, since {type(self).__name__} '
+                'resizes its positions to the map; crop them, or choose a '
+                'backbone without such positions for a padded batch')
         return self.forward_visible(x, plan)
 
 

@@ -70,6 +70,11 @@ class VisibleSwin(VisibleBackbone):
         """Channels of the images."""
         return self.patch_embed.projection.in_channels
 
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether there are positions that are resized to the map."""
+        return self.use_abs_pos_embed
+
     def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
 

@@ -48,4 +48,10 @@ class ConvNeck(GreenMIMNeck):
         """Put the mask token in its places, and look around."""
         x = super()._embed_all(x, layout)
         x = x.transpose(1, 2).unflatten(2, layout.grid)
-        return self.conv_blocks(x).flatten(2).transpose(1, 2)
+        valid = layout.valid
+        if valid is not None:
+            valid = valid[:, None].to(x.device, non_blocking=True)
+        for block in self.conv_blocks:
+            # Beyond an image are zeros, as beyond the map.
+            x = block(x if valid is None else x * valid)
+        return x.flatten(2).transpose(1, 2)

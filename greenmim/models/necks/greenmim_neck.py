@@ -7,6 +7,7 @@ from mmpretrain.models.backbones.vision_transformer import \
     TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from greenmim.ops import VisibleLayout, gather_units, sincos_positions
 from greenmim.registry import MODELS
@@ -141,8 +142,13 @@ class GreenMIMNeck(BaseModule):
                                      x.device).to(x.dtype)
         if class_token is not None:
             x = torch.cat([self.decoder_embed(class_token)[:, None], x], dim=1)
+        valid = None
+        if layout.valid is not None:
+            valid = layout.valid.flatten(1).to(x.device, non_blocking=True)
+            if class_token is not None:
+                valid = F.pad(valid, (1, 0), value=True)
         for block in self.decoder_blocks:
-            x = block(x)
+            x = block(x) if valid is None else _attend(block, x, valid)
         if class_token is not None:
             x = x[:, 1:]
         return self.decoder_pred(self.decoder_norm(x))
@@ -159,3 +165,20 @@ class GreenMIMNeck(BaseModule):
         token = self.mask_token.expand(x.shape[0], -1, -1)
         restore = layout.restore.to(x.device, non_blocking=True)
         return gather_units(torch.cat([x, token], dim=1), restore)
+
+
+def _attend(block: TransformerEncoderLayer, x: Tensor,
+            valid: Tensor) -> Tensor:
+    """A block whose attention is to valid tokens alone, (B, L), True."""
+    attn = block.attn
+    shape = (*x.shape[:2], 3, attn.num_heads, attn.head_dims)
+    q, k, v = attn.qkv(block.ln1(x)).view(shape).permute(2, 0, 3, 1, 4)
+    out = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=valid[:, None, None],
+        dropout_p=attn.attn_drop if block.training else 0.)
+    out = attn.proj(out.transpose(1, 2).flatten(2))
+    x = x + attn.out_drop(attn.gamma1(attn.proj_drop(out)))
+    return block.ffn(block.ln2(x), identity=x)

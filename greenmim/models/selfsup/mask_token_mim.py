@@ -73,6 +73,10 @@ class MaskTokenMIM(MaskedImageModeling):
         grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(plan.layout, grid)
         layout.check_batch(len(images))
+        if layout.valid is not None:
+            raise ValueError('expected images of one size, since a dense '
+                             'backbone reads their padding; use GreenMIM for '
+                             'a padded batch')
         masked = ~layout.visible.to(images.device, non_blocking=True)
         if self.mask_space == 'pixel':
             pixels = _enlarge(masked, images.shape[2:])[:, None]

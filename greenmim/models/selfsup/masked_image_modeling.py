@@ -30,7 +30,8 @@ class MaskedImageModeling(BaseSelfSupervisor):
     A mask is drawn on the CPU, from the ``mask_seed`` of the first data
     sample or else torch's global generator, unless the data samples bring
     masks; those that come on a device cost one copy. Images need sides that
-    are multiples of the mask unit.
+    are multiples of the mask unit, to which
+    :func:`greenmim.datasets.padding_collate` pads a batch of any sizes.
 
     Args:
         backbone (dict | nn.Module): The encoder.
@@ -117,7 +118,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
                 where they have one: (Gh, Gw), True or 1 = masked, or a finer
                 mask that hides units as a whole. All samples bring a mask,
                 or none does. A plan that the data loader made for the batch
-                is used, see :class:`greenmim.engine.PlanAheadHook`.
+                is used, see :class:`greenmim.engine.PlanAheadHook`. The
+                ``own_sizes`` of the first say which units are padding, see
+                :func:`greenmim.datasets.padding_collate`.
 
         Returns:
             dict[str, Tensor]: The loss under the key ``loss``.
@@ -127,14 +130,19 @@ class MaskedImageModeling(BaseSelfSupervisor):
                 unit, the images are smaller than :attr:`image_size`, or the
                 masks do not fit the images.
         """
-        images = _single_view(inputs)
-        if self.training:
-            images = _scale_down(images, self.image_size)
         first = data_samples[0] if data_samples else DataSample()
+        own_sizes = first.get('own_sizes')
+        images = _single_view(inputs)
+        if self.training and self.image_size is not None:
+            if own_sizes is not None:
+                raise ValueError(
+                    'expected images of one size to scale down, got a padded '
+                    'batch; use either ImageSizeHook or padding_collate')
+            images = _scale_down(images, self.image_size)
         plan = first.get('mask_plan')
         if plan is None:
             plan = self._plan(images, _masks_of(data_samples),
-                              first.get('mask_seed'))
+                              first.get('mask_seed'), own_sizes)
         pred = self.neck(*self.encode(images, plan))
         return dict(loss=self.head.loss(pred, images, plan.layout))
 
@@ -206,15 +214,17 @@ class MaskedImageModeling(BaseSelfSupervisor):
             pred_uses_neighbour_statistics=(uses_statistics
                                             and statistics == 'neighbours'))
 
-    def _plan(self,
-              images: Tensor,
-              mask: Optional[Union[Tensor, VisibleLayout]],
-              seed: Optional[int] = None) -> MaskPlan:
+    def _plan(
+            self,
+            images: Tensor,
+            mask: Optional[Union[Tensor, VisibleLayout]],
+            seed: Optional[int] = None,
+            own_sizes: Optional[Sequence[Tuple[int, int]]] = None) -> MaskPlan:
         generator = None
         if seed is not None:
             generator = torch.Generator().manual_seed(seed)
         return self.mask_planner(
-            len(images), images.shape[2:], mask, generator)
+            len(images), images.shape[2:], mask, generator, own_sizes)
 
 
 def _single_view(inputs: Images) -> Tensor:

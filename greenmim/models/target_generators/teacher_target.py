@@ -38,6 +38,7 @@ class TeacherTarget(nn.Module):
 
     uses_target_statistics = False
     draws_images = False
+    reads_whole_image = True
 
     def __init__(self,
                  backbone: dict,
