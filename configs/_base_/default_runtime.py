@@ -17,7 +17,8 @@ default_hooks = dict(
 # and plan masks in the data-loading workers; make a resumed run draw what the
 # uninterrupted one would have drawn; leave out steps that are not finite; save
 # and leave on SIGTERM and SIGUSR1; show and report speed, energy and waiting;
-# write versions and commit into the run's folder; show a bar on a terminal.
+# write versions and commit into the run's folder; show a bar on a terminal;
+# tell from fixed images whether the run is learning, and keep its best weights.
 custom_hooks = [
     dict(type='greenmim.UnreadableImageHook'),
     dict(type='greenmim.PlanAheadHook'),
@@ -27,6 +28,7 @@ custom_hooks = [
     dict(type='greenmim.RunReportHook'),
     dict(type='greenmim.ProvenanceHook'),
     dict(type='greenmim.ProgressHook'),
+    dict(type='greenmim.LearningHook'),
 ]
 
 env_cfg = dict(

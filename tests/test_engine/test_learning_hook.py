@@ -194,10 +194,10 @@ def test_given_folder_and_default_interval(tmp_path, images):
         Image.open(file).transpose(Image.Transpose.ROTATE_90).save(other /
                                                                    file.name)
     hook = dict(LEARNING, interval=None, data_root=str(other))
-    runner = run(tmp_path / 'run', images, [hook], 3, lr=0.)
+    runner = run(tmp_path / 'run', images, [hook], 12, lr=0.)
     hook, = [h for h in runner.hooks if isinstance(h, LearningHook)]
     assert len(hook.batches) == 1 and len(hook.batches[0]['inputs']) == 3
-    assert list(figures(tmp_path / 'run')) == [0, 1, 2, 3]
+    assert list(figures(tmp_path / 'run')) == [0, 10, 12]
 
 
 @pytest.mark.parametrize('options', [

@@ -85,9 +85,10 @@ def run_tool(tool: str, *arguments: object,
 
 
 def read_scalars(run: Path) -> List[Dict[str, float]]:
-    """Read what the training logged, line by line."""
+    """Read what the training logged of its iterations, line by line."""
     path = next(run.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = map(json.loads, path.read_text().splitlines())
+    return [line for line in lines if 'loss' in line]
 
 
 def main() -> None:

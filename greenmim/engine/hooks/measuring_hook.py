@@ -18,7 +18,8 @@ class MeasuringHook(Hook):
 
     Args:
         interval (int, optional): Iterations between two measurements.
-            Defaults to None, ``times`` measurements in the run.
+            Defaults to None, so many that there are ``times`` measurements
+            in the run, and at least 10.
         num_images (int): Images at most. Defaults to 32.
         batch_size (int): Images a batch. Defaults to 8.
         data_root (str, optional): Folder of images that are not trained on,
@@ -64,7 +65,7 @@ class MeasuringHook(Hook):
                          batch_idx: int,
                          data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
-        interval = self.interval or max(1, runner.max_iters // self.times)
+        interval = self.interval or max(10, runner.max_iters // self.times)
         if (self.every_n_train_iters(runner, interval)
                 or self.is_last_train_iter(runner)):
             self.measure(runner, _model_of(runner), runner.iter + 1)

@@ -62,7 +62,8 @@ def _train(cfg: Config) -> Tuple[Runner, dict]:
         # Of this process, without data-loading workers: what a shared CPU
         # gave to the run.
         cpu_seconds=time.process_time() - cpu_start,
-        loss=[[line['step'], line['loss']] for line in lines])
+        loss=[[line['step'], line['loss']] for line in lines
+              if 'loss' in line])
     return runner, result
 
 
