@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
+from mmengine.registry import MODEL_WRAPPERS as MMENGINE_MODEL_WRAPPERS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -38,3 +39,7 @@ FUNCTIONS = Registry(
     'function', parent=MMENGINE_FUNCTIONS, locations=['greenmim.datasets'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['greenmim.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, locations=['greenmim.engine'])
+MODEL_WRAPPERS = Registry(
+    'model wrapper',
+    parent=MMENGINE_MODEL_WRAPPERS,
+    locations=['greenmim.engine'])

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .fully_sharded import FullyShardedModel
 from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
                     MaskRatioHook, NonFiniteHook, PlanAheadHook,
                     PreemptionHook, ProgressHook, ProvenanceHook,
@@ -7,9 +8,9 @@ from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
 from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'ImageSizeHook', 'KNNHook', 'LearningHook',
-    'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook',
-    'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
+    'ClassCountHook', 'FullyShardedModel', 'ImageSizeHook', 'KNNHook',
+    'LearningHook', 'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook',
+    'PreemptionHook', 'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
     'ResumableEpochLoop', 'RunReportHook', 'SafeCheckpointHook',
     'SeedStepHook', 'UnreadableImageHook'
 ]

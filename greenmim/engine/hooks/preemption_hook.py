@@ -56,16 +56,16 @@ class PreemptionHook(Hook):
         number = int(received)
         if not number:
             return
+        name = f'iter_{runner.iter + 1}.pth'
         hooks = [
             hook for hook in runner.hooks
             if isinstance(hook, SafeCheckpointHook)
         ]
-        name = f'iter_{runner.iter + 1}.pth'
-        runner.save_checkpoint(
-            hooks[0].out_dir if hooks else runner.work_dir,
-            name,
-            by_epoch=False,
-            backend_args=hooks[0].backend_args if hooks else None)
+        if not hooks:
+            raise RuntimeError(
+                'expected greenmim.SafeCheckpointHook among the hooks, to '
+                'save upon a signal; add it or remove PreemptionHook')
+        hooks[0].save(runner, name)
         runner.logger.warning(
             f'Got {signal.Signals(number).name}: saved {name} and leaving '
             f'with exit code {self.exit_code}; go on with --resume.')

@@ -14,6 +14,7 @@ from mmengine.runner import CheckpointLoader, Runner
 
 from greenmim.registry import HOOKS
 from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
+from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..latest_checkpoint import find_latest_whole_checkpoint
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
@@ -90,12 +91,16 @@ class SafeCheckpointHook(CheckpointHook):
             raise TypeError('SafeCheckpointHook got an unexpected keyword '
                             f'argument {next(iter(self.args))!r}')
         self.trusted = trusted
+        self._gathered: dict = {}
         if self.file_client_args is None and self.backend_args is None and (
                 self.out_dir is None or '://' not in str(self.out_dir)):
             self.backend_args: Optional[dict] = dict(backend='greenmim.atomic')
 
     def before_run(self, runner: Runner) -> None:
         """Register how the local file to load or resume, if any, is read."""
+        if is_sharded(runner):
+            # Done by the wrapper; MMEngine's own cannot broadcast slices.
+            runner._init_model_weights = lambda: None
         path = runner._load_from
         if path is None and runner._resume:
             path = find_latest_whole_checkpoint(runner.work_dir)
@@ -126,8 +131,26 @@ class SafeCheckpointHook(CheckpointHook):
         CheckpointLoader.register_scheme(
             re.escape(path) + '$', load_from_local, force=True)
 
+    def save(self, runner: Runner, filename: str) -> None:
+        """Write a checkpoint of this iteration; all processes call it."""
+        self._gather(runner)
+        runner.save_checkpoint(
+            self.out_dir or runner.work_dir,
+            filename,
+            by_epoch=False,
+            backend_args=self.backend_args)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int,
+                                   meta: dict) -> None:
+        self._gather(runner)
+        super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _gather(self, runner: Runner) -> None:
+        self._gathered = gather_state(runner) if is_sharded(runner) else {}
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Replace all but the weights by plain types."""
+        checkpoint.update(self._gathered)
         weights = {
             key: checkpoint.pop(key)
             for key in WEIGHTS if key in checkpoint
@@ -140,6 +163,8 @@ class SafeCheckpointHook(CheckpointHook):
         """Restore the log histories, and drop what would be executed."""
         # Runner.resume runs this text, of a kind of old files, as Python.
         checkpoint.get('meta', {}).pop('config', None)
+        if is_sharded(runner):
+            cut_state(runner, checkpoint)
         message_hub = checkpoint.get('message_hub')
         if not isinstance(message_hub, dict):
             return

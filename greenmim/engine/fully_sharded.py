@@ -1,0 +1,121 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Parameters, gradients and optimizer state shared out among processes.
+
+FSDP2 (``fully_shard``) holds a slice of everything in each process and
+gathers what a layer needs when it runs. Checkpoints are those of one process:
+gathered when they are saved, cut when they are loaded.
+"""
+from typing import Any, Dict, List, Union
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from greenmim.registry import MODEL_WRAPPERS
+
+
+@MODEL_WRAPPERS.register_module()
+class FullyShardedModel(nn.Module):
+    """Wraps a model as ``MMDistributedDataParallel`` does.
+
+    The linear layers of every block are gathered together, since the masked
+    forward calls them and not the block. All else (norms, bias tables,
+    tokens), which is little, is gathered for the whole step.
+
+    Args:
+        module (BaseModel): The model; its weights are initialized.
+        **kwargs: Arguments of ``DistributedDataParallel``, of no use here.
+    """
+
+    def __init__(self, module: BaseModel, **kwargs: Any) -> None:
+        super().__init__()
+        # Slices could not be initialized by the fans of the whole.
+        module.init_weights()
+        for tensor in module.state_dict().values():
+            torch.distributed.broadcast(tensor, 0)
+        device = next(module.parameters()).device.type
+        world = torch.distributed.get_world_size()
+        mesh = init_device_mesh(device, (world, ))
+        for block in _blocks(module):
+            layers = [m for m in block.modules() if isinstance(m, nn.Linear)]
+            if layers:
+                fully_shard(layers, mesh=mesh)
+        fully_shard(module, mesh=mesh)
+        self.module = module
+
+    def train_step(self, data: Union[dict, tuple, list],
+                   optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
+        """See :meth:`mmengine.model.BaseModel.train_step`."""
+        return self.module.train_step(data, optim_wrapper)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Forward of the module."""
+        return self.module(*args, **kwargs)
+
+
+def _blocks(model: nn.Module) -> List[nn.Module]:
+    """The innermost repeated modules: members of lists without lists."""
+    return [
+        block for name, modules in model.named_modules()
+        if isinstance(modules, nn.ModuleList) for block in modules
+        if not any(isinstance(m, nn.ModuleList) for m in block.modules())
+    ]
+
+
+def is_sharded(runner: Runner) -> bool:
+    """Whether the runner's model is shared out."""
+    return isinstance(runner.model, FullyShardedModel)
+
+
+def gather_state(runner: Runner) -> Dict[str, Any]:
+    """Weights and optimizer state as one process would have them, on the CPU.
+
+    All processes have to call it.
+    """
+    return dict(
+        state_dict=_map(runner.model.module.state_dict(), _gather),
+        optimizer=_map(runner.optim_wrapper.state_dict(), _gather))
+
+
+def cut_state(runner: Runner, checkpoint: dict) -> None:
+    """Cut the weights and the optimizer state of a checkpoint in place."""
+    targets = dict(runner.model.module.named_parameters())
+    state = checkpoint['state_dict']
+    for name, value in state.items():
+        state[name] = _cut(value, targets.get(name))
+    if 'optimizer' in checkpoint:
+        params = [
+            param for group in runner.optim_wrapper.param_groups
+            for param in group['params']
+        ]
+        for index, moments in checkpoint['optimizer']['state'].items():
+            for name, value in moments.items():
+                moments[name] = _cut(value, params[index])
+
+
+def _gather(value: Any) -> Any:
+    if isinstance(value, DTensor):
+        value = value.full_tensor()
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _cut(value: Any, like: Any) -> Any:
+    """Slice a tensor as a parameter of the same shape is."""
+    if (not isinstance(like, DTensor) or not isinstance(value, Tensor)
+            or value.shape != like.shape):
+        return value
+    value = value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements)
+
+
+def _map(state: Any, function: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _map(value, function) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_map(value, function) for value in state]
+    return function(state)

@@ -1,0 +1,79 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Two processes over gloo that share out the model."""
+import shlex
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(line, environment, cwd):
+    result = subprocess.run(
+        shlex.split(line),
+        env=environment,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True)
+    assert result.returncode == 0, f'{line}\n{result.stdout[-3000:]}'
+    return result.stdout
+
+
+def losses_of(work_dir):
+    """The mean loss over the processes, of every iteration."""
+    files = sorted(work_dir.glob('losses_*.txt'))
+    return np.mean([np.loadtxt(file)[:, 1] for file in files], axis=0)
+
+
+def test_losses_are_those_of_one_process(make_config, environment, free_port,
+                                         tmp_path):
+    """Two processes, then one that goes on from their checkpoint, then two
+    that go on from that of the one."""
+    config = make_config({
+        'optim_wrapper.optimizer':
+        dict(_delete_=True, type='AdamW', lr=1e-3),
+        'default_hooks.checkpoint.max_keep_ckpts':
+        5,
+        'custom_hooks': [
+            dict(type='greenmim.RecordLosses'),
+            dict(type='greenmim.NonFiniteHook')
+        ]
+    })
+    reference = tmp_path / 'reference'
+    run(
+        f'python {ROOT}/tools/train.py {config} --work-dir {reference} '
+        '--cfg-options train_cfg.max_epochs=3', environment, tmp_path)
+
+    work_dir = tmp_path / 'sharded'
+    two = (f'bash {ROOT}/tools/dist_train.sh {config} 2 --work-dir {work_dir} '
+           '--resume --cfg-options train_dataloader.batch_size=2 '
+           'model_wrapper_cfg.type=greenmim.FullyShardedModel '
+           'train_cfg.max_epochs=')
+    one = (f'python {ROOT}/tools/train.py {config} --work-dir {work_dir} '
+           '--resume --cfg-options train_cfg.max_epochs=2')
+    environment['PORT'] = free_port()
+    run(f'{two}1', environment, tmp_path)
+    checkpoint = torch.load(work_dir / 'epoch_1.pth', weights_only=True)
+    expected = torch.load(reference / 'epoch_1.pth', weights_only=True)
+    for name, value in expected['state_dict'].items():
+        assert type(value) is torch.Tensor
+        torch.testing.assert_close(
+            checkpoint['state_dict'][name], value, rtol=1e-3, atol=1e-5)
+    for index, moments in expected['optimizer']['state'].items():
+        for name, value in moments.items():
+            found = checkpoint['optimizer']['state'][index][name]
+            torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-5)
+    run(one, environment, tmp_path)
+    environment['PORT'] = free_port()
+    run(f'{two}3', environment, tmp_path)
+
+    losses = losses_of(reference)
+    first, last = (
+        np.loadtxt(work_dir / f'losses_{rank}.txt') for rank in (0, 1))
+    assert len(first) == len(losses)
+    shared = {int(i): loss for i, loss in last}
+    found = [np.mean([loss, shared.get(int(i), loss)]) for i, loss in first]
+    np.testing.assert_allclose(found, losses, rtol=1e-4)
