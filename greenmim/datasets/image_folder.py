@@ -1,13 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, List, Sequence, Union
+from typing import (Callable, Iterable, Iterator, List, Optional, Sequence,
+                    Union)
 
 import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 
 from greenmim.registry import DATASETS
+from .folder_index import list_images
 from .seeding import seeded
 from .transforms import UnreadableImageError
 
@@ -26,6 +28,9 @@ class ImageFolder(BaseDataset):
     replacement names the skipped files in its meta information
     ``skipped_images``, from where :class:`UnreadableImageHook` lists them.
 
+    Of a large folder an index is kept, so that it is searched only once: see
+    :mod:`greenmim.datasets.folder_index`.
+
     Args:
         data_root (str): The folder.
         pipeline (Sequence[dict | Callable]): Transforms, from
@@ -36,6 +41,8 @@ class ImageFolder(BaseDataset):
             only the first so many. Defaults to None, all images.
         lazy_init (bool): Whether to search the folder later. Defaults to
             False.
+        index_dir (str, optional): Where indexes are kept; None searches the
+            folder every time. Defaults to ``'~/.cache/greenmim'``.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no image.
@@ -50,7 +57,9 @@ class ImageFolder(BaseDataset):
                  pipeline: Sequence[Union[dict, Callable]] = (),
                  extensions: Sequence[str] = EXTENSIONS,
                  indices: Union[int, Sequence[int], None] = None,
-                 lazy_init: bool = False) -> None:
+                 lazy_init: bool = False,
+                 index_dir: Optional[str] = '~/.cache/greenmim') -> None:
+        self.index_dir = index_dir
         self.extensions = tuple(extensions)
         super().__init__(
             data_root=str(Path(data_root).expanduser()),
@@ -66,14 +75,15 @@ class ImageFolder(BaseDataset):
                 f'{self.data_root!r} is not a folder (searched from '
                 f'{os.getcwd()!r}). Set `data_root` of the dataset to your '
                 'folder.')
-        paths = sorted(_walk(self.data_root, self.extensions))
+        paths = list_images(self.data_root, self.extensions, self.index_dir)
         if not paths:
             raise FileNotFoundError(
                 f'`data_root` should hold images, but no file below '
                 f'{self.data_root!r} ends in {", ".join(self.extensions)} '
                 '(hidden files do not count). Check the folder, or set '
                 '`extensions` of the dataset.')
-        return [dict(img_path=path) for path in paths]
+        root = os.path.join(self.data_root, '')
+        return [dict(img_path=root + path) for path in paths]
 
     def full_init(self) -> None:
         """Search the folder and make sure that something in it is readable.
@@ -113,18 +123,3 @@ class ImageFolder(BaseDataset):
             f'{len(skipped)} images could be read. The first: '
             f'{next(iter(skipped.values()))}. Check the folder and '
             '`channels` of LoadImage.')
-
-
-def _walk(root: str, extensions: Sequence[str]) -> Iterator[str]:
-    """Yield the paths of visible files, following links, never in circles."""
-    seen = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        identity = os.path.realpath(folder)
-        if identity in seen:
-            subfolders.clear()
-            continue
-        seen.add(identity)
-        subfolders[:] = sorted(d for d in subfolders if d[0] != '.')
-        for name in files:
-            if name[0] != '.' and name.lower().endswith(tuple(extensions)):
-                yield os.path.join(folder, name)

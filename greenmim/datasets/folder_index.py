@@ -1,0 +1,107 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The images below a folder, listed once.
+
+To list a million files takes long on a network's file system. The list of a
+folder that holds at least :data:`LARGE` images is written to a file, together
+with the time of change of every folder in it, which adding, removing and
+renaming files moves. As long as all times stay, the list is read.
+"""
+import hashlib
+import json
+import os
+import time
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+from mmengine.logging import print_log
+
+LARGE = 10000
+"""Images from which on an index is worth a file."""
+
+SETTLED = 2.
+"""Seconds; a clock that ticks slower than that would hide a later change."""
+
+
+def list_images(root: str, extensions: Sequence[str],
+                index_dir: Optional[str]) -> List[str]:
+    """List the visible files with given endings, from the index if there.
+
+    Args:
+        root (str): The folder.
+        extensions (Sequence[str]): File name endings in lower case.
+        index_dir (str, optional): Folder of the indexes, None for none.
+
+    Returns:
+        list[str]: Sorted paths, relative to ``root``.
+    """
+    if index_dir is None:
+        return _search(root, extensions)[0]
+    key = json.dumps([os.path.realpath(root), sorted(extensions)])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = os.path.join(os.path.expanduser(index_dir), f'{name}.json')
+    images = _read(path, root)
+    if images is not None:
+        print_log(f'Read the list of images from {path}.', logger='current')
+        return images
+    start = time.time()
+    images, folders = _search(root, extensions)
+    newest = max(folders.values(), default=0) / 1e9
+    if len(images) >= LARGE and newest < start - SETTLED:
+        _write(path, dict(folders=folders, images=images))
+    return images
+
+
+def _read(path: str, root: str) -> Optional[List[str]]:
+    """The images of an index, None if it is missing, broken or outdated."""
+    try:
+        with open(path, encoding='ascii') as file:
+            index = json.load(file)
+        for folder, changed in index['folders'].items():
+            if os.stat(os.path.join(root, folder)).st_mtime_ns != changed:
+                return None
+        return index['images']
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write(path: str, index: dict) -> None:
+    temporary = f'{path}.{os.getpid()}'  # of several processes, one is last
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(temporary, 'w', encoding='ascii') as file:
+            json.dump(index, file)
+        os.replace(temporary, path)
+    except OSError as error:
+        print_log(
+            f'The list of images could not be kept in {path}: {error}. The '
+            'next run searches the folder again; set `index_dir` of the '
+            'dataset to a folder that can be written to, or to None.',
+            logger='current')
+
+
+def _search(root: str,
+            extensions: Sequence[str]) -> Tuple[List[str], Dict[str, int]]:
+    """Images, and when every folder was changed, by paths below the root."""
+    images, folders = [], {}
+    prefix = len(os.path.join(root, ''))
+    endings = tuple(extensions)
+    for folder, names in _walk(root):
+        folders[folder[prefix:]] = os.stat(folder).st_mtime_ns
+        start = os.path.join(folder, '')[prefix:]
+        images += [
+            start + name for name in names
+            if name[0] != '.' and name.lower().endswith(endings)
+        ]
+    return sorted(images), folders
+
+
+def _walk(root: str) -> Iterator[Tuple[str, List[str]]]:
+    """Visible folders and their files, following links, never in circles."""
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        identity = os.path.realpath(folder)
+        if identity in seen:
+            subfolders.clear()
+            continue
+        seen.add(identity)
+        subfolders[:] = sorted(d for d in subfolders if d[0] != '.')
+        yield folder, names
