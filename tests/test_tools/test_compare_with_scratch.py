@@ -2,7 +2,9 @@
 """The comparison runs from images to table, and compares what it says."""
 import json
 import shutil
+import statistics
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -27,6 +29,10 @@ with pytest.MonkeyPatch.context() as patch:
     from comparison.runs import save_backbone
 
 TOOL = TOOLS / 'compare_with_scratch.py'
+RESULT = (
+    ROOT / 'benchmarks' /
+    'help_swin-micro-p2-w4_32px_r0.6_bs64_fp32_epyc-1-core.json')
+DOCUMENT = ROOT / 'docs' / 'does_it_help.md'
 CONFIGS = ROOT / 'configs' / 'benchmarks' / 'small_images'
 
 ARCH = ['embed_dims=8', 'depths=[1,1,1]', 'num_heads=[1,1,2]']
@@ -88,27 +94,33 @@ def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
         file: file.stat().st_mtime_ns
         for file in (out / 'results').iterdir()
     }
-    assert len(files) == 1 + 2 * (2 + 3 + 3)
+    assert len(files) == 1 + 2 * (2 + 1 + 3 + 3)
     written = json.loads((out / 'comparison.json').read_text())
     assert str(archive) in written['command']
     assert {'hardware', 'date', 'torch'} <= set(written['environment'])
-    assert [(result['method'], result['seed']) for result in written['results']
-            ] == [(method, seed)
-                  for method in ('scratch', 'greenmim', 'simmim')
-                  for seed in (3, 5)]
+    assert [(result['method'], result['seed'])
+            for result in written['results']] == list(
+                product(['scratch', 'scratch, longer', 'greenmim', 'simmim'],
+                        [3, 5]))
+    fitting = {
+        name: max(1, round(.05 / seconds))
+        for name, seconds in written['seconds_per_iteration'].items()
+    }
     for result in written['results']:
-        for measure in ('fine_tuning', 'linear', 'knn'):
+        method, tuning = result['method'], result['fine_tuning_run']
+        longer = method == 'scratch, longer'
+        for measure in ['fine_tuning'] + ['linear', 'knn'] * (not longer):
             assert 0 <= result[measure] <= 100
-        assert result['fine_tuning_run']['iterations'] == 2
-        if result['method'] == 'scratch':
+        assert tuning['iterations'] == 2 + longer * fitting['scratch']
+        if method.startswith('scratch'):
             assert 'pretraining' not in result
             continue
         run = result['pretraining']
-        seconds = written['seconds_per_iteration'][result['method']]
-        assert run['iterations'] == max(1, round(.05 / seconds))
+        assert run['iterations'] == fitting[method]
         assert run['images'] == 8 * run['iterations']
         assert np.isfinite(run['loss']).all() and run['seconds'] > 0
-    assert 0 < len(Image.open(out / 'comparison.png').getcolors(10**6)) > 5
+    picture = Image.open(out / 'comparison.png').convert('RGB')
+    assert len(picture.getcolors(10**6)) > 5  # not blank
     table = (out / 'comparison.md').read_text()
     assert 'greenmim − scratch' in table and '4 labels of a class' in table
 
@@ -268,7 +280,7 @@ def test_folders_that_do_not_fit(labelled, tmp_path):
 def small_report() -> dict:
     machine = dict.fromkeys(
         ('hardware', 'torch', 'mmpretrain', 'greenmim', 'date'), 'some')
-    run = dict(iterations=7, images=56, seconds=2.)
+    run = dict(iterations=7, images=56, seconds=2., cpu_seconds=1.)
     results = [
         dict(
             method=method,
@@ -281,6 +293,15 @@ def small_report() -> dict:
         for method, values in (('scratch', (50., 52.)), ('green', (55., 59.)))
         for seed, value in enumerate(values)
     ]
+    del results[0]['pretraining'], results[1]['pretraining']
+    results.insert(
+        2,
+        dict(
+            method='scratch, longer',
+            seed=0,
+            fine_tuning=54.,
+            fine_tuning_run=dict(run, iterations=20)))
+    machine['clock'] = 'wall-clock time'
     settings = dict(data='images', labels_per_class=None, budget=20)
     return dict(environment=machine, settings=settings, results=results)
 
@@ -289,9 +310,14 @@ def test_table():
     lines = report.table(small_report()).splitlines()
     assert lines[2] == ('| scratch | none |  |  | 51.0 ± 1.4 | 10.0 ± 0.0 | '
                         '10.0 ± 0.0 |')
-    assert lines[3].startswith(
+    assert lines[3] == '| scratch, longer | none |  |  | 54.0 |  |  |'
+    assert lines[4].startswith(
         '| green | 1,234 | 20.5 ± 0.7 | 18.0 ± 0.0 | 57.0 ± 2.8 |')
-    assert lines[4].startswith('| green − scratch |  |  |  | +6.0 ± 1.4 |')
+    assert lines[5].startswith('| green − scratch |  |  |  | +6.0 ± 1.4 |')
+    assert len(lines) == 6
+    text = report.text(small_report())
+    assert '"scratch, longer" has 20 iterations' in text
+    assert 'all labels' in text and '7 iterations, 56 images' in text
 
 
 def test_only_the_marked_part_is_replaced(tmp_path):
@@ -321,3 +347,24 @@ def test_masked_forward_of_three_stages_is_exact(comparison):
     expected = output_and_grads(lambda x: DenseSwinTwin(model)(x, mask), model,
                                 images)
     assert max(errors(actual, expected)) <= 1e-10
+
+
+def test_document_shows_the_result():
+    result = json.loads(RESULT.read_text('utf-8'))
+    text = DOCUMENT.read_text('utf-8')
+    assert f'{report.BEGIN}\n{report.text(result)}\n{report.END}' in text
+    picture = DOCUMENT.parent / 'images' / 'does_it_help.png'
+    assert f'images/{picture.name}' in text
+    assert picture.stat().st_size < 200_000
+
+
+def test_pretraining_beats_scratch_beyond_the_spread():
+    """What the document claims, from the committed result."""
+    result = json.loads(RESULT.read_text('utf-8'))
+    groups = report.by_method(result['results'])
+    for measure in report.MEASURES:
+        green, scratch = ([result[measure] for result in groups[method]]
+                          for method in ('greenmim', 'scratch'))
+        assert len(green) == len(scratch) >= 3
+        gain = statistics.mean(green) - statistics.mean(scratch)
+        assert gain > statistics.stdev(green) + statistics.stdev(scratch)

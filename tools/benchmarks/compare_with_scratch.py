@@ -7,7 +7,8 @@ class, or a zip archive of it. For every seed
 1. each method pre-trains on all training images, without their labels, for
    as many iterations as fit into the budget (timed once, in turns);
 2. its weights, and random ones, are fine-tuned for the same iterations on
-   the same labelled images, and tested;
+   the same labelled images, and tested; random ones once more for as long as
+   pre-training and fine-tuning take together;
 3. the same weights, frozen, are tested by a linear probe and by k-NN.
 
 A finished run leaves a file in WORK_DIR/results. The same command goes on
@@ -24,7 +25,8 @@ from typing import Callable, Dict, Tuple
 
 from comparison.data import class_names, find_labelled_folder, write_labels
 from comparison.frozen import evaluate_frozen
-from comparison.report import SCRATCH, draw, environment, text, write_text
+from comparison.report import (LONGER, SCRATCH, draw, environment, text,
+                               write_text)
 from comparison.runs import fine_tune, pretrain, read_config
 from comparison.speed import seconds_per_iteration
 from mmengine.config import Config, DictAction
@@ -44,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('data', type=Path, help='the folder or zip archive')
     parser.add_argument(
         '--pretrain',
-        nargs='+',
+        nargs='*',
         metavar='NAME=CONFIG',
         default=PRETRAININGS.items(),
         type=name_and_config,
@@ -102,10 +104,10 @@ def parse_args() -> argparse.Namespace:
 
 def name_and_config(text: str) -> Tuple[str, str]:
     name, _, config = text.partition('=')
-    if not config or name == SCRATCH:
+    if not config or name in (SCRATCH, LONGER):
         raise argparse.ArgumentTypeError(
-            f'expected NAME=CONFIG with a name other than {SCRATCH}, got '
-            f'{text!r}')
+            f'expected NAME=CONFIG with a name other than {SCRATCH!r} and '
+            f'{LONGER!r}, got {text!r}')
     return name, config
 
 
@@ -120,19 +122,21 @@ class Comparison:
         self.args = args
         self.folder = find_labelled_folder(args.data, args.work_dir / 'data')
         self.num_classes = len(class_names(self.folder))
+        self.methods = [SCRATCH, LONGER, *args.pretrain]
 
     def runs(self) -> Dict[str, Callable[[], dict]]:
         """All runs, by name, each after those whose results it needs."""
         runs = {'speed': self.measure_speed}
         for seed in self.args.seeds:
-            for method in (SCRATCH, *self.args.pretrain):
-                if method != SCRATCH:
+            for method in self.methods:
+                if method in self.args.pretrain:
                     runs[f'{method}_{seed}_pretraining'] = partial(
                         self.pretrain, method, seed)
                 runs[f'{method}_{seed}_fine_tuning'] = partial(
                     self.fine_tune, method, seed)
-                runs[f'{method}_{seed}_frozen'] = partial(
-                    self.evaluate_frozen, method, seed)
+                if method != LONGER:
+                    runs[f'{method}_{seed}_frozen'] = partial(
+                        self.evaluate_frozen, method, seed)
         return runs
 
     def result_file(self, run: str) -> Path:
@@ -142,21 +146,31 @@ class Comparison:
         return json.loads(self.result_file(run).read_text('utf-8'))
 
     def measure_speed(self) -> dict:
+        """Seconds of an iteration; under scratch, of the fine-tuning."""
         return seconds_per_iteration({
-            method:
-            self.pretraining_config(method, 0, 'speed')
-            for method in self.args.pretrain
+            SCRATCH:
+            self.classifier_config(SCRATCH, 0, 'speed'),
+            **{
+                method: self.pretraining_config(method, 0, 'speed')
+                for method in self.args.pretrain
+            }
         })
+
+    def iterations(self, method: str) -> int:
+        """The iterations that fit into the budget."""
+        return max(1, round(self.args.budget / self.result('speed')[method]))
 
     def pretrain(self, method: str, seed: int) -> dict:
         cfg = self.pretraining_config(method, seed, 'pretraining')
-        seconds = self.result('speed')[method]
-        cfg.train_cfg.max_iters = max(1, round(self.args.budget / seconds))
+        cfg.train_cfg.max_iters = self.iterations(method)
         classifier = self.classifier_config(SCRATCH, seed, 'pretraining')
         return pretrain(cfg, classifier, self.backbone_file(method, seed))
 
     def fine_tune(self, method: str, seed: int) -> dict:
-        return fine_tune(self.classifier_config(method, seed, 'fine_tuning'))
+        cfg = self.classifier_config(method, seed, 'fine_tuning')
+        if method == LONGER:
+            cfg.train_cfg.max_iters += self.iterations(SCRATCH)
+        return fine_tune(cfg)
 
     def evaluate_frozen(self, method: str, seed: int) -> dict:
         return evaluate_frozen(self.classifier_config(method, seed, 'frozen'))
@@ -187,7 +201,7 @@ class Comparison:
         cfg.model.head.num_classes = self.num_classes
         cfg.data_preprocessor.num_classes = self.num_classes
         cfg.model.backbone.init_cfg = None
-        if method != SCRATCH:
+        if method in self.args.pretrain:
             cfg.model.backbone.init_cfg = dict(
                 type='Pretrained',
                 checkpoint=str(self.backbone_file(method, seed)))
@@ -195,7 +209,7 @@ class Comparison:
 
     def report(self) -> dict:
         results = []
-        for method in (SCRATCH, *self.args.pretrain):
+        for method in self.methods:
             for seed in self.args.seeds:
                 run = f'{method}_{seed}'
                 tuning = self.result(f'{run}_fine_tuning')
@@ -203,9 +217,10 @@ class Comparison:
                     method=method,
                     seed=seed,
                     fine_tuning=tuning.pop('accuracy'),
-                    **self.result(f'{run}_frozen'),
                     fine_tuning_run=tuning)
-                if method != SCRATCH:
+                if method != LONGER:
+                    result.update(self.result(f'{run}_frozen'))
+                if method in self.args.pretrain:
                     result['pretraining'] = self.result(f'{run}_pretraining')
                 results.append(result)
         return dict(

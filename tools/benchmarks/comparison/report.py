@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The results of all runs as one table and one plot."""
+import itertools
 import platform
 import re
 import statistics
@@ -13,20 +14,24 @@ import torch
 
 from greenmim.version import __version__
 
-SCRATCH = 'scratch'
+# Random weights, fine-tuned as long as others, and longer by the time of a
+# pre-training.
+SCRATCH, LONGER = 'scratch', 'scratch, longer'
 MEASURES = dict(fine_tuning='fine-tuning', linear='linear probe', knn='k-NN')
 BEGIN, END = '<!-- comparison:begin -->', '<!-- comparison:end -->'
-COLORS = ('#7a7a7a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d', '#8f6bb3')
+COLORS = ('#9a9a9a', '#4a4a4a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d')
 
 
 def environment() -> Dict[str, str]:
     """What the results depend on beside the settings."""
     if torch.cuda.is_available():
-        hardware = torch.cuda.get_device_name()
+        hardware, clock = torch.cuda.get_device_name(), 'wall-clock time'
     else:
         hardware = f'{_cpu_name()}, CPU threads: {torch.get_num_threads()}'
+        clock = 'CPU time'
     return dict(
         hardware=hardware,
+        clock=clock,
         date=date.today().isoformat(),
         torch=torch.__version__,
         mmpretrain=mmpretrain.__version__,
@@ -49,6 +54,8 @@ def by_method(results: Sequence[dict]) -> Dict[str, List[dict]]:
 
 
 def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
+    if not values:
+        return ''
     spread = ''
     if len(values) > 1:
         spread = f' ± {statistics.stdev(values):.1f}'
@@ -58,24 +65,26 @@ def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
 def table(report: dict) -> str:
     """Accuracies, their differences to scratch, and what they cost."""
     groups = by_method(report['results'])
-    rows = [['weights', 'pre-training: images', 'seconds', *MEASURES.values()]]
+    rows = [[
+        'weights', 'pre-training: images', 'seconds', 'CPU seconds',
+        *MEASURES.values()
+    ]]
     rows.append(['---'] * len(rows[0]))
     for method, results in groups.items():
         cost = ['none', '', '']
-        if method != SCRATCH:
+        if 'pretraining' in results[0]:
             runs = [result['pretraining'] for result in results]
             cost = [
                 f'{runs[0]["images"]:,}',
                 mean_and_spread([run['seconds'] for run in runs]),
                 mean_and_spread([run['cpu_seconds'] for run in runs])
             ]
-        rows.append([method, *cost] + [
-            mean_and_spread([result[key] for result in results])
-            for key in MEASURES
-        ])
+        values = [[result[key] for result in results if key in result]
+                  for key in MEASURES]
+        rows.append([method, *cost, *map(mean_and_spread, values)])
     scratch = groups[SCRATCH]
     for method, results in groups.items():
-        if method != SCRATCH:
+        if 'pretraining' in results[0]:
             gains = [[
                 one[key] - other[key] for one, other in zip(results, scratch)
             ] for key in MEASURES]
@@ -90,18 +99,27 @@ def text(report: dict) -> str:
     labels = settings['labels_per_class']
     labels = 'all labels' if labels is None else f'{labels} labels of a class'
     seeds = len({result['seed'] for result in report['results']})
-    fine_tunings = [result['fine_tuning_run'] for result in report['results']]
-    seconds = statistics.mean(run['seconds'] for run in fine_tunings)
+    groups = by_method(report['results'])
+    longer = groups[LONGER][0]['fine_tuning_run']
+    tunings = [
+        result['fine_tuning_run'] for method, results in groups.items()
+        for result in results if method != LONGER
+    ]
+    seconds, cpu_seconds = (
+        statistics.mean(run[key] for run in tunings)
+        for key in ('seconds', 'cpu_seconds'))
+    origin = ('{hardware}, PyTorch {torch}, MMPretrain {mmpretrain}, greenmim '
+              '{greenmim}, {date}'.format(**machine))
     return (
         f'{table(report)}\n\nTop-1 accuracy in percent on the test images, '
         f'mean ± standard deviation over {seeds} seeds; the differences are '
         f'taken seed by seed. Data: {settings["data"]}, {labels}, drawn anew '
-        'for every seed. Fine-tuning is the same for all: '
-        f'{fine_tunings[0]["iterations"]} iterations, '
-        f'{fine_tunings[0]["images"]:,} images, {seconds:.0f} s on average. '
-        f'Budget of a pre-training: {settings["budget"]:.0f} s. Measured on '
-        '{hardware}, PyTorch {torch}, MMPretrain {mmpretrain}, greenmim '
-        '{greenmim}, {date}.'.format(**machine))
+        f'for every seed. A pre-training has {settings["budget"]:.0f} s of '
+        f'{machine["clock"]}. A fine-tuning is the same for all: '
+        f'{tunings[0]["iterations"]} iterations, {tunings[0]["images"]:,} '
+        f'images, {cpu_seconds:.0f} s of CPU time, {seconds:.0f} s on the '
+        f'clock. "{LONGER}" has {longer["iterations"]} iterations, which take '
+        f'the time of a pre-training more. Measured on {origin}.')
 
 
 def write_text(content: str, file: Path) -> None:
@@ -118,24 +136,25 @@ def write_text(content: str, file: Path) -> None:
 
 
 def draw(report: dict, file: Path) -> None:
-    """A panel for every measure: a dot a seed, mean and spread."""
+    """A panel for every measure: mean, spread, and every seed beside."""
     groups = by_method(report['results'])
     figure, axes = plt.subplots(
         1, len(MEASURES), figsize=(9, 3.6), layout='constrained')
+    colors = dict(zip(groups, itertools.cycle(COLORS)))
     for ax, (key, title) in zip(axes, MEASURES.items()):
-        for x, (method, results) in enumerate(groups.items()):
-            values = [result[key] for result in results]
-            color = COLORS[x % len(COLORS)]
+        measured = {
+            method: [result[key] for result in results]
+            for method, results in groups.items() if key in results[0]
+        }
+        for x, (method, values) in enumerate(measured.items()):
             spread = statistics.stdev(values) if len(values) > 1 else 0
-            ax.bar(x, statistics.mean(values), .6, color=color, alpha=.35)
-            ax.errorbar(
-                x, statistics.mean(values), spread, color=color, capsize=6)
-            ax.plot([x] * len(values), values, '.', color='black', alpha=.6)
-        ax.set_xticks(range(len(groups)), groups)
-        values = [result[key] for result in report['results']]
-        margin = .3 * (max(values) - min(values)) + 1
-        ax.set_ylim(max(0, min(values) - margin), max(values) + margin)
+            style = dict(color=colors[method], capsize=7, markersize=9)
+            ax.errorbar(x, statistics.mean(values), spread, fmt='o', **style)
+            ax.plot([x + .2] * len(values), values, '.', color='black')
+        ax.set_xticks(range(len(measured)), measured, rotation=20)
+        ax.margins(x=.2)
         ax.set_title(title, fontsize='medium')
+        ax.grid(axis='y', alpha=.3)
         ax.spines[['top', 'right']].set_visible(False)
     axes[0].set_ylabel('top-1 accuracy, %')
     file.parent.mkdir(parents=True, exist_ok=True)
