@@ -16,7 +16,7 @@ DEVICE=${1:?usage: run.sh cpu|cuda [HARDWARE]}
 case $DEVICE in
 cpu)
     HARDWARE=${2:-cpu-$(nproc)-cores}
-    DTYPE=fp32 BASE=8 LARGE=2 TINY=8 TIMES=1 ROUNDS=5 FEW=3
+    DTYPE=fp32 BASE=8 LARGE=8 TINY=8 TIMES=1 ROUNDS=5 FEW=3
     OPTIONS=()
     ;;
 cuda)
@@ -38,6 +38,9 @@ SWIN_T=swin-tiny-w7_8xb256-amp-coslr-200e
 CONVNEXT_B=convnext-base_8xb256-amp-coslr-800e
 PVT_V2_B2=pvt-v2-b2_8xb256-amp-coslr-800e
 TWINS_SVT_B=twins-svt-base_8xb256-amp-coslr-100e
+VIT_B=vit-base-p16_8xb256-amp-coslr-800e
+HIVIT_B=hivit-base_8xb256-amp-coslr-800e
+SWIN_V2_B=swin-v2-base-w8_8xb256-amp-coslr-800e
 
 # measure PURPOSE RECIPE IMAGE_SIZE MASK_RATIO BATCH_SIZE CONDITION ARGUMENTS
 measure() {
@@ -53,9 +56,11 @@ measure step $SWIN_B 224 0.6 $BASE '' --rounds $FEW
 measure step $SWIN_B_W14 224 0.75 $BASE '' --rounds $FEW
 measure step $SWIN_L 224 0.75 $LARGE '' --rounds $FEW
 measure step $SWIN_T 224 0.75 $TINY '' --rounds $ROUNDS
-for recipe in $CONVNEXT_B $PVT_V2_B2 $TWINS_SVT_B; do
+measure step $SWIN_T 224 0.75 64 '' --rounds $FEW --mask-scope batch,image --against ''
+for recipe in $CONVNEXT_B $PVT_V2_B2 $TWINS_SVT_B $VIT_B $HIVIT_B; do
     measure step $recipe 224 0.75 $BASE '' --rounds $FEW
 done
+measure step $SWIN_V2_B 256 0.75 $BASE '' --rounds $FEW
 
 for ratio in 0.5 0.6 0.7 0.75 0.8 0.9; do
     measure ratio $SWIN_T 224 $ratio $TINY '' --rounds $FEW --against simmim
