@@ -24,7 +24,7 @@ level_extras() {
     case $1 in
     runtime) ;;
     test) echo mmselfsup test ;;
-    lint) echo mmselfsup test lint ;;
+    lint) echo mmselfsup test lint docs ;;
     *) die "unknown level '$1'; expected one of: $LEVELS" ;;
     esac
 }

@@ -42,7 +42,9 @@ class FullyShardedModel(nn.Module):
         world = torch.distributed.get_world_size()
         mesh = init_device_mesh(device, (world, ))
         for block in _blocks(module):
-            layers = [m for m in block.modules() if isinstance(m, nn.Linear)]
+            layers: List[nn.Module] = [
+                m for m in block.modules() if isinstance(m, nn.Linear)
+            ]
             if layers:
                 fully_shard(layers, mesh=mesh)
         fully_shard(module, mesh=mesh)

@@ -217,10 +217,7 @@ class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
     Without a mask it is :class:`CMT`, whose parameters, names and shapes it
     has. With a mask, attention is among visible tokens; the 3x3 convolutions
     take masked pixels and tokens for zeros; and the statistics of batch norms
-    are those of the visible tokens.
-
-    Args:
-        **kwargs: Those of :class:`CMT`.
+    are those of the visible tokens. The arguments are those of :class:`CMT`.
     """
 
     @property

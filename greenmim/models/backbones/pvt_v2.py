@@ -195,10 +195,8 @@ class GreenMIMPVTv2(  # type: ignore[misc]
     parameters, names and shapes it has. With a mask, attention is to the
     spatially reduced tokens of visible units, and convolutions that reach
     beyond a unit (the patch embeddings, those of the FFNs) take pixels and
-    tokens of masked units for zeros.
-
-    Args:
-        **kwargs: Those of :class:`PyramidVisionTransformerV2`.
+    tokens of masked units for zeros. The arguments are those of
+    :class:`PyramidVisionTransformerV2`.
     """
 
     @property

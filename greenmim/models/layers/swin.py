@@ -5,7 +5,7 @@ They work on the dense model's own modules, so that parameters, names and
 the dense forward stay what they are. ``x_BNC`` are unit-major tokens,
 N = K * T (see :mod:`greenmim.ops.mask_unit`).
 """
-from typing import Callable, Tuple
+from typing import Any, Callable, Tuple
 
 import torch.utils.checkpoint as cp
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
@@ -101,8 +101,7 @@ class WindowBlockRunner:
                 self._run, block, x_BNC, index, use_reentrant=False)
         return self._run(block, x_BNC, index)
 
-    def _run(self, block: nn.Module, x_BNC: Tensor,
-             index: GroupIndex) -> Tensor:
+    def _run(self, block: Any, x_BNC: Tensor, index: GroupIndex) -> Tensor:
         qkv, bias_table, scale = self.before(block, x_BNC)
         msa = block.attn.w_msa
         attended = group_attention(

@@ -175,15 +175,15 @@ class MaskedImageModeling(BaseSelfSupervisor):
             - ``pred``: (B, C, H, W), the prediction for all units.
             - ``target``: (B, C, H, W), the images.
             - ``drawn_target``: (B, C, H, W), what ``pred`` would be if it
-              were right, the images themselves where pixels are predicted.
+                were right, the images themselves where pixels are predicted.
             - ``mask``: Bool of shape (B, 1, H, W), True = masked.
             - ``pred_is_image``: Whether ``pred`` and ``drawn_target`` are in
-              the values of images, False of histograms drawn as bars.
+                the values of images, False of histograms drawn as bars.
             - ``pred_uses_target_statistics``: True if the target is
-              normalised, so that ``pred`` has been scaled and shifted, unit
-              by unit, by the statistics of the true pixels.
+                normalised, so that ``pred`` has been scaled and shifted, unit
+                by unit, by the statistics of the true pixels.
             - ``pred_uses_neighbour_statistics``: True if by those of
-              neighbours.
+                neighbours.
 
         Raises:
             ValueError: As :meth:`loss`, if ``statistics`` is neither, or the
