@@ -41,7 +41,9 @@ def judge(losses: Sequence[float],
     5. *still improving*: the best of the last ``patience`` losses (of all but
        the first where there are fewer) is lower than the best before by more
        than ``min_gain`` of it.
-    6. *collapsing*: the rank is below half of its highest.
+    6. *collapsing*: the rank is below a quarter of its highest, that of the
+       first measurement aside: random weights tell images apart, too, and
+       the rank falls as the first things are learnt.
     7. *too early to tell*: there are ``patience`` measurements or fewer.
     8. *flat*.
 
@@ -58,7 +60,7 @@ def judge(losses: Sequence[float],
     Returns:
         Verdict: The word and the reason.
     """
-    loss, rank, highest = losses[-1], ranks[-1], max(ranks)
+    loss, rank = losses[-1], ranks[-1]
     if not isfinite(loss) or not isfinite(rank):
         return Verdict(COLLAPSING, f'loss {loss:g}, rank {rank:g}')
     if len(losses) == 1:
@@ -75,13 +77,16 @@ def judge(losses: Sequence[float],
             'rate 0?')
     split = max(1, len(losses) - patience)
     before, since = min(losses[:split]), min(losses[split:])
-    gain = f'from {before:.4g} to {since:.4g} in {len(losses) - split}'
+    intervals = len(losses) - split
+    gain = (f'from {before:.4g} to {since:.4g} in {intervals} interval' + 's' *
+            (intervals > 1))
+    highest = max(ranks[1:])
     if since < before * (1 - min_gain):
-        return Verdict(IMPROVING, f'the best loss fell {gain} intervals')
-    if rank < highest / 2:
+        return Verdict(IMPROVING, f'the best loss fell {gain}')
+    if rank < highest / 4:
         return Verdict(
             COLLAPSING, f'the features vary in {rank:.3g} directions, down '
             f'from {highest:.3g}, and the loss does not fall')
     if len(losses) <= patience:
         return Verdict(TOO_EARLY, f'{len(losses) - 1} of {patience} intervals')
-    return Verdict(FLAT, f'the best loss went {gain} intervals')
+    return Verdict(FLAT, f'the best loss went {gain}')

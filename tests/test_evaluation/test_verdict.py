@@ -67,12 +67,20 @@ def test_loss_that_is_not_finite():
 
 
 def test_shrinking_rank_counts_where_the_loss_does_not_fall():
-    ranks = [4., 9., 9., 9., 9., 9., 4.4]
+    ranks = [4., 12., 12., 12., 12., 12., 2.9]
     assert verdict(FALLING, ranks=ranks) == 'still improving'
     assert verdict([.5] * 7, ranks=ranks) == 'collapsing'
-    assert verdict([.5] * 7, ranks=[*ranks[:-1], 4.6]) == 'flat'
+    assert verdict([.5] * 7, ranks=[*ranks[:-1], 3.1]) == 'flat'
+
+
+def test_rank_of_random_weights_does_not_count():
+    """As measured in a run that learnt."""
+    ranks = [16.1, 7.4, 6.4, 5.1, 5.1, 5.1, 3.9]
+    assert verdict([.5] * 7, ranks=ranks) == 'flat'
 
 
 def test_reason_names_the_figures():
     reason = judge(FALLING, [9.] * 7, [.5] * 7, [.1] * 6).reason
     assert reason == 'the best loss fell from 0.9 to 0.4 in 5 intervals'
+    reason = judge(FALLING[:2], [9.] * 2, [.5] * 2, [.1]).reason
+    assert reason == 'the best loss fell from 1 to 0.9 in 1 interval'
