@@ -15,10 +15,10 @@ default_hooks = dict(
 
 # List the images that could not be read and were left out, at the end; draw
 # and plan masks in the data-loading workers; make a resumed run draw what the
-# uninterrupted one would have drawn; leave out steps that are not finite; save
-# and leave on SIGTERM and SIGUSR1; show and report speed, energy and waiting;
-# write versions and commit into the run's folder; show a bar on a terminal;
-# tell from fixed images whether the run is learning, and keep its best weights.
+# uninterrupted one would have drawn; leave out steps that are not finite;
+# save and leave on SIGTERM and SIGUSR1; show and report speed, energy and
+# waiting; write versions and commit into the run's folder; show a bar on a
+# terminal.
 custom_hooks = [
     dict(type='greenmim.UnreadableImageHook'),
     dict(type='greenmim.PlanAheadHook'),

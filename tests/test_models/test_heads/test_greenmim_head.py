@@ -71,7 +71,8 @@ def test_loss_by_loops(criterion, norm_pix, channels, grid, ratio, num_masks):
 
 def test_defaults_are_the_papers():
     head = MODELS.build(dict(type='greenmim.GreenMIMHead'))
-    assert head.target.norm and head.unit_size == 32 and head.target.eps == 1e-6
+    assert head.target.norm and head.target.eps == 1e-6
+    assert head.unit_size == 32
     images, pred = torch.randn(1, 3, 64, 32), torch.randn(1, 2, 3072)
     mask = torch.tensor([[[True], [False]]])
     expected = slow_loss(pred, images, mask, 'L2', norm_pix=True, unit=32)
