@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .fixed_batches import fixed_batches, fixed_samples, on_folder
+from .image_archive import ImageArchive
 from .image_folder import ImageFolder
 from .padding_collate import padding_collate
 from .planning_collate import PlanningCollate
@@ -8,7 +9,8 @@ from .samplers import SeededInfiniteSampler, SeededSampler
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
-    'ImageFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
-    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
-    'fixed_batches', 'fixed_samples', 'on_folder', 'padding_collate'
+    'ImageArchive', 'ImageFolder', 'LoadImage', 'PlanningCollate',
+    'SamplePhotographs', 'SeededInfiniteSampler', 'SeededSampler',
+    'UnreadableImageError', 'fixed_batches', 'fixed_samples', 'on_folder',
+    'padding_collate'
 ]

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from greenmim.registry import TRANSFORMS
 
+NPY_SIGNATURE = b'\x93NUMPY'
 TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
@@ -30,6 +31,7 @@ class LoadImage(BaseTransform):
     **Required Keys:**
 
     - img_path
+    - img_bytes (optional): The content of the file, which is then not read
 
     **Added Keys:**
 
@@ -40,7 +42,9 @@ class LoadImage(BaseTransform):
     Args:
         channels (int): Channels of every image. 1 and 3 are converted to;
             any other number is taken from files that hold exactly as many
-            bands (TIFF for more than four). Defaults to 3.
+            bands (TIFF or NPY for more than four). Arrays of NPY files, like
+            TIFF files of several bands, are (H, W, channels) or
+            (channels, H, W), RGB for three channels. Defaults to 3.
         min_side (int, optional): Decode JPEG files at 1/2, 1/4 or 1/8 of
             their size as long as both sides keep at least this length, which
             makes large photographs several times faster to load. By default
@@ -75,9 +79,11 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            image = decode_image(
-                get(path, backend_args=self.backend_args), self.channels,
-                self.min_side, self.white_level)
+            content = results.pop('img_bytes', None)
+            if content is None:
+                content = get(path, backend_args=self.backend_args)
+            image = decode_image(content, self.channels, self.min_side,
+                                 self.white_level)
         except UnidentifiedImageError as error:
             raise UnreadableImageError(
                 f'cannot read the image {path}: its content is of no known '
@@ -115,6 +121,14 @@ def decode_image(content: bytes,
     """
     if not content:
         raise ValueError('the file is empty (0 bytes)')
+    if content.startswith(NPY_SIGNATURE):
+        array = np.load(BytesIO(content), allow_pickle=False)
+        if array.ndim == 2 and channels == 1:
+            array = array[..., None]
+        image = _bands(array, channels, white_level)
+        if channels == 3:
+            image = image[..., ::-1]
+        return np.ascontiguousarray(image[..., 0] if channels == 1 else image)
     if channels not in (1, 3):
         return _decode_bands(content, channels, white_level)
     with Image.open(BytesIO(content)) as file:
@@ -162,6 +176,11 @@ def _decode_bands(content: bytes, channels: int,
     else:
         with Image.open(BytesIO(content)) as file:
             image = np.asarray(file)
+    return _bands(image, channels, white_level)
+
+
+def _bands(image: np.ndarray, channels: int, white_level: int) -> np.ndarray:
+    """An array with its bands last, as uint8."""
     if image.ndim == 3 and image.shape[0] == channels != image.shape[-1]:
         image = image.transpose(1, 2, 0)  # stored band by band
     if image.ndim != 3 or image.shape[-1] != channels:

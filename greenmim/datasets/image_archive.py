@@ -1,0 +1,93 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import os
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Sequence, Union
+
+from greenmim.registry import DATASETS
+from .archives import LmdbReader, open_archive
+from .image_folder import ImageFolder
+from .transforms import UnreadableImageError
+
+
+@DATASETS.register_module()
+class ImageArchive(ImageFolder):
+    """All images in zip or tar archives or LMDB data bases, without labels.
+
+    Nothing is unpacked. Images that cannot be read, because an archive is
+    damaged or its members are, are replaced and listed as
+    :class:`ImageFolder` does. Every worker reads the directory of a zip
+    archive; with hundreds of thousands of images, tar is lighter.
+
+    Args:
+        data_root (str | Sequence[str]): One or more archives: ``.zip``,
+            uncompressed ``.tar``, or a folder of LMDB (with ``data.mdb``),
+            whose keys are ASCII and whose values are image files.
+        pipeline (Sequence[dict | Callable]): Transforms, from
+            :class:`LoadImage` to the packing. Defaults to an empty tuple.
+        extensions (Sequence[str]): File name endings of images, in lower
+            case; every key of LMDB counts.
+        **kwargs: ``indices`` and ``lazy_init`` of :class:`ImageFolder`.
+
+    Raises:
+        FileNotFoundError: If an archive is missing or there is no image.
+        ValueError: If an archive is of another kind, or compressed.
+        UnreadableImageError: If not one of the images is readable.
+    """
+
+    def __init__(self,
+                 data_root: Union[str, Sequence[str]],
+                 pipeline: Sequence[Union[dict, Callable]] = (),
+                 extensions: Sequence[str] = ImageFolder.EXTENSIONS,
+                 **kwargs: Any) -> None:
+        if isinstance(data_root, (str, Path)):
+            data_root = [data_root]
+        if not data_root:
+            raise ValueError('expected one archive or more, got none')
+        self.archives = [str(Path(path).expanduser()) for path in data_root]
+        self._readers: Dict[str, Any] = {}
+        self._owner = os.getpid()
+        super().__init__(', '.join(self.archives), pipeline, extensions,
+                         **kwargs)
+
+    def load_data_list(self) -> List[dict]:
+        data_list = []
+        for archive in self.archives:
+            reader = self._reader(archive)
+            for name, entry in reader.entries():
+                base = name.rsplit('/', 1)[-1]
+                if isinstance(reader, LmdbReader) or (
+                        base[:1] != '.'
+                        and base.lower().endswith(self.extensions)):
+                    path = f'{archive}/{name}'
+                    data_list.append(
+                        dict(img_path=path, archive=archive, entry=entry))
+        if not data_list:
+            raise FileNotFoundError(
+                f'`data_root` should hold images, but no file in '
+                f'{self.archives} ends in {", ".join(self.extensions)} '
+                '(hidden files do not count). Check the archives, or set '
+                '`extensions` of the dataset.')
+        return sorted(data_list, key=lambda data: data['img_path'])
+
+    def prepare_data(self, idx: int) -> Any:
+        """Read an image and run the pipeline on it."""
+        info = self.get_data_info(idx)
+        reader = self._reader(info.pop('archive'))
+        try:
+            info['img_bytes'] = reader.read(info.pop('entry'))
+        # Archives report damage by exceptions of several kinds.
+        except Exception as error:
+            raise UnreadableImageError(
+                f'cannot read the image {info["img_path"]}: {error}'
+            ) from error
+        return self.pipeline(info)
+
+    def __getstate__(self) -> dict:
+        return dict(self.__dict__, _readers={})
+
+    def _reader(self, archive: str) -> Any:
+        if self._owner != os.getpid():  # a worker
+            self._owner, self._readers = os.getpid(), {}
+        if archive not in self._readers:
+            self._readers[archive] = open_archive(archive)
+        return self._readers[archive]
