@@ -9,8 +9,8 @@ from torch import Tensor
 from greenmim.evaluation import (effective_rank, held_out_loss, judge,
                                  relative_spread)
 from greenmim.registry import HOOKS
-from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
 from .measuring_hook import MeasuringHook
+from .safe_checkpoint_hook import SafeCheckpointHook
 
 
 @HOOKS.register_module()
@@ -63,6 +63,16 @@ class LearningHook(MeasuringHook):
         self.save_best = save_best
         self._features: Optional[Tensor] = None
 
+    def before_train(self, runner: Runner) -> None:
+        if self.save_best and not any(
+                isinstance(hook, SafeCheckpointHook) for hook in runner.hooks):
+            raise ValueError(
+                'expected a SafeCheckpointHook, which keeps the best weights, '
+                'got a run without; set default_hooks.checkpoint.type='
+                'greenmim.SafeCheckpointHook, or save_best=False of '
+                'LearningHook')
+        super().before_train(runner)
+
     def measure(self, runner: Runner, model: Any, step: int) -> None:
         loss, features = held_out_loss(model, self.batches)
         figures = dict(
@@ -107,14 +117,12 @@ class LearningHook(MeasuringHook):
     def _save(self, runner: Runner, step: int) -> None:
         """Save the weights, and then remove those that were best before."""
         name = f'best_heldout_iter_{step}.pth'
-        runner.save_checkpoint(
-            runner.work_dir,
-            name,
-            save_optimizer=False,
-            save_param_scheduler=False,
-            by_epoch=False,
-            backend_args=dict(backend='greenmim.atomic'))
+        hook = next(
+            hook for hook in runner.hooks
+            if isinstance(hook, SafeCheckpointHook))
+        hook.save(runner, name, weights_only=True)
         if is_main_process():
-            for file in Path(runner.work_dir).glob('best_heldout_iter_*.pth'):
+            folder = Path(hook.out_dir or runner.work_dir)
+            for file in folder.glob('best_heldout_iter_*.pth'):
                 if file.name != name:
                     file.unlink()

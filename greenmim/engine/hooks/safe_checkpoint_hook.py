@@ -131,12 +131,26 @@ class SafeCheckpointHook(CheckpointHook):
         CheckpointLoader.register_scheme(
             re.escape(path) + '$', load_from_local, force=True)
 
-    def save(self, runner: Runner, filename: str) -> None:
-        """Write a checkpoint of this iteration; all processes call it."""
+    def save(self,
+             runner: Runner,
+             filename: str,
+             weights_only: bool = False) -> None:
+        """Write a checkpoint of this iteration; all processes call it.
+
+        Args:
+            runner (Runner): The runner.
+            filename (str): Name of the file.
+            weights_only (bool): Leave out the states of optimizer and
+                schedulers. Defaults to False.
+        """
         self._gather(runner)
+        if weights_only:
+            self._gathered.pop('optimizer', None)
         runner.save_checkpoint(
             self.out_dir or runner.work_dir,
             filename,
+            save_optimizer=not weights_only,
+            save_param_scheduler=not weights_only,
             by_epoch=False,
             backend_args=self.backend_args)
 
