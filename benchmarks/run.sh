@@ -16,12 +16,12 @@ DEVICE=${1:?usage: run.sh cpu|cuda [HARDWARE]}
 case $DEVICE in
 cpu)
     HARDWARE=${2:-cpu-$(nproc)-cores}
-    DTYPE=fp32 BASE=8 LARGE=8 TINY=8 TIMES=1 ROUNDS=5 FEW=3
+    DTYPE=fp32 BASE=8 LARGE=8 TINY=8 TIMES=1 MANY=15 ROUNDS=5 FEW=3
     OPTIONS=()
     ;;
 cuda)
     HARDWARE=${2:-gpu}
-    DTYPE=bf16 BASE=256 LARGE=64 TINY=256 TIMES=16 ROUNDS=20 FEW=20
+    DTYPE=bf16 BASE=256 LARGE=64 TINY=256 TIMES=16 MANY=20 ROUNDS=20 FEW=20
     # The training process of a GPU gets its plans from the data loading.
     OPTIONS=(--plan-ahead --warmup 5)
     ;;
@@ -68,7 +68,7 @@ done
 
 # About as many visible tokens in a step, whatever the size.
 for size in 224:16 320:8 448:4 640:2 896:1; do
-    measure size $SWIN_T ${size%:*} 0.75 $((${size#*:} * TIMES)) '' --rounds $ROUNDS --against ''
+    measure size $SWIN_T ${size%:*} 0.75 $((${size#*:} * TIMES)) '' --rounds $MANY --against ''
 done
 
 measure memory $SWIN_B 224 0.75 $BASE '' --rounds $FEW --against simmim
