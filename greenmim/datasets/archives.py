@@ -44,7 +44,8 @@ class TarReader:
                 for member in archive:
                     if member.isreg():
                         yield member.name, (member.offset_data, member.size)
-                    archive.members = []  # would hold all of them in memory
+                    # It would hold all of them in memory.
+                    archive.members = []  # type: ignore[attr-defined]
         except tarfile.ReadError as error:
             print_log(
                 f'The archive {self.path} is incomplete ({error}): the files '

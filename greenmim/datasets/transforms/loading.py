@@ -122,13 +122,7 @@ def decode_image(content: bytes,
     if not content:
         raise ValueError('the file is empty (0 bytes)')
     if content.startswith(NPY_SIGNATURE):
-        array = np.load(BytesIO(content), allow_pickle=False)
-        if array.ndim == 2 and channels == 1:
-            array = array[..., None]
-        image = _bands(array, channels, white_level)
-        if channels == 3:
-            image = image[..., ::-1]
-        return np.ascontiguousarray(image[..., 0] if channels == 1 else image)
+        return _decode_array(content, channels, white_level)
     if channels not in (1, 3):
         return _decode_bands(content, channels, white_level)
     with Image.open(BytesIO(content)) as file:
@@ -177,6 +171,18 @@ def _decode_bands(content: bytes, channels: int,
         with Image.open(BytesIO(content)) as file:
             image = np.asarray(file)
     return _bands(image, channels, white_level)
+
+
+def _decode_array(content: bytes, channels: int,
+                  white_level: int) -> np.ndarray:
+    """Read an NPY file of (H, W), (H, W, channels) or (channels, H, W)."""
+    array = np.load(BytesIO(content), allow_pickle=False)
+    if array.ndim == 2 and channels == 1:
+        array = array[..., None]
+    array = _bands(array, channels, white_level)
+    if channels == 3:
+        array = array[..., ::-1]
+    return np.ascontiguousarray(array[..., 0] if channels == 1 else array)
 
 
 def _bands(image: np.ndarray, channels: int, white_level: int) -> np.ndarray:
