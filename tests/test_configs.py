@@ -51,6 +51,7 @@ OTHER_RECIPES = {
     'greenmim_pvt-v2-b2_8xb256-amp-coslr-800e_in1k': 'GreenMIMPVTv2',
     'greenmim_swin-v2-base-w8_8xb256-amp-coslr-800e_in1k':
         'GreenMIMSwinTransformerV2',
+    'greenmim_twins-pcpvt-base_8xb256-amp-coslr-100e_in1k': 'GreenMIMPCPVT',
     'greenmim_twins-svt-base_8xb256-amp-coslr-100e_in1k': 'GreenMIMSVT',
     'greenmim_twins-svt-large_8xb256-amp-coslr-100e_in1k': 'GreenMIMSVT',
     'greenmim_vit-base-p16_8xb256-amp-coslr-800e_in1k':

@@ -1,0 +1,27 @@
+# Copyright (c) greenmim authors. All rights reserved.
+r"""GreenMIM pre-training of Twins-PCPVT-B: 100 epochs of ImageNet-1k.
+
+Paper: Huang et al., "Green Hierarchical Vision Transformer for Masked Image
+    Modeling", NeurIPS 2022, https://arxiv.org/abs/2205.13515
+Command: bash tools/dist_train.sh \
+    configs/greenmim_twins-pcpvt-base_8xb256-amp-coslr-100e_in1k.py 8
+Hardware: 8 GPUs with 256 images each; time and memory not measured.
+Batch: 8 x 256 = 2048; learning rate 1.5e-4 * 2048 / 256 = 1.2e-3.
+Expected: no result of the authors is known for this model.
+Measured: not measured by this project.
+
+Twins-PCPVT-B is not in the paper. The hyper-parameters are those of
+Twins-SVT-L.
+"""
+_base_ = [
+    '_base_/models/greenmim_twins-svt-large.py',
+    '_base_/datasets/imagenet_bs256_greenmim.py',
+    '_base_/schedules/greenmim_bs2048_adamw_coslr.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(type='greenmim.GreenMIMPCPVT', arch='base'),
+    neck=dict(in_channels=512))
+
+train_cfg = dict(max_epochs=100)
