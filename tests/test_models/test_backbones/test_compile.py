@@ -15,7 +15,7 @@ from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from greenmim.models import GreenMIMSwinTransformer
+from greenmim.models import GreenMIMSwinTransformer, GreenMIMSwinTransformerV2
 from greenmim.ops import random_mask
 from tests.conftest import skip_or_fail
 
@@ -42,15 +42,19 @@ def counter(monkeypatch) -> CompileCounterWithBackend:
 
 def build(compile_blocks: bool = True,
           depths: tuple = (1, 1, 2, 1),
-          **kwargs) -> GreenMIMSwinTransformer:
-    """The same random model for the same arguments."""
+          swin: type = GreenMIMSwinTransformer,
+          **kwargs) -> nn.Module:
+    """The same random Swin, V1 or V2, for the same arguments."""
     num_stages = len(depths)
+    arch = dict(
+        embed_dims=16,
+        depths=list(depths),
+        num_heads=[1, 2, 4, 8][:num_stages])
+    if swin is GreenMIMSwinTransformerV2:
+        arch['extra_norm_every_n_blocks'] = 0
     torch.manual_seed(0)
-    model = GreenMIMSwinTransformer(
-        arch=dict(
-            embed_dims=16,
-            depths=list(depths),
-            num_heads=[1, 2, 4, 8][:num_stages]),
+    model = swin(
+        arch=arch,
         out_indices=(num_stages - 1, ),
         window_size=4,
         drop_path_rate=0.,
@@ -82,14 +86,17 @@ def assert_bits_equal(actual: list, expected: list) -> None:
         assert torch.equal(value, target)
 
 
+@pytest.mark.parametrize('swin',
+                         [GreenMIMSwinTransformer, GreenMIMSwinTransformerV2])
 @pytest.mark.parametrize('num_masks, with_cp, num_steps', [
     (1, False, 200),
     (2, False, 30),
     (1, True, 30),
 ])
-def test_masks_share_graphs(counter, num_masks, with_cp, num_steps):
+def test_masks_share_graphs(counter, swin, num_masks, with_cp, num_steps):
     """Two functions for each of four stages, all in the first step."""
-    model, plain = build(with_cp=with_cp), build(False)
+    model = build(with_cp=with_cp, swin=swin)
+    plain = build(False, swin=swin)
     images = draw_images(model)
     generator = torch.Generator().manual_seed(1)
     for i in range(num_steps):
