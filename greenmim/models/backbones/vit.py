@@ -71,6 +71,10 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         if with_cp:
             for layer in self.layers:
                 layer.__class__ = CheckpointedLayer
+        # The parent's rates are NumPy's, which break the compiler's graphs.
+        for module in self.modules():
+            if hasattr(module, 'drop_prob'):
+                module.drop_prob = float(module.drop_prob)
         self._run_layer = Compiled(_run_layer, compile_blocks)
 
     def init_weights(self) -> None:

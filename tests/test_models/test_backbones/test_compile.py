@@ -15,7 +15,9 @@ from mmengine.model import ExponentialMovingAverage
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from greenmim.models import GreenMIMSwinTransformer, GreenMIMSwinTransformerV2
+from greenmim.models import (GreenMIMSwinTransformer,
+                             GreenMIMSwinTransformerV2,
+                             GreenMIMVisionTransformer)
 from greenmim.ops import random_mask
 from tests.conftest import skip_or_fail
 
@@ -60,6 +62,24 @@ def build(compile_blocks: bool = True,
         drop_path_rate=0.,
         compile_blocks=compile_blocks,
         **kwargs)
+    return randomize(model)
+
+
+def build_vit(compile_blocks: bool = True, **kwargs) -> nn.Module:
+    """The same random ViT for the same arguments."""
+    torch.manual_seed(0)
+    model = GreenMIMVisionTransformer(
+        arch=dict(
+            embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32),
+        img_size=64,
+        patch_size=16,
+        out_type='featmap',
+        compile_blocks=compile_blocks,
+        **kwargs)
+    return randomize(model)
+
+
+def randomize(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.2)
     return model
@@ -86,23 +106,31 @@ def assert_bits_equal(actual: list, expected: list) -> None:
         assert torch.equal(value, target)
 
 
-@pytest.mark.parametrize('swin',
-                         [GreenMIMSwinTransformer, GreenMIMSwinTransformerV2])
+# Builder and number of graphs: two functions for each of the four stages of
+# a Swin, one for all layers of a ViT
+BACKBONES = {
+    'swin': (build, 8),
+    'swin_v2': (partial(build, swin=GreenMIMSwinTransformerV2), 8),
+    'vit': (build_vit, 1),
+}
+
+
+@pytest.mark.parametrize('name', BACKBONES)
 @pytest.mark.parametrize('num_masks, with_cp, num_steps', [
     (1, False, 200),
     (2, False, 30),
     (1, True, 30),
 ])
-def test_masks_share_graphs(counter, swin, num_masks, with_cp, num_steps):
-    """Two functions for each of four stages, all in the first step."""
-    model = build(with_cp=with_cp, swin=swin)
-    plain = build(False, swin=swin)
+def test_masks_share_graphs(counter, name, num_masks, with_cp, num_steps):
+    """Every function is compiled in the first step, and never again."""
+    build_model, num_graphs = BACKBONES[name]
+    model, plain = build_model(with_cp=with_cp), build_model(False)
     images = draw_images(model)
     generator = torch.Generator().manual_seed(1)
     for i in range(num_steps):
         mask = random_mask(num_masks, GRID, 0.75, generator)
         result = step(model, images, mask)
-        assert counter.frame_count == 8, f'after {i + 1} masks'
+        assert counter.frame_count == num_graphs, f'after {i + 1} masks'
         if i % 50 == 0 or i + 1 == num_steps:
             assert_bits_equal(result, step(plain, images, mask))
 
