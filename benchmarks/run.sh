@@ -38,6 +38,7 @@ SWIN_T=swin-tiny-w7_8xb256-amp-coslr-200e
 CONVNEXT_B=convnext-base_8xb256-amp-coslr-800e
 PVT_V2_B2=pvt-v2-b2_8xb256-amp-coslr-800e
 TWINS_SVT_B=twins-svt-base_8xb256-amp-coslr-100e
+TWINS_PCPVT_B=twins-pcpvt-base_8xb256-amp-coslr-100e
 VIT_B=vit-base-p16_8xb256-amp-coslr-800e
 HIVIT_B=hivit-base_8xb256-amp-coslr-800e
 SWIN_V2_B=swin-v2-base-w8_8xb256-amp-coslr-800e
@@ -57,7 +58,7 @@ measure step $SWIN_B_W14 224 0.75 $BASE '' --rounds $FEW
 measure step $SWIN_L 224 0.75 $LARGE '' --rounds $FEW
 measure step $SWIN_T 224 0.75 $TINY '' --rounds $ROUNDS
 measure step $SWIN_T 224 0.75 64 '' --rounds $FEW --mask-scope batch,image --against ''
-for recipe in $CONVNEXT_B $PVT_V2_B2 $TWINS_SVT_B $VIT_B $HIVIT_B; do
+for recipe in $CONVNEXT_B $PVT_V2_B2 $TWINS_SVT_B $TWINS_PCPVT_B $VIT_B $HIVIT_B; do
     measure step $recipe 224 0.75 $BASE '' --rounds $FEW
 done
 measure step $SWIN_V2_B 256 0.75 $BASE '' --rounds $FEW

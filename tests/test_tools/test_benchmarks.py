@@ -471,7 +471,7 @@ def test_documented_commands(monkeypatch):
         check_command(monkeypatch, shlex.split(line)[1:])
 
 
-@pytest.mark.parametrize('device, count', [('cpu', 28), ('cuda', 30)])
+@pytest.mark.parametrize('device, count', [('cpu', 29), ('cuda', 31)])
 def test_list_of_measurements(monkeypatch, tmp_path, device, count):
     """benchmarks/run.sh runs commands that exist, each for its own file."""
     log = tmp_path / 'log'
