@@ -21,7 +21,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from comparison.data import class_names, find_labelled_folder, write_labels
 from comparison.frozen import evaluate_frozen
@@ -40,8 +40,13 @@ PRETRAININGS = {
 
 
 def parse_args() -> argparse.Namespace:
+    return finish_parsing(make_parser(__doc__))
+
+
+def make_parser(description: Optional[str]) -> argparse.ArgumentParser:
+    """The arguments of all comparisons of pre-trainings."""
     parser = argparse.ArgumentParser(
-        description=__doc__,
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, help='the folder or zip archive')
     parser.add_argument(
@@ -50,8 +55,9 @@ def parse_args() -> argparse.Namespace:
         metavar='NAME=CONFIG',
         default=PRETRAININGS.items(),
         type=name_and_config,
-        help='pre-training configs (default: GreenMIM and SimMIM on a Swin '
-        'for images of 32 px)')
+        help='pre-training configs (default: those of a Swin for images of '
+        '32 px in configs/benchmarks/small_images that the page of this tool '
+        'shows)')
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
@@ -62,7 +68,7 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=240,
         help='seconds of every pre-training, without a GPU of CPU time, so '
-        'that a shared machine does no harm (default: 240)')
+        'that a shared machine does no harm (default: %(default)s)')
     parser.add_argument(
         '--labels-per-class',
         type=int,
@@ -93,6 +99,11 @@ def parse_args() -> argparse.Namespace:
             default={},
             metavar='KEY=VALUE',
             help=f'override settings of the {part} config(s)')
+    return parser
+
+
+def finish_parsing(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse, and name the files that are not named."""
     args = parser.parse_args()
     args.pretrain = dict(args.pretrain)
     for name in ('json', 'table', 'plot'):
@@ -121,6 +132,7 @@ class Comparison:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.folder = find_labelled_folder(args.data, args.work_dir / 'data')
+        self.images = self.folder / 'train'
         self.num_classes = len(class_names(self.folder))
         self.methods = [SCRATCH, LONGER, *args.pretrain]
 
@@ -185,7 +197,7 @@ class Comparison:
         cfg = read_config(self.args.pretrain[method],
                           self.args.pretrain_options, seed,
                           self.run_dir(method, seed, run))
-        cfg.train_dataloader.dataset.data_root = str(self.folder / 'train')
+        cfg.train_dataloader.dataset.data_root = str(self.images)
         return cfg
 
     def classifier_config(self, method: str, seed: int, run: str) -> Config:
@@ -269,9 +281,23 @@ def write_json(content: dict, file: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    run_all(args, Comparison, text, draw)
+
+
+def run_all(args: argparse.Namespace, kind: Callable[..., 'Comparison'],
+            text: Callable[[dict], str], draw: Callable[[dict, Path],
+                                                        None]) -> None:
+    """Do the runs that have no result yet, then report all.
+
+    Args:
+        args (argparse.Namespace): The arguments of the tool.
+        kind (Callable): Makes the comparison of them.
+        text (Callable): Maps the report to the table and what explains it.
+        draw (Callable): Draws the report into a file.
+    """
     end = time.monotonic() + 60 * args.minutes
     check_settings(args)
-    comparison = Comparison(args)
+    comparison = kind(args)
     for name, run in comparison.runs().items():
         file = comparison.result_file(name)
         if file.exists():

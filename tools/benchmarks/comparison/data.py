@@ -20,6 +20,20 @@ def find_labelled_folder(path: Path, unpack_to: Path) -> Path:
         ValueError: If there is no such folder, or it has other classes in
             train/ than in test/.
     """
+    top = labelled_part(unpack(path, unpack_to))
+    if top is None:
+        raise ValueError(
+            'expected train/ and test/ with a folder for every class in '
+            f'{path}, found no such pair')
+    return top
+
+
+def unpack(path: Path, unpack_to: Path) -> Path:
+    """The folder itself, or that of an archive, which is unpacked once.
+
+    Raises:
+        ValueError: If a file is no zip archive.
+    """
     if path.is_file():
         if not zipfile.is_zipfile(path):
             raise ValueError(f'expected a folder or a zip archive, but {path} '
@@ -29,7 +43,16 @@ def find_labelled_folder(path: Path, unpack_to: Path) -> Path:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(unpack_to)
             done.touch()
-        path = unpack_to
+        return unpack_to
+    return path
+
+
+def labelled_part(path: Path) -> Optional[Path]:
+    """The folder in a folder that holds train/ and test/, if there is one.
+
+    Raises:
+        ValueError: If it has other classes in train/ than in test/.
+    """
     tops = [path, *(test.parent for test in sorted(path.rglob('test')))]
     for top in tops:
         if (top / 'train').is_dir() and (top / 'test').is_dir():
@@ -39,9 +62,7 @@ def find_labelled_folder(path: Path, unpack_to: Path) -> Path:
                     f'expected the same class folders in train/ and test/ of '
                     f'{top}, got {classes} and {others}')
             return top.resolve()
-    raise ValueError(
-        f'expected train/ and test/ with a folder for every class in {path}, '
-        'found no such pair')
+    return None
 
 
 def class_names(folder: Path, split: str = 'train') -> List[str]:

@@ -34,19 +34,20 @@ def pretrain(cfg: Config, classifier: Config, out: Path) -> dict:
         classifier (Config): The fine-tuning.
         out (Path): The file to write.
     """
-    runner, result = _train(cfg)
+    runner, result = train(cfg)
     save_backbone(runner.model.backbone, classifier, out)
     return result
 
 
 def fine_tune(cfg: Config) -> dict:
     """Fine-tune, then test."""
-    runner, result = _train(cfg)
+    runner, result = train(cfg)
     result['accuracy'] = runner.test()['accuracy/top1']
     return result
 
 
-def _train(cfg: Config) -> Tuple[Runner, dict]:
+def train(cfg: Config) -> Tuple[Runner, dict]:
+    """Train, and say how long it took and how the loss fell."""
     runner = build_runner(cfg)
     start, cpu_start = time.perf_counter(), time.process_time()
     runner.train()
