@@ -99,9 +99,12 @@ def test_a_step_is_left_out(tmp_path, problem):
     assert slopes[3] == slopes[2] != slopes[4]
     assert hook.skipped == 1 and hook.rollbacks == 0
     report = torch.load(
-        tmp_path / 'non_finite' / 'iter_4_rank_0.pth', weights_only=False)
+        tmp_path / 'non_finite' / 'iter_4_rank_0.pth', weights_only=True)
     assert report['problem'] == problem and report['iteration'] == 4
-    assert report['random_state'].dtype == torch.uint8
+    weights = torch.load(
+        tmp_path / 'non_finite' / report['weights'], weights_only=True)
+    assert weights['state_dict']['slope'] == slopes[2]
+    assert 'optimizer' not in weights
 
 
 def test_nothing_changes_without_a_problem(tmp_path):
@@ -152,3 +155,5 @@ def test_bad_arguments():
         NonFiniteHook(patience=0)
     with pytest.raises(ValueError, match='lr_factor'):
         NonFiniteHook(lr_factor=2.)
+    with pytest.raises(ValueError, match="'lower_lr' or 'higher_precision'"):
+        NonFiniteHook(rollback='lower_precision')

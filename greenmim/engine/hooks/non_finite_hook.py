@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from functools import wraps
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from mmengine.dist import all_reduce, get_rank, is_distributed
@@ -13,9 +13,14 @@ from torch import Tensor
 
 from greenmim.registry import HOOKS
 from ..latest_checkpoint import find_latest_whole_checkpoint
+from ..precision import ORDER, next_precision, precision_of, set_precision
+from ..step_record import get_random_state, record_batch
+from .safe_checkpoint_hook import SafeCheckpointHook
 
 ADVICE = ('lower the learning rate, clip gradients (optim_wrapper.clip_grad='
-          'dict(max_norm=1.)), or train in bf16 or fp32 instead of fp16')
+          'dict(max_norm=1.)), or train in a higher precision (bf16 or fp32 '
+          "instead of fp16; rollback='higher_precision' of NonFiniteHook "
+          'changes to it by itself)')
 
 
 @HOOKS.register_module()
@@ -23,22 +28,36 @@ class NonFiniteHook(Hook):
     """Never train on a loss or gradient that is not finite.
 
     Such a step is left out, counted, and its batch, masks and random state
-    are written to ``non_finite/`` of the work folder. After ``patience`` such
-    steps in a row, or as soon as a buffer of the model (a running mean) is
-    not finite, weights and optimizer go back to the latest checkpoint and
-    the learning rate is multiplied by ``lr_factor`` from there on. All
-    processes of a distributed run decide together.
+    are written to ``non_finite/`` of the work folder, with the weights at the
+    first of them, so that :func:`greenmim.engine.step_record.replay` computes
+    the loss again. After ``patience`` such steps in a row, or as soon as a
+    buffer of the model (a running mean) is not finite, weights and optimizer
+    go back to the latest checkpoint, and something changes from there on:
 
-    With a gradient scaler (fp16) the gradients are its business, which skips
-    and lowers the scale by itself.
+    - ``rollback='lower_lr'``: the learning rate is multiplied by
+      ``lr_factor``.
+    - ``rollback='higher_precision'``: an ``AmpOptimWrapper`` computes in
+      bfloat16 instead of float16, or float32 instead of bfloat16, also after
+      the run has been resumed. In float32 the learning rate is lowered.
+
+    All processes of a distributed run decide together.
+
+    A gradient scaler (float16) leaves steps out by itself, which is how it
+    finds its scale. They count once it cannot lower the scale any more, or
+    has lowered it to 1, where it is no longer the cause.
 
     Args:
         patience (int): Steps in a row that are left out before going back.
             Defaults to 5.
+        rollback (str): What changes. Defaults to ``'lower_lr'``.
         lr_factor (float): Factor of the learning rate. Defaults to 0.5.
         max_rollbacks (int): How often the run goes back before it stops with
             an error. Defaults to 3.
         max_reports (int): Batches that are written. Defaults to 5.
+
+    Raises:
+        RuntimeError: While training, if going back does not help, or there is
+            no checkpoint yet.
     """
 
     # Before the checkpoint hook, so that a checkpoint never holds what is
@@ -47,19 +66,31 @@ class NonFiniteHook(Hook):
 
     def __init__(self,
                  patience: int = 5,
+                 rollback: str = 'lower_lr',
                  lr_factor: float = 0.5,
                  max_rollbacks: int = 3,
                  max_reports: int = 5) -> None:
         if patience < 1 or not 0 < lr_factor <= 1:
             raise ValueError('expected patience >= 1 and 0 < lr_factor <= 1, '
                              f'got {patience} and {lr_factor}')
+        if rollback not in ('lower_lr', 'higher_precision'):
+            raise ValueError("expected rollback to be 'lower_lr' or "
+                             f"'higher_precision', got {rollback!r}")
         self.patience = patience
+        self.rollback = rollback
         self.lr_factor = lr_factor
         self.max_rollbacks = max_rollbacks
         self.max_reports = max_reports
         self.skipped = self.in_a_row = self.rollbacks = self.reports = 0
         self._problem: Optional[str] = None
-        self._random_state: Optional[Tensor] = None
+        self._random_state: Dict[str, Any] = {}
+        self._weights: Optional[str] = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Drop the state of a gradient scaler that was switched off."""
+        optimizer = checkpoint.get('optimizer', {})
+        if optimizer.get('loss_scaler') == {}:
+            del optimizer['loss_scaler']
 
     def before_train(self, runner: Runner) -> None:
         """Let the optimizer wrapper ask first."""
@@ -68,8 +99,15 @@ class NonFiniteHook(Hook):
             raise TypeError('expected a single OptimWrapper, got '
                             f'{type(wrapper).__name__}')
         wrapper.update_params = self._guard(wrapper, wrapper.update_params)
-        if getattr(wrapper, 'loss_scaler', None) is None:
-            wrapper.step = self._guard_step(wrapper, wrapper.step)
+        wrapper.step = self._guard_step(wrapper, wrapper.step)
+        name = runner.message_hub.runtime_info.get('raised_precision')
+        if name is not None:
+            dtype = getattr(torch, name)
+            if ORDER.index(dtype) > ORDER.index(precision_of(wrapper)):
+                set_precision(wrapper, dtype)
+                runner.logger.warning(
+                    f'Computing in {name}, to which this run changed when '
+                    'steps were not finite.')
 
     def _guard(self, wrapper: OptimWrapper,
                update_params: Callable) -> Callable:
@@ -91,14 +129,16 @@ class NonFiniteHook(Hook):
 
         @wraps(step)  # with the mark that schedulers look for
         def guarded(**kwargs: Any) -> None:
-            grads = [
-                param.grad for group in wrapper.param_groups
-                for param in group['params'] if param.grad is not None
-            ]
-            if torch.stack(torch._foreach_norm(grads)).isfinite().all():
-                step(**kwargs)
-            else:
+            scaler = getattr(wrapper, 'loss_scaler', None)
+            if scaler is not None and not scaler.is_enabled():
+                scaler = None
+            finite = _gradients_finite(wrapper)
+            if not finite and (scaler is None
+                               or getattr(wrapper, '_scale_update_param', None)
+                               or scaler.get_scale() <= 1):
                 self._problem = 'gradient'
+            if finite or scaler is not None:
+                step(**kwargs)
 
         return guarded
 
@@ -107,7 +147,7 @@ class NonFiniteHook(Hook):
                           batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
         self._problem = None
-        self._random_state = torch.get_rng_state()
+        self._random_state = get_random_state()
 
     def after_train_iter(self,
                          runner: Runner,
@@ -116,6 +156,7 @@ class NonFiniteHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         if self._problem is None:
             self.in_a_row = 0
+            self._weights = None
             return
         self.skipped += 1
         self.in_a_row += 1
@@ -130,19 +171,29 @@ class NonFiniteHook(Hook):
             self._go_back(runner)
 
     def _write_report(self, runner: Runner, data_batch: Any) -> None:
-        samples = (data_batch or {}).get('data_samples') or []
-        report: Dict[str, Any] = dict(
-            iteration=runner.iter + 1,
-            problem=self._problem,
-            random_state=self._random_state,
-            inputs=(data_batch or {}).get('inputs'),
-            masks=[_mask_of(sample) for sample in samples],
-            paths=[str(sample.get('img_path', '')) for sample in samples])
         folder = Path(runner.work_dir, 'non_finite')
         folder.mkdir(parents=True, exist_ok=True)
+        if self.reports == 1:
+            self._save_weights(runner)
+        record = record_batch(_bare(runner.model), data_batch)
         file = folder / f'iter_{runner.iter + 1}_rank_{get_rank()}.pth'
-        torch.save(report, file)
+        torch.save(
+            dict(
+                iteration=runner.iter + 1,
+                problem=self._problem,
+                weights=self._weights,
+                random_state=self._random_state,
+                **record), file)
         runner.logger.warning(f'Written: {file}, the batch for inspection.')
+
+    def _save_weights(self, runner: Runner) -> None:
+        """Keep what the first step that was left out computed with."""
+        for hook in runner.hooks:
+            if isinstance(hook, SafeCheckpointHook):
+                self._weights = f'weights_iter_{runner.iter + 1}.pth'
+                hook.save(
+                    runner, f'non_finite/{self._weights}', weights_only=True)
+                return
 
     def _go_back(self, runner: Runner) -> None:
         path = find_latest_whole_checkpoint(runner.work_dir)
@@ -155,28 +206,43 @@ class NonFiniteHook(Hook):
                  f'going back {self.max_rollbacks} times did not help') +
                 f'; {ADVICE}')
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        model.load_state_dict(checkpoint['state_dict'])
+        _bare(runner.model).load_state_dict(checkpoint['state_dict'])
         wrapper = runner.optim_wrapper
         rates = [group['lr'] for group in wrapper.param_groups]
         if 'optimizer' in checkpoint:
             wrapper.load_state_dict(checkpoint['optimizer'])
+        change, factor = self._change(runner)
         # Schedulers step from the present rate by factors.
         for group, rate in zip(wrapper.param_groups, rates):
-            group['lr'] = rate * self.lr_factor
+            group['lr'] = rate * factor
         self.in_a_row = 0
         runner.logger.warning(
-            f'Went back to the weights of {path} and multiplied the learning '
-            f'rate by {self.lr_factor:g}.')
+            f'Went back to the weights of {path} and {change}.')
+
+    def _change(self, runner: Runner) -> Tuple[str, float]:
+        """What is otherwise from now on, and the learning rate's factor."""
+        dtype = None
+        if self.rollback == 'higher_precision':
+            dtype = next_precision(runner.optim_wrapper)
+        if dtype is None:
+            return (f'multiplied the learning rate by {self.lr_factor:g}',
+                    self.lr_factor)
+        set_precision(runner.optim_wrapper, dtype)
+        name = str(dtype).replace('torch.', '')
+        runner.message_hub.update_info('raised_precision', name)
+        return f'compute in {name} from now on', 1.
 
 
-def _mask_of(sample: Any) -> Any:
-    plan = sample.get('mask_plan')
-    if plan is not None:
-        return ~plan.layout.visible
-    return sample.get('mask_seed', sample.get('mask'))
+def _bare(model: Any) -> Any:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _gradients_finite(wrapper: OptimWrapper) -> bool:
+    grads = [
+        param.grad for group in wrapper.param_groups
+        for param in group['params'] if param.grad is not None
+    ]
+    return bool(torch.stack(torch._foreach_norm(grads)).isfinite().all())
 
 
 def _buffers_finite(runner: Runner) -> bool:

@@ -1,0 +1,125 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What a training step was computed from, so that it can be repeated."""
+import random
+from typing import Any, Dict, List, Optional
+
+import numpy as np
+import torch
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from greenmim.ops import MaskPlan
+
+
+def get_random_state() -> Dict[str, Any]:
+    """The states of all global generators, in tensors and plain types."""
+    numpy = np.random.get_state(legacy=False)
+    state = dict(
+        torch=torch.get_rng_state(),
+        numpy=_plain(numpy),
+        python=random.getstate())
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: Dict[str, Any]) -> None:
+    """Put what :func:`get_random_state` returned into the generators."""
+    torch.set_rng_state(state['torch'])
+    np.random.set_state(state['numpy'])
+    random.setstate(state['python'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
+
+
+def record_batch(model: BaseModel, batch: dict) -> Dict[str, Any]:
+    """The inputs of a batch and its samples, with the masks it was given.
+
+    Args:
+        model (BaseModel): Draws masks, where neither the pipeline nor the
+            data loader has.
+        batch (dict): ``inputs`` and ``data_samples`` of the data loader.
+
+    Returns:
+        dict: ``inputs`` as they are; ``masks``, a bool tensor of shape
+        (B, Gh, Gw), or (1, Gh, Gw) of one mask for all, True = masked, or
+        None where there are none or the samples bring them; ``samples``, for
+        each its ``metainfo`` and its ``data``.
+    """
+    samples = batch.get('data_samples') or []
+    inputs = batch.get('inputs')
+    plan = _mask_plan(model, inputs, samples)
+    return dict(
+        inputs=inputs,
+        masks=None if plan is None else ~plan.layout.visible,
+        samples=[
+            dict(
+                metainfo=_plain(dict(sample.metainfo_items())),
+                data=_plain(dict(sample.items()))) for sample in samples
+        ])
+
+
+def _mask_plan(model: BaseModel, inputs: Any,
+               samples: List[DataSample]) -> Optional[MaskPlan]:
+    """The plan of the data loader, or what the model makes of the seed."""
+    first = samples[0] if samples else DataSample()
+    if 'mask_plan' in first or not hasattr(model, 'mask_planner'):
+        return first.get('mask_plan')
+    if 'mask' in first or 'own_sizes' in first or 'mask_seed' not in first:
+        return None
+    size = getattr(model, 'image_size', None) or inputs[0].shape[-2:]
+    generator = torch.Generator().manual_seed(first.mask_seed)
+    return model.mask_planner(len(samples), size, None, generator)
+
+
+def replay(model: BaseModel, record: Dict[str, Any]) -> Dict[str, Tensor]:
+    """Compute the losses of a recorded step again.
+
+    The model needs the weights of that time and the same mode, precision and
+    device.
+
+    Args:
+        model (BaseModel): The model, in training mode.
+        record (dict): What :func:`record_batch` returned, and
+            ``random_state``.
+
+    Returns:
+        dict[str, Tensor]: What the model returns in ``mode='loss'``.
+    """
+    samples = []
+    for item in record['samples']:
+        sample = DataSample(metainfo=item['metainfo'])
+        for name, value in item['data'].items():
+            sample.set_field(value, name)
+        samples.append(sample)
+    if record['masks'] is not None:
+        masks = record['masks'].expand(len(samples), -1, -1)
+        for sample, mask in zip(samples, masks):
+            sample.set_field(mask, 'mask')
+    set_random_state(record['random_state'])
+    batch = dict(inputs=record['inputs'], data_samples=samples)
+    batch = model.data_preprocessor(batch, True)
+    return model(**batch, mode='loss')
+
+
+def _plain(value: Any) -> Any:
+    """Copy with tensors and plain types alone, which load without code."""
+    if isinstance(value, BaseDataElement):  # MMSelfSup's masks
+        return _plain(value.get('value'))
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {
+            key: _plain(item)
+            for key, item in value.items() if key != 'mask_plan'
+        }
+    if isinstance(value, (list, tuple)):
+        items: List[Any] = [_plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    if isinstance(value, (Tensor, str, bytes, bool, int, float, type(None))):
+        return value
+    return str(value)
