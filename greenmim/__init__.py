@@ -5,6 +5,7 @@ Importing the package checks which mmcv is installed and imports nothing
 heavy: the registries import the classes when they are first asked for.
 """
 import runpy
+import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,8 +36,10 @@ def _check_mmcv() -> None:
     major_minor = tuple(int(part) for part in version.split('.')[:2])
     # mmpretrain/__init__.py holds the same bounds, in an assertion.
     if not (2, 0) <= major_minor < (2, 4):
-        raise ImportError('greenmim needs mmcv or mmcv-lite >= 2.0 and < 2.4, '
-                          f'{version} is installed. Run: {fix}')
+        raise ImportError(
+            'greenmim needs mmcv or mmcv-lite >= 2.0 and < 2.4, '
+            f'{version} is installed. Run: pip uninstall -y mmcv mmcv-lite && '
+            f'{fix}')
 
     # No mmcv suits both of the following, and greenmim itself needs neither.
     if find_spec('mmselfsup') and major_minor >= (2, 1):
@@ -51,4 +54,7 @@ def _check_mmcv() -> None:
                 '&& mim install "mmcv>=2.1,<2.2"')
 
 
-_check_mmcv()
+# Python's first argument is -m just while it looks for the module to run, so
+# only `python -m greenmim` goes on: it reports a wrong mmcv with all the rest.
+if sys.argv[:1] != ['-m']:
+    _check_mmcv()

@@ -8,13 +8,15 @@ exit code is 1 where something that pre-training needs is wrong.
 """
 import importlib
 import platform
+import re
 import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
+from . import _check_mmcv
 from .version import __version__
 
 Finding = Tuple[str, str]  # what was found, and the line that fixes it or ''
@@ -29,6 +31,10 @@ class Library:
         packages (tuple[str, ...]): Distributions that bring it.
         fix (str): The command that installs what goes together.
         needed (bool): Whether pre-training needs it. Defaults to True.
+        minimum (tuple[int, int]): Major and minor version that is needed at
+            least. Defaults to ``(0, 0)``.
+        after (tuple[str, ...]): Modules that it imports itself. Where one of
+            them fails, that one is to be fixed first. Defaults to ``()``.
         check (Callable, optional): Maps the module to what was found in it.
             Defaults to None.
     """
@@ -36,6 +42,8 @@ class Library:
     packages: Tuple[str, ...]
     fix: str
     needed: bool = True
+    minimum: Tuple[int, int] = (0, 0)
+    after: Tuple[str, ...] = ()
     check: Optional[Callable[[ModuleType], Finding]] = None
 
 
@@ -59,78 +67,132 @@ def check_torchvision(torchvision: ModuleType) -> Finding:
 
 
 def check_mmcv(mmcv: ModuleType) -> Finding:
-    """Compiled operators, which detection and segmentation need."""
+    """A version that MMPretrain accepts, and the compiled operators that
+    detection and segmentation need."""
+    _check_mmcv()
     try:
         importlib.import_module('mmcv._ext')
     except ModuleNotFoundError:
         return 'without compiled operators, as MMDetection needs them', ''
     except ImportError as error:
-        return (f'its compiled operators do not load: {error}',
-                'pip uninstall -y mmcv && pip install mmcv-lite==2.0.1')
+        return f'its compiled operators do not load: {error}', MMCV
     return 'with compiled operators', ''
 
 
-TORCH = 'pip install torch torchvision'
+def check_mim(mim: ModuleType) -> Finding:
+    """A click that tells options that were not given."""
+    if major_minor(version('click')) >= (8, 3):
+        return ('but `mim train --launcher slurm` fails with click '
+                f'{version("click")}', 'pip install "click<8.3"')
+    return '', ''
+
+
+# PyTorch and torchvision of different builds do not go together, so both are
+# taken anew, with all that they bring.
+TORCH = ('pip uninstall -y torch torchvision && '
+         'pip install "torch>=2.5" torchvision')
+# mmcv and mmcv-lite are two packages with the same files.
+MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
+BASE = ('numpy', 'torch', 'cv2')
+STACK = (*BASE, 'torchvision', 'mmengine', 'mmcv')
 LIBRARIES = [
     Library('numpy', ('numpy', ), 'pip install numpy'),
-    Library('torch', ('torch', ), TORCH, check=check_torch),
+    Library('torch', ('torch', ), TORCH, minimum=(2, 5), check=check_torch),
     Library(
         'torchvision', ('torchvision', ),
-        f'{TORCH} --force-reinstall --no-deps',
+        TORCH,
+        after=('torch', ),
         check=check_torchvision),
     Library(
         'cv2', ('opencv-python', 'opencv-python-headless'),
         'pip uninstall -y opencv-python && '
-        'pip install opencv-python-headless'),
-    Library('mmengine', ('mmengine', 'onedl-mmengine'),
-            'pip install mmengine'),
+        'pip install --force-reinstall --no-deps opencv-python-headless',
+        after=('numpy', )),
+    Library(
+        'mmengine', ('mmengine', 'onedl-mmengine'),
+        'pip install mmengine',
+        after=BASE),
     Library(
         'mmcv', ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
-        'pip install mmcv-lite==2.0.1',
+        MMCV,
+        after=(*BASE, 'mmengine'),
         check=check_mmcv),
-    Library('mmpretrain', ('mmpretrain', 'onedl-mmpretrain'),
-            'pip install "mmpretrain>=1.2"'),
+    Library(
+        'mmpretrain', ('mmpretrain', 'onedl-mmpretrain'),
+        'pip install "mmpretrain>=1.2"',
+        minimum=(1, 2),
+        after=STACK),
+    Library('matplotlib', ('matplotlib', ), 'pip install matplotlib'),
+    Library(
+        'PIL', ('pillow', ), 'pip install "pillow>=10.1"', minimum=(10, 1)),
+    Library('rich', ('rich', ), 'pip install rich'),
     Library('safetensors', ('safetensors', ), 'pip install safetensors'),
     Library('skimage', ('scikit-image', ), 'pip install scikit-image'),
+    Library('tifffile', ('tifffile', ), 'pip install tifffile'),
     Library('triton', ('triton', ), '', needed=False),
     Library(
         'mim', ('openmim', ),
         'pip install "openmim>=0.3.9" "setuptools<81"',
-        needed=False),
+        needed=False,
+        check=check_mim),
     Library(
         'mmselfsup', ('mmselfsup', ),
-        'pip install mmselfsup mmcv-lite==2.0.1',
-        needed=False),
+        f'{MMCV} mmselfsup',
+        needed=False,
+        minimum=(1, 0),
+        after=STACK),
     Library(
         'mmdet', ('mmdet', ),
         'pip uninstall -y mmcv-lite && pip install mmdet==3.3.0 && '
         'mim install "mmcv>=2.1,<2.2"',
-        needed=False),
+        needed=False,
+        after=STACK),
     Library(
         'mmseg', ('mmsegmentation', ),
         'pip uninstall -y mmcv-lite && pip install mmsegmentation==1.2.2 '
         'ftfy regex && mim install "mmcv>=2.1,<2.2"',
-        needed=False),
+        needed=False,
+        after=STACK),
 ]
 
 
-def installed_version(packages: Tuple[str, ...]) -> Optional[str]:
+def major_minor(text: str) -> Tuple[int, ...]:
+    """The first two numbers of a version."""
+    return tuple(int(number) for number in re.findall(r'\d+', text)[:2])
+
+
+def installed(packages: Tuple[str, ...]) -> Optional[Tuple[str, str]]:
     """Name and version of the first distribution that is installed."""
     for package in packages:
         try:
-            return f'{package} {version(package)}'
+            return package, version(package)
         except PackageNotFoundError:
             pass
     return None
 
 
-def examine(library: Library) -> Finding:
-    """Import a library; what was found, and the line that fixes it."""
-    name = installed_version(library.packages)
-    if name is None:
+def examine(library: Library, broken: Tuple[str, ...] = ()) -> Finding:
+    """Import a library.
+
+    Args:
+        library (Library): The library.
+        broken (tuple[str, ...]): Modules that were found not to work.
+
+    Returns:
+        tuple[str, str]: What was found, and the line that fixes it.
+    """
+    distribution = installed(library.packages)
+    if distribution is None:
         if not library.needed:
             return f'{library.packages[0]} is not installed (not needed)', ''
         return f'{library.packages[0]} is not installed', library.fix
+    name = ' '.join(distribution)
+    if major_minor(distribution[1]) < library.minimum:
+        least = '.'.join(map(str, library.minimum))
+        return f'{name} is older than {least}', library.fix
+    blamed = [module for module in library.after if module in broken]
+    if blamed:
+        return f'{name} was not tried, since it needs {blamed[0]}', ''
     try:
         module = importlib.import_module(library.module)
         found, fix = library.check(module) if library.check else ('', '')
@@ -145,14 +207,15 @@ def main() -> int:
     warnings.simplefilter('ignore')
     print(f'greenmim {__version__}, Python {platform.python_version()}, '
           f'{platform.platform()}')
-    problems: List[Tuple[Library, str]] = []
+    problems: Dict[str, Library] = {}
     for library in LIBRARIES:
-        found, fix = examine(library)
-        print(f'{"[!!]" if fix else "[ok]"} {found}')
+        found, fix = examine(library, tuple(problems))
+        mark = '[!!]' if fix else '[--]' if ' not ' in found else '[ok]'
+        print(f'{mark} {found}')
         if fix:
             print(f'     fix: {fix}')
-            problems.append((library, fix))
-    needed = [library.module for library, _ in problems if library.needed]
+            problems[library.module] = library
+    needed = [name for name, library in problems.items() if library.needed]
     if needed:
         print(f'Pre-training does not work here because of '
               f'{", ".join(needed)}. Run the first line that fixes something '

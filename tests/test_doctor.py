@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -31,17 +32,56 @@ def test_a_sound_environment():
     assert re.search(r'\[ok\] mmcv(-lite)? 2\.\d', result.stdout)
 
 
+def problems_of(printed):
+    """The lines with something wrong, each with the line that fixes it."""
+    return re.findall(r'^\[!!\] (.*)\n +fix: (.*)$', printed, re.M)
+
+
 def test_a_library_that_does_not_match(tmp_path):
     """torchvision of another build fails like this."""
     (tmp_path / 'torchvision.py').write_text(
         'raise RuntimeError("operator torchvision::nms does not exist")')
     result = run(tmp_path)
     assert result.returncode == 1
-    line, fix = re.search(r'\[!!\] (torchvision .*)\n +fix: (.*)',
-                          result.stdout).groups()
+    (line, fix), = problems_of(result.stdout)
+    assert line.startswith('torchvision ')
     assert 'operator torchvision::nms does not exist' in line
-    assert fix.startswith('pip install torch torchvision')
-    assert 'because of torchvision' in result.stdout
+    assert fix == ('pip uninstall -y torch torchvision && '
+                   'pip install "torch>=2.5" torchvision')
+    # What imports it is not blamed.
+    assert re.search(r'mmpretrain .* not tried, since it needs torchvision',
+                     result.stdout)
+    assert 'because of torchvision.' in result.stdout
+
+
+@pytest.mark.parametrize('version', ['1.7.2', '2.4.0'])
+def test_an_mmcv_that_mmpretrain_refuses(tmp_path, version):
+    """Importing greenmim alone would fail."""
+    (tmp_path / 'mmcv').mkdir()
+    (tmp_path / 'mmcv' / '__init__.py').touch()
+    (tmp_path / 'mmcv' /
+     'version.py').write_text(f'__version__ = {version!r}\n')
+    result = run(tmp_path)
+    assert result.returncode == 1
+    (line, fix), = problems_of(result.stdout)
+    assert f'{version} is installed' in line
+    assert fix == ('pip uninstall -y mmcv mmcv-lite && '
+                   'pip install mmcv-lite==2.0.1')
+    assert 'because of mmcv.' in result.stdout
+
+
+def test_nothing_but_python():
+    """Every needed library is missing, and the first line installs one."""
+    result = subprocess.run([sys.executable, '-S', '-m', 'greenmim'],
+                            env=dict(PYTHONPATH=str(CHECKOUT)),
+                            stdout=subprocess.PIPE,
+                            text=True)
+    assert result.returncode == 1
+    problems = problems_of(result.stdout)
+    assert len(problems) == sum(library.needed for library in LIBRARIES)
+    assert all('is not installed' in line for line, _ in problems)
+    assert ('mmcv is not installed', 'pip uninstall -y mmcv mmcv-lite && '
+            'pip install mmcv-lite==2.0.1') in problems
 
 
 @pytest.mark.parametrize('needed', [True, False])
@@ -53,6 +93,28 @@ def test_a_library_that_is_missing(needed):
     assert fix == ('pip install it' if needed else '')
 
 
-def test_every_needed_library_has_a_fix():
+def test_a_library_that_is_too_old():
+    library = Library(
+        'torch', ('torch', ), 'pip install another', minimum=(99, 0))
+    found, fix = examine(library)
+    assert re.match(r'torch [\d.]+\S* is older than 99.0', found)
+    assert fix == 'pip install another'
+
+
+def test_every_requirement_is_examined_and_has_a_fix():
+    setup = ConfigParser()
+    setup.read(CHECKOUT / 'setup.cfg')
+    required = {
+        re.match(r'[\w-]+', line)[0]
+        for line in setup['options']['install_requires'].splitlines() if line
+    }
+    needed = [library for library in LIBRARIES if library.needed]
+    assert required <= {name for lib in needed for name in lib.packages}
+    assert all(library.fix for library in needed)
+
+
+def test_libraries_come_after_what_they_import():
+    seen = set()
     for library in LIBRARIES:
-        assert library.fix or not library.needed
+        assert seen >= set(library.after), library.module
+        seen.add(library.module)

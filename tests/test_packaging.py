@@ -190,7 +190,9 @@ def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told):
     error = result.stderr.strip().splitlines()[-1]
     assert error.startswith('ImportError: greenmim needs mmcv or mmcv-lite')
     assert told in error
-    assert error.endswith('Run: pip install mmcv-lite==2.0.1')
+    assert error.endswith(' pip install mmcv-lite==2.0.1')
+    # Both packages have the same files, so the wrong one goes first.
+    assert ('pip uninstall -y mmcv mmcv-lite' in error) == bool(packages)
 
 
 @pytest.mark.parametrize('packages, told', [
