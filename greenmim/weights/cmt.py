@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """CMT: its layouts, and its settings read off the tensors."""
 import re
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from torch import nn
 
@@ -25,7 +25,11 @@ def _authors() -> Renames:
     return tuple(renames)
 
 
-LAYOUTS = {'openmmlab': Layout(), 'fastmim': Layout(_authors())}
+LAYOUTS = {
+    'openmmlab': Layout(),
+    'mmdet': Layout(),
+    'fastmim': Layout(_authors()),
+}
 
 
 def infer_settings(tensors: Tensors,
@@ -106,29 +110,16 @@ def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
         **norms)
 
 
-def windows_of(settings: Dict[str, Any]) -> List[int]:
-    """None: attention is global."""
-    return []
-
-
-def resize_windows(tensors: Tensors,
-                   windows: Sequence[int]) -> Tuple[Tensors, Tuple[str, ...]]:
-    """Nothing to resize."""
-    return tensors, ()
-
-
 def build(settings: Dict[str, Any]) -> nn.Module:
     return DenseCMT(**settings)
 
 
 CMT = Family(
     name='cmt',
+    types='greenmim.GreenMIMCMT',
     pattern=r'^position_biases\.\d+\.bias$',
-    merged=r'(?!)',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,
     infer_settings=infer_settings,
     declared_settings=declared_settings,
-    build=build,
-    windows_of=windows_of,
-    resize_windows=resize_windows)
+    build=build)

@@ -7,14 +7,19 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from .beit import BEIT
 from .cmt import CMT
 from .coverage import Coverage
 from .layouts import Family, Layout, Tensors
 from .pvt_v2 import PVT_V2
 from .reading import Source
 from .swin import SWIN
+from .swin_v2 import SWIN_V2
+from .vit import VIT
 
-FAMILIES = (SWIN, PVT_V2, CMT)
+FAMILIES = (SWIN, SWIN_V2, PVT_V2, CMT, VIT, BEIT)
+# What a model computes from its window and not from its training.
+BUFFERS = ('relative_position_index', 'relative_coords_table')
 
 
 @dataclass(frozen=True)
@@ -26,21 +31,19 @@ class Target:
         prefix: Stands before the backbone's names.
         suffix: Of the file: ``.pth`` where MMEngine reads it, which knows no
             safetensors.
-        every_norm: Whether all stages are outputs, each with its norm.
-        one_window: Whether the library's own class takes one window for all
-            stages.
+        maps: Whether maps of several stages are read. Those of a pyramid
+            have a norm each, those of a ViT have none.
     """
     layout: str = 'openmmlab'
     prefix: str = 'backbone.'
     suffix: str = '.pth'
-    every_norm: bool = False
-    one_window: bool = False
+    maps: bool = False
 
 
 TARGETS = {
     'mmpretrain': Target(),
-    'mmdet': Target('mmdet', every_norm=True, one_window=True),
-    'mmseg': Target(every_norm=True, one_window=True),
+    'mmdet': Target('mmdet', maps=True),
+    'mmseg': Target(maps=True),
     'timm': Target('timm', prefix='', suffix='.safetensors'),
     'safetensors': Target(prefix='', suffix='.safetensors'),
 }
@@ -73,6 +76,7 @@ class Backbone:
         coverage: Of the backbone.
         resized: Names of the bias tables that were resized.
         added: Names of the norms that pre-training does not have.
+        dropped: Names of the norms that the target does not have.
     """
     tensors: Tensors
     family: Optional[Family]
@@ -83,6 +87,7 @@ class Backbone:
     coverage: Coverage
     resized: Tuple[str, ...] = ()
     added: Tuple[str, ...] = ()
+    dropped: Tuple[str, ...] = ()
 
     @property
     def windows(self) -> Sequence[int]:
@@ -94,7 +99,8 @@ class Backbone:
 def read_backbone(source: Source,
                   layout_name: str = 'openmmlab',
                   built: Optional[nn.Module] = None,
-                  config: Optional[Dict[str, Any]] = None) -> Backbone:
+                  config: Optional[Dict[str, Any]] = None,
+                  known: Optional[Dict[str, Any]] = None) -> Backbone:
     """Bring a file's backbone into our names and check it.
 
     The tensors must be those of a model: ``built`` where it is given, else
@@ -106,9 +112,12 @@ def read_backbone(source: Source,
         layout_name: Its layout.
         built: The model that the tensors must fit.
         config: Its config.
+        known: Arguments that leave no trace in the tensors, see
+            :class:`Family`.
 
     Raises:
-        ValueError: If a tensor is missing, unknown or does not fit.
+        ValueError: If a tensor is missing, unknown or does not fit, or
+            something is known that the tensors tell.
     """
     family, tensors, homeless = _recognise(source.backbone, layout_name)
     if family is None and built is None:
@@ -127,15 +136,21 @@ def read_backbone(source: Source,
     homeless = tuple(name for name in homeless if name not in passing)
 
     declared = config or source.config or source.passport.get('backbone')
+    told: Dict[str, Any] = {}
+    if family is not None:
+        if declared:
+            told = _declared(family, declared)
+        known = _untraced(family, layout_name, source, told, known)
     if built is None and family is not None:
         if declared:
-            settings = _declared(family, declared)
-            settings['out_indices'] = [
-                i for i in settings['out_indices']
-                if f'norm{i}.weight' not in added
-            ]
+            settings = {**told}
+            if 'out_indices' in told:
+                settings['out_indices'] = [
+                    i for i in told['out_indices']
+                    if f'norm{i}.weight' not in added
+                ]
         else:
-            settings = family.infer_settings(tensors, None)
+            settings = family.infer_settings(tensors, None, **(known or {}))
         built = family.build(settings)
     assert built is not None
     expected = {
@@ -155,16 +170,15 @@ def read_backbone(source: Source,
         img_size = source.passport.get('img_size')
         norm_eps = source.passport.get('norm_eps')
     elif declared:
-        # 224 is the default of every Swin.
-        img_size = declared.get('img_size', 224 if family else None)
+        img_size = declared.get('img_size', told.get('img_size'))
         norm_eps = _norm_eps(built)
     elif family is not None:
         norm_eps = family.layouts[layout_name].norm_eps
-    return Backbone(
-        {name: tensors[name]
-         for name in expected}, family,
-        {} if family is None else family.infer_settings(tensors, norm_eps),
-        img_size, norm_eps, tuple(left_out), coverage)
+    return Backbone({name: tensors[name]
+                     for name in expected}, family,
+                    {} if family is None else family.infer_settings(
+                        tensors, norm_eps, **(known or {})), img_size,
+                    norm_eps, tuple(left_out), coverage)
 
 
 def fit_to(backbone: Backbone,
@@ -184,51 +198,63 @@ def fit_to(backbone: Backbone,
     """
     family = backbone.family
     if family is None:
-        if windows or target.every_norm or target.layout != 'openmmlab':
+        if windows or target.maps or target.layout != 'openmmlab':
             raise ValueError(
                 'expected a backbone of '
                 f'{[known.name for known in FAMILIES]} for this target or '
                 'window, got one that only its config knows; export it with '
                 '--to mmpretrain or --to safetensors')
         return backbone
-    own = list(backbone.windows)
-    if not own:
-        if windows:
-            raise ValueError('expected no window for a backbone without '
-                             f'windows ({family.name}), got {windows}')
-        return backbone
-    if windows is None:
-        windows = [max(own)] if target.one_window else own
-    windows = list(windows) * (len(own) if len(windows) == 1 else 1)
-    if len(windows) != len(own) or min(windows) < 1:
-        raise ValueError(f'expected one window, or one for each of {len(own)} '
-                         f'stages, at least 1, got {windows}')
-    if target.one_window and len(set(windows)) > 1:
-        raise ValueError('expected one window for all stages, since the '
-                         f'Swin of this library takes one, got {windows}')
-    out_indices = backbone.settings['out_indices']
-    if target.every_norm:
-        out_indices = list(range(len(own)))
+    windows = _windows_for(backbone, target, windows)
     tensors, resized = family.resize_windows(backbone.tensors, windows)
-    template = family.build({
-        **backbone.settings, 'out_indices':
-        out_indices,
-        'stage_cfgs': [dict(block_cfgs=dict(window_size=w)) for w in windows]
-    }).state_dict()
+    settings = family.adapt(backbone.settings, windows, target.maps)
+    template = family.build(settings).state_dict()
     added = tuple(
         name for name in template
         if name not in tensors and re.match(r'norm\d+\.', name))
-    # Fresh norms have weight 1 and bias 0; index buffers are those of the
-    # new windows.
-    tensors = {**template, **tensors}
+    dropped = tuple(
+        name for name in tensors
+        if name not in template and re.match(r'ln\d\.', name))
+    # Fresh norms have weight 1 and bias 0; buffers are those of the new
+    # windows.
+    fresh = [k for k in template if k in added or k.endswith(BUFFERS)]
+    kept = {k: v for k, v in tensors.items() if k not in dropped}
+    tensors = {**{name: template[name] for name in fresh}, **kept}
     Coverage.compare('backbone', template, tensors).require('a whole backbone')
     return replace(
         backbone,
         tensors={name: tensors[name]
                  for name in template},
-        settings=family.infer_settings(tensors, backbone.norm_eps),
+        settings=family.infer_settings(tensors, backbone.norm_eps,
+                                       **_arguments(family, settings)),
+        left_out=backbone.left_out + dropped,
         resized=resized,
-        added=added)
+        added=added,
+        dropped=dropped)
+
+
+def _windows_for(backbone: Backbone, target: Target,
+                 windows: Optional[Sequence[int]]) -> Sequence[int]:
+    """The window of each stage; none for a backbone without windows."""
+    own = list(backbone.windows)
+    family = backbone.family
+    assert family is not None
+    if not own:
+        if windows:
+            raise ValueError('expected no window for a backbone without '
+                             f'windows ({family.name}), got {windows}')
+        return own
+    one_window = target.maps and family.one_window
+    if windows is None:
+        windows = [max(own)] if one_window else own
+    windows = list(windows) * (len(own) if len(windows) == 1 else 1)
+    if len(windows) != len(own) or min(windows) < 1:
+        raise ValueError(f'expected one window, or one for each of {len(own)} '
+                         f'stages, at least 1, got {windows}')
+    if one_window and len(set(windows)) > 1:
+        raise ValueError('expected one window for all stages, since the '
+                         f'Swin of this library takes one, got {windows}')
+    return windows
 
 
 def tensors_for(backbone: Backbone, target: Target) -> Tensors:
@@ -279,6 +305,32 @@ def _declared(family: Family, declared: Dict[str, Any]) -> Dict[str, Any]:
             'cannot read the backbone that the checkpoint itself declares '
             f'({type(error).__name__}: {error}); name the config of the '
             'pre-training by --config') from error
+
+
+def _arguments(family: Family, settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Those of the settings that leave no trace."""
+    arch = settings.get('arch', {})
+    return {
+        name: settings.get(name, arch.get(name))
+        for name in family.untraced
+    }
+
+
+def _untraced(family: Family, layout_name: str, source: Source,
+              told: Dict[str, Any],
+              known: Optional[Dict[str, Any]]) -> Dict[str, Any]:
+    """All that is known of the arguments that leave no trace."""
+    known = known or {}
+    traced = sorted(set(known) - set(family.untraced))
+    if traced:
+        raise ValueError(f'expected not to be told the {traced} of a '
+                         f'{family.name}, whose tensors tell them if it has '
+                         'them; leave out the option')
+    if told:
+        known = {**_arguments(family, told), **known}
+    if source.prefix.endswith('encoder.'):
+        known = {**family.layouts[layout_name].pre_training, **known}
+    return known
 
 
 def _norm_eps(built: nn.Module) -> Optional[float]:

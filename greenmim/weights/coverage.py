@@ -6,6 +6,8 @@ from typing import Tuple
 from .layouts import Tensors
 
 SHOWN = 20
+# Offsets of a file in half precision still tell windows apart.
+HALF_PRECISION = 2e-3
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Coverage:
                     'relative_position_index') and not ours.equal(theirs):
                 faults.append(f'{part}.{name}: indexes the bias table in '
                               'another order')
+            elif name.endswith('relative_coords_table') and not ours.allclose(
+                    theirs.to(ours), atol=HALF_PRECISION):
+                faults.append(f'{part}.{name}: holds the offsets of another '
+                              'window or scale')
             elif not theirs.isfinite().all():
                 faults.append(f'{part}.{name}: not all values are finite')
             else:

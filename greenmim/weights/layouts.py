@@ -6,7 +6,7 @@ a name. ``{i}`` stands for a number, ``{i+1}`` for the number after it, and
 ``{last}`` for the last stage. One table serves both directions.
 """
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
                     Tuple)
 
@@ -86,11 +86,38 @@ class Layout:
             store, since it computes them.
         norm_eps: Eps of the LayerNorms of all models in this layout; None
             where it is the model's own.
+        pre_training: Arguments of the models that are pre-trained in this
+            layout and leave no trace in the tensors.
+        types: How configs name the classes that have these names; empty
+            where they are the family's.
     """
     renames: Renames = (('', ''), )
     merge_order: str = 'openmmlab'
     without: Tuple[str, ...] = ()
     norm_eps: Optional[float] = None
+    pre_training: Dict[str, Any] = field(default_factory=dict)
+    types: str = ''
+
+
+def _no_windows(settings: Dict[str, Any]) -> List[int]:
+    """None: attention is global."""
+    return []
+
+
+def _nothing_to_resize(
+        tensors: Tensors,
+        windows: Sequence[int]) -> Tuple[Tensors, Tuple[str, ...]]:
+    """The tensors as they are."""
+    return tensors, ()
+
+
+def outputs_of_stages(settings: Dict[str, Any], windows: Sequence[int],
+                      maps: bool) -> Dict[str, Any]:
+    """The settings of a pyramid, with an output of every stage for maps."""
+    if not maps:
+        return settings
+    stages = len(settings['arch']['depths'])
+    return {**settings, 'out_indices': list(range(stages))}
 
 
 @dataclass(frozen=True)
@@ -99,32 +126,46 @@ class Family:
 
     Args:
         name: As in the passport of a file.
+        types: How configs name its classes.
         pattern: Found in a name of every such backbone, and in no other.
-        merged: Fits the names of the tensors whose last dimension holds
-            merged channels.
         passing: Fits the names of tensors that serve pre-training alone or
             are computed, and are left out.
         layouts: By the name of the library or file.
-        infer_settings: From our tensors and the eps of the LayerNorms, if
-            known, to the backbone's arguments: plain numbers, lists and
-            dicts, the arch and the windows among them.
+        infer_settings: From our tensors, the eps of the LayerNorms, if known,
+            and the ``untraced`` arguments that are known, to the backbone's
+            arguments: plain numbers, lists and dicts, the arch and the
+            windows among them.
         declared_settings: The same from a backbone's config.
         build: From settings to the backbone.
+        merged: Fits the names of the tensors whose last dimension holds
+            merged channels.
+        untraced: Arguments, of the backbone or its arch, that its tensors do
+            not tell, in some layouts at least.
         windows_of: From settings to the window of each stage.
         resize_windows: Gives each stage another window; returns the tensors
             and the names of those that it resized.
+        adapt: From settings, the windows of the stages and whether maps of
+            all stages are read, to the settings that this needs.
+        one_window: Whether MMDetection and MMSegmentation have a class of
+            their own for it, which takes one window for all stages.
     """
     name: str
+    types: str
     pattern: str
-    merged: str
     passing: str
     layouts: Dict[str, Layout]
-    infer_settings: Callable[[Tensors, Optional[float]], Dict[str, Any]]
+    infer_settings: Callable[..., Dict[str, Any]]
     declared_settings: Callable[[Dict[str, Any]], Dict[str, Any]]
     build: Callable[[Dict[str, Any]], nn.Module]
-    windows_of: Callable[[Dict[str, Any]], List[int]]
-    resize_windows: Callable[[Tensors, Sequence[int]], Tuple[Tensors,
-                                                             Tuple[str, ...]]]
+    merged: str = r'(?!)'
+    untraced: Tuple[str, ...] = ()
+    windows_of: Callable[[Dict[str, Any]], List[int]] = _no_windows
+    resize_windows: Callable[[Tensors, Sequence[int]],
+                             Tuple[Tensors, Tuple[str, ...]]] = (
+                                 _nothing_to_resize)
+    adapt: Callable[[Dict[str, Any], Sequence[int], bool],
+                    Dict[str, Any]] = outputs_of_stages
+    one_window: bool = False
 
     def knows(self, names: Iterable[str]) -> bool:
         return any(re.search(self.pattern, name) for name in names)

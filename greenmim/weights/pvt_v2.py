@@ -2,7 +2,7 @@
 """PVT v2: its layouts, and its settings read off the tensors."""
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -76,11 +76,16 @@ def unpack(tensors: Tensors) -> Tensors:
 
 
 LAYOUTS = {
-    'openmmlab': Layout(norm_eps=1e-6),
-    'pvt-v2': Layout(_AUTHORS),
-    'fastmim': Layout(_AUTHORS),
-    'timm': Layout(_TIMM),
-    'mmdet': Layout(_MMDET, norm_eps=1e-6),
+    'openmmlab':
+    Layout(norm_eps=1e-6),
+    'pvt-v2':
+    Layout(_AUTHORS),
+    'fastmim':
+    Layout(_AUTHORS),
+    'timm':
+    Layout(_TIMM),
+    'mmdet':
+    Layout(_MMDET, norm_eps=1e-6, types='mmdet.PyramidVisionTransformerV2'),
 }
 
 
@@ -171,29 +176,16 @@ def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
         conv_norm_cfg=dict(type='LN', eps=float(conv_norm.get('eps', norm))))
 
 
-def windows_of(settings: Dict[str, Any]) -> List[int]:
-    """None: attention is global."""
-    return []
-
-
-def resize_windows(tensors: Tensors,
-                   windows: Sequence[int]) -> Tuple[Tensors, Tuple[str, ...]]:
-    """Nothing to resize."""
-    return tensors, ()
-
-
 def build(settings: Dict[str, Any]) -> nn.Module:
     return PyramidVisionTransformerV2(**settings)
 
 
 PVT_V2 = PVTv2Family(
     name='pvt_v2',
+    types='greenmim.GreenMIMPVTv2',
     pattern=r'^stages\.\d+\.\d+\.ffn\.dwconv\.',
-    merged=r'(?!)',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,
     infer_settings=infer_settings,
     declared_settings=declared_settings,
-    build=build,
-    windows_of=windows_of,
-    resize_windows=resize_windows)
+    build=build)

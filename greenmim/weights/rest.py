@@ -66,7 +66,8 @@ def _simmim(source: Source, backbone: Backbone) -> Rest:
     """A linear decoder, and a token among the patch embeddings.
 
     Of a token's pixels the channel is the slowest there, as a pixel shuffle
-    wants it, and the fastest here.
+    wants it, and the fastest here. A token is a unit of Swin, and a patch, a
+    quarter of a unit, of ViT.
     """
     names = {
         'decoder.0.weight': 'linear.weight',
@@ -78,7 +79,7 @@ def _simmim(source: Source, backbone: Backbone) -> Rest:
     }
     homeless = tuple(name for name in source.others if name not in names)
     token = {k: v for k, v in source.backbone.items() if k == 'mask_token'}
-    dims = len(backbone.tensors['patch_embed.projection.weight'])
+    dims = _embed_dims(backbone)
     values = max(map(len, neck.values()), default=0)
     decoder = LinearNeck(_latent_channels(backbone), values)
     return {**_in_neck(neck), **token}, (
@@ -100,11 +101,16 @@ def _classifier(source: Source, backbone: Backbone) -> Rest:
 
 
 def _latent_channels(backbone: Backbone) -> int:
-    """Channels of the last norm."""
-    return [
+    """Channels of the last norm; of a ViT those of all layers."""
+    norms = [
         len(tensor) for name, tensor in backbone.tensors.items()
         if re.match(r'norm\d+\.weight', name)
-    ][-1]
+    ]
+    return norms[-1] if norms else _embed_dims(backbone)
+
+
+def _embed_dims(backbone: Backbone) -> int:
+    return len(backbone.tensors['patch_embed.projection.weight'])
 
 
 def _channel_last(tensor: Tensor, channels: int) -> Tensor:
@@ -123,7 +129,7 @@ def _of_token(expected: Tensor, given: Tensors) -> Coverage:
     return Coverage.compare('algorithm', {'mask_token': expected}, given)
 
 
-_CLASSIFIERS = ('fastmim', 'simmim', 'swin')
+_CLASSIFIERS = ('fastmim', 'simmim', 'swin', 'timm')
 _CONVERTERS: Dict[str, Callable[[Source, Backbone], Rest]] = {
     'greenmim': _greenmim,
     'greenmim-2022': _greenmim,

@@ -7,7 +7,7 @@ from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import bias_table_window, resize_bias_table
-from .layouts import Family, Layout, Tensors
+from .layouts import Family, Layout, Tensors, outputs_of_stages
 
 _MICROSOFT_BLOCKS = (
     ('patch_embed.proj.', 'patch_embed.projection.'),
@@ -195,12 +195,21 @@ def resize_windows(tensors: Tensors,
     return kept, tuple(resized)
 
 
+def adapt(settings: Dict[str, Any], windows: Sequence[int],
+          maps: bool) -> Dict[str, Any]:
+    """Other windows, and an output of every stage where maps are read."""
+    stage_cfgs = [dict(block_cfgs=dict(window_size=w)) for w in windows]
+    settings = {**settings, 'stage_cfgs': stage_cfgs}
+    return outputs_of_stages(settings, windows, maps)
+
+
 def build(settings: Dict[str, Any]) -> nn.Module:
     return GreenMIMSwinTransformer(**settings)
 
 
 SWIN = Family(
     name='swin',
+    types='mmpretrain.SwinTransformer or greenmim.GreenMIMSwinTransformer',
     pattern=r'attn\.w_msa\.relative_position_bias_table$',
     merged=r'^stages\.\d+\.downsample\.(norm|reduction)\.',
     passing=r'(^|\.)(mask_token|attn_mask)$',
@@ -209,4 +218,6 @@ SWIN = Family(
     declared_settings=declared_settings,
     build=build,
     windows_of=windows_of,
-    resize_windows=resize_windows)
+    resize_windows=resize_windows,
+    adapt=adapt,
+    one_window=True)
