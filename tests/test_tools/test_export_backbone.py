@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import json
 import logging
+import re
+import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +20,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from greenmim.ops import resize_bias_table
+from greenmim.registry import MODELS
+from tests.backbones.cmt import arch as cmt_arch
 from tests.micro_checkpoint import (NORM, SWIN, config_text, make_swin,
-                                    save_training)
+                                    randomise, save_training)
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'model_converters'
 TOLERANCE = 1e-5
@@ -376,6 +380,97 @@ def test_backbones_that_only_their_config_knows(export, tmp_path):
         export(checkpoint, 'timm', '--config', config)
     with pytest.raises(SystemExit, match=r"expected a backbone of \['swin'"):
         export(checkpoint, 'safetensors')
+
+
+TABLES = dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True)
+VIT_ARCH = dict(
+    embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
+# family: (type, arguments)
+OTHERS = {
+    'vit': ('greenmim.GreenMIMVisionTransformer',
+            dict(arch=VIT_ARCH, img_size=32, out_type='raw')),
+    'beit': ('mmpretrain.BEiTViT',
+             dict(
+                 arch=VIT_ARCH,
+                 img_size=32,
+                 out_type='featmap',
+                 final_norm=True,
+                 **TABLES)),
+    'swin_v2': ('greenmim.GreenMIMSwinTransformerV2',
+                dict(
+                    arch=dict(
+                        embed_dims=8,
+                        depths=[2, 1, 1, 1],
+                        num_heads=[1, 2, 4, 4],
+                        extra_norm_every_n_blocks=0),
+                    img_size=64,
+                    window_size=[4, 4, 4, 2])),
+    'cmt': ('greenmim.GreenMIMCMT', dict(arch=cmt_arch(), img_size=64)),
+}
+
+
+def save_other(path, family):
+    """A checkpoint of a backbone of the family, with its config."""
+    kind, cfg = OTHERS[family]
+    torch.manual_seed(0)
+    model = randomise(MODELS.build(dict(type=kind, **cfg)))
+    text = Config(
+        dict(model=dict(backbone=dict(type=kind, **cfg)))).pretty_text
+    return save_training(path, model, meta=dict(cfg=text)), model
+
+
+@pytest.mark.parametrize('to', ['mmpretrain', 'mmdet', 'mmseg'])
+@pytest.mark.parametrize('family', OTHERS)
+def test_other_families_load_without_a_warning(export, tmp_path, capsys, to,
+                                               family):
+    """Pyramids with all norms for maps, ViT with none."""
+    checkpoint, model = save_other(tmp_path / 'a.pth', family)
+    path = export(checkpoint, to)
+    kind, cfg = OTHERS[family]
+    printed = capsys.readouterr().out
+    assert kind in printed
+    if to != 'mmpretrain':
+        if family in ('vit', 'beit'):
+            assert 'left out too, since maps of several layers' in printed
+            cfg = dict(cfg, out_type='featmap', final_norm=False)
+            cfg['out_indices'] = [0, 1]
+        else:
+            assert 'norm2.weight, norm2.bias' in printed
+            cfg = dict(cfg, out_indices=[0, 1, 2, 3])
+    loaded, warnings = load_warnings(lambda: MODELS.build(
+        dict(type=kind, **cfg, init_cfg=pretrained(path))))
+    assert not warnings
+    for name, tensor in loaded.state_dict().items():
+        if re.match(r'norm[012]\.', name):
+            assert tensor.eq(name.endswith('weight')).all()
+        else:
+            assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('family', ['vit', 'beit', 'swin_v2'])
+@torch.no_grad()
+def test_printed_lines_build_the_model_of_timm(export, tmp_path, capsys,
+                                               family):
+    timm = pytest.importorskip('timm')
+    checkpoint, model = save_other(tmp_path / 'a.pth', family)
+    export(checkpoint, 'timm')
+    lines = textwrap.dedent(capsys.readouterr().out.split('use it with\n')[1])
+    scope = dict(timm=timm, torch=torch, partial=partial)
+    exec(lines, scope)
+    size = OTHERS[family][1]['img_size']
+    x = torch.randn(1, 3, size, size)
+    features = scope['model'].eval().forward_features(x)
+    if family == 'beit':
+        features = features[:, 1:].transpose(1, 2).unflatten(2, (2, 2))
+    elif family == 'swin_v2':
+        features = features.permute(0, 3, 1, 2)
+    assert_same_features(model(x), [features])
+
+
+def test_what_timm_does_not_have(export, tmp_path):
+    checkpoint, _ = save_other(tmp_path / 'a.pth', 'cmt')
+    with pytest.raises(SystemExit, match='a library that has a cmt, got timm'):
+        export(checkpoint, 'timm')
 
 
 def test_suffix_that_the_library_does_not_read(export, trained):

@@ -387,9 +387,46 @@ def test_foreign_models(convert, tmp_path):
                tmp_path / 'vit.pth')  # yapf: disable
     with pytest.raises(
             SystemExit,
-            match=r"a backbone of \['swin', 'pvt_v2', 'cmt'\] in the layout "
-            r"'swin', got names such as \['blocks.0.weight'\]$"):
+            match=r"a backbone of \['swin', 'swin_v2', 'pvt_v2', 'cmt', "
+            r"'vit', 'beit'\] in the layout 'swin', got names such as "
+            r"\['blocks.0.weight'\]$"):
         convert(tmp_path / 'vit.pth', 'swin')
+
+
+def test_what_tensors_do_not_tell(convert, tmp_path):
+    """Heads of a ViT and windows of a Swin V2 are options."""
+    timm = pytest.importorskip('timm')
+    vit = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, embed_dim=24, depth=1, num_heads=2, num_classes=3)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    path = convert(tmp_path / 'vit.pth', 'timm', '--num-heads', '2')
+    content = torch.load(path, weights_only=True)
+    passport = content['meta']['greenmim']
+    assert passport['family'] == 'vit'
+    assert passport['backbone']['arch']['num_heads'] == 2
+    assert torch.equal(content['state_dict']['head.fc.weight'],
+                       vit.head.weight)
+    path.unlink()
+    with pytest.raises(SystemExit, match=r"the \['window_size'\] of a vit"):
+        convert(tmp_path / 'vit.pth', 'timm', '--window-size', '7')
+
+    swin = timm.models.swin_transformer_v2.SwinTransformerV2(
+        img_size=64,
+        embed_dim=8,
+        depths=(1, 1, 1, 1),
+        num_heads=(1, 1, 1, 1),
+        window_size=(4, 4, 4, 2),
+        num_classes=0)
+    save_file(swin.state_dict(), tmp_path / 'swin.safetensors')
+    windows = ('--window-size', '4', '4', '4', '2')
+    path = convert(tmp_path / 'swin.safetensors', 'timm', *windows,
+                   '--pretrained-window-size', '3')
+    passport = torch.load(path, weights_only=True)['meta']['greenmim']
+    assert passport['window_size'] == [4, 4, 4, 2]
+    assert passport['backbone']['pretrained_window_sizes'] == [3, 3, 3, 3]
+    path.unlink()
+    with pytest.raises(SystemExit, match='say the windows by --window-size'):
+        convert(tmp_path / 'swin.safetensors', 'timm')
 
 
 def test_truncated_file(convert, tmp_path):

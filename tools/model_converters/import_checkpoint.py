@@ -5,8 +5,11 @@ The result initialises a backbone here and in MMPretrain by
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, and
 is what ``export_backbone.py`` takes. Of the checkpoints of GreenMIM, SimMIM
 and FastMIM decoder and mask token are kept as well, so that their algorithm
-can go on training; of a fine-tuned Swin the classifier, for an
+can go on training; of a fine-tuned one the classifier, for an
 ``ImageClassifier``.
+
+It knows Swin, Swin V2, ViT, ViT with relative positions as SimMIM and BEiT
+have it, PVT v2 and CMT, by their tensors.
 """
 import argparse
 import sys
@@ -44,6 +47,24 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         type=int,
         help='size of the images in the pre-training, to be recorded; by '
         'default what the file tells')
+    parser.add_argument(
+        '--num-heads',
+        type=int,
+        help='attention heads of a ViT, whose tensors do not tell them; by '
+        'default a head for 64 channels, and 6 for the pre-training of '
+        'FastMIM')
+    parser.add_argument(
+        '--window-size',
+        type=int,
+        nargs='+',
+        help='windows of a Swin V2, one for all stages or one for each, '
+        "where the file does not tell them, as timm's")
+    parser.add_argument(
+        '--pretrained-window-size',
+        type=int,
+        nargs='+',
+        help='windows that its relative positions are scaled by, likewise; '
+        'by default those of --window-size')
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         '--ema', action='store_true', help='take the running averages')
@@ -68,7 +89,17 @@ def convert(args: argparse.Namespace) -> None:
                          f'reads, got {out}')
     averaged = True if args.ema else False if args.raw else None
     source = read_source(args.checkpoint, averaged)
-    backbone = read_backbone(source, SOURCES[args.source])
+    known = dict(
+        num_heads=args.num_heads,
+        window_size=args.window_size,
+        pretrained_window_sizes=args.pretrained_window_size)
+    backbone = read_backbone(
+        source,
+        SOURCES[args.source],
+        known={
+            name: value
+            for name, value in known.items() if value
+        })
     if args.img_size:
         backbone = replace(backbone, img_size=args.img_size)
     print(backbone.coverage)
