@@ -19,7 +19,7 @@ et al., "Masked Autoencoders Are Scalable Vision Learners", and 20 epochs.
 _base_ = [
     '../../_base_/models/swin-base-w7_classifier.py',
     '../../_base_/datasets/imagenet_bs96_classes_224px.py',
-    '../../_base_/schedules/finetune_bs768_adamw_coslr_100e.py',
+    '../../_base_/schedules/finetune_bs1024_adamw_coslr_100e.py',
     '../../_base_/classification_runtime.py',
 ]
 
@@ -40,24 +40,4 @@ model = dict(
 
 train_dataloader = dict(batch_size=128)
 
-optim_wrapper = dict(
-    optimizer=dict(lr=1e-3 * 1024 / 256),
-    paramwise_cfg=dict(layer_decay_rate=0.8))
-
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=2.5e-7 / 1.25e-3,
-        by_epoch=True,
-        begin=0,
-        end=20,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=2.5e-7 * 1024 / 256,
-        by_epoch=True,
-        begin=20,
-        convert_to_iter_based=True)
-]
-
-auto_scale_lr = dict(base_batch_size=1024)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.8))

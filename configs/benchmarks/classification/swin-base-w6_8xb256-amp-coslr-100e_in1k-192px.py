@@ -18,7 +18,7 @@ epochs is 0.8. SimMIM's LayerNorms have eps 1e-5.
 _base_ = [
     '../../_base_/models/swin-base-w7_classifier.py',
     '../../_base_/datasets/imagenet_bs96_classes_224px.py',
-    '../../_base_/schedules/finetune_bs768_adamw_coslr_100e.py',
+    '../../_base_/schedules/finetune_bs2048_adamw_coslr_100e.py',
     '../../_base_/classification_runtime.py',
 ]
 
@@ -48,23 +48,3 @@ test_pipeline[2].crop_size = 192
 train_dataloader = dict(batch_size=256, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-optim_wrapper = dict(optimizer=dict(lr=1.25e-3 * 2048 / 512))
-
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=2.5e-7 / 1.25e-3,
-        by_epoch=True,
-        begin=0,
-        end=20,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=2.5e-7 * 2048 / 512,
-        by_epoch=True,
-        begin=20,
-        convert_to_iter_based=True)
-]
-
-auto_scale_lr = dict(base_batch_size=2048)

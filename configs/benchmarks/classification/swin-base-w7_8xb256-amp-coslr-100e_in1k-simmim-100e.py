@@ -16,7 +16,7 @@ Bias tables of window 6 are resized to window 7 on loading.
 _base_ = [
     '../../_base_/models/swin-base-w7_classifier.py',
     '../../_base_/datasets/imagenet_bs96_classes_224px.py',
-    '../../_base_/schedules/finetune_bs768_adamw_coslr_100e.py',
+    '../../_base_/schedules/finetune_bs2048_adamw_coslr_100e.py',
     '../../_base_/classification_runtime.py',
 ]
 
@@ -35,24 +35,4 @@ model = dict(
 
 train_dataloader = dict(batch_size=256)
 
-optim_wrapper = dict(
-    optimizer=dict(lr=1.25e-3 * 2048 / 512),
-    paramwise_cfg=dict(layer_decay_rate=0.9))
-
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=2.5e-7 / 1.25e-3,
-        by_epoch=True,
-        begin=0,
-        end=20,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=2.5e-7 * 2048 / 512,
-        by_epoch=True,
-        begin=20,
-        convert_to_iter_based=True)
-]
-
-auto_scale_lr = dict(base_batch_size=2048)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9))
