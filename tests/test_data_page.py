@@ -15,14 +15,14 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from tests.conftest import CHECKOUT
+from tests.documents import Page, lines_of
 
-PAGE = CHECKOUT / 'docs' / 'data.md'
-TEXT = PAGE.read_text('utf-8')
-CONFIGS = re.findall(r'^```python\n# (\w+\.py)\n(.*?)^```', TEXT, re.M | re.S)
-COMMANDS = [
-    line for block in re.findall(r'^```bash\n(.*?)^```', TEXT, re.M | re.S)
-    for line in block.replace('\\\n', ' ').splitlines()
+PAGE = Page('docs/data.md')
+CONFIGS = [
+    re.fullmatch(r'# (\w+\.py)\n(.*)', block, re.S).groups()
+    for block in PAGE.take('python')
 ]
+COMMANDS = [line for block in PAGE.take('bash') for line in lines_of(block)]
 SHORTER = [
     'train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2',
     'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
@@ -111,15 +111,3 @@ def test_statistics_of_images(workspace, monkeypatch, capsys, channels):
         np.testing.assert_allclose(cfg.std, [125**.5, 0, 0], atol=1e-3)
     else:
         assert len(cfg.mean) == 1
-
-
-def test_links_resolve():
-    anchors = {
-        re.sub(r'\W+', '-', title.lower())
-        for title in re.findall(r'^## (.+)', TEXT, re.M)
-    }
-    for target in re.findall(r'\]\(([^)]+)\)', TEXT):
-        if target.startswith('#'):
-            assert target[1:] in anchors
-        else:
-            assert (PAGE.parent / target).exists()

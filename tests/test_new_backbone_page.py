@@ -7,7 +7,6 @@ alone.
 import re
 import shlex
 import textwrap
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,12 +14,14 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from greenmim.registry import MODELS
+from tests.conftest import CHECKOUT
+from tests.documents import Page
 from tests.test_models.test_backbones import test_exactness as exactness
 
-CHECKOUT = Path(__file__).parents[1]
-PAGE = CHECKOUT / 'docs' / 'new_backbone.md'
-TEXT = PAGE.read_text(encoding='utf-8')
-PYTHON = re.findall(r'^```python\n(.*?)^```', TEXT, re.M | re.S)
+PAGE = Page('docs/new_backbone.md')
+TEXT = PAGE.text
+PYTHON = PAGE.take('python')
+COMMAND, = PAGE.take('bash')
 EXCERPTS = [block for block in PYTHON if block.startswith('# greenmim/')]
 TEMPLATES = [block for block in PYTHON if 'class ' in block]
 CONFIGS = [block for block in PYTHON if '_base_' in block]
@@ -32,7 +33,7 @@ def mynet():
     scope = {}
     try:
         for block in TEMPLATES:
-            exec(compile(block, str(PAGE), 'exec'), scope)
+            exec(compile(block, str(PAGE.path), 'exec'), scope)
         yield scope['MYNET']
     finally:
         MODELS.module_dict.pop('GreenMIMMyNet', None)
@@ -88,8 +89,7 @@ def test_templates_keep_the_other_promises(mynet):
 
 
 def test_command(mynet):
-    (block, ) = re.findall(r'^```bash\n(.*?)^```', TEXT, re.M | re.S)
-    words = shlex.split(block)
+    words = shlex.split(COMMAND)
     assert words[:4] == ['python', '-m', 'pytest', '-q']
     assert (CHECKOUT / words[4] / 'test_exactness.py').is_file()
     assert words[5:] == ['-k', mynet.name]

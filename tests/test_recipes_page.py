@@ -17,16 +17,17 @@ from greenmim.datasets import ImageFolder
 from greenmim.engine.hooks.plan_changing_hook import PlanChangingHook
 from greenmim.models import (heads, mask_samplers, necks, selfsup,
                              target_generators)
+from tests.conftest import CHECKOUT
+from tests.documents import Page
 
-CHECKOUT = Path(__file__).parents[1]
-PAGE = CHECKOUT / 'docs' / 'recipes.md'
-TEXT = PAGE.read_text(encoding='utf-8')
+PAGE = Page('docs/recipes.md')
+TEXT = PAGE.text
 CONFIGS = [
-    pytest.param(
-        match[1], id='-'.join(re.findall(r'greenmim\.(\w+)', match[1])))
-    for match in re.finditer(r'^```python\n(.*?)^```', TEXT, re.M | re.S)
+    pytest.param(block, id='-'.join(re.findall(r'greenmim\.(\w+)', block)))
+    for block in PAGE.take('python', '_base_')
 ]
-BASH = re.findall(r'^```bash\n(.*?)^```', TEXT, re.M | re.S)
+UNPACK, = PAGE.take('bash', 'tar -xf')
+SELECT, = PAGE.take('bash', 'list.txt')
 
 
 @pytest.fixture
@@ -104,8 +105,7 @@ def test_imagenet_is_unpacked(workspace):
     with tarfile.open('ILSVRC2012_img_train.tar', 'w') as archive:
         for name in names:
             archive.add(f'{name}.tar')
-    script, = [block for block in BASH if 'tar -xf' in block]
-    subprocess.run(['bash', '-euc', script], check=True)
+    subprocess.run(['bash', '-euc', UNPACK], check=True)
     found = ImageFolder('data/imagenet/train',
                         [dict(type='greenmim.LoadImage')])
     assert [
@@ -136,23 +136,13 @@ def test_a_list_becomes_a_folder(workspace):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new('RGB', (8, 8)).save(path)
     Path('list.txt').write_text('a.png\ndeep er/c.png\n')
-    script, = [block for block in BASH if 'list.txt' in block]
-    subprocess.run(['bash', '-euc', script], check=True)
+    subprocess.run(['bash', '-euc', SELECT], check=True)
     found = ImageFolder('data/selected', [dict(type='greenmim.LoadImage')])
     assert len(found) == 2
     assert [found.get_data_info(i)['img_path'] for i in range(2)
             ] == ['data/selected/a.png', 'data/selected/deep er/c.png']
 
 
-def test_links_resolve():
-    anchors = {
-        re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-')
-        for heading in re.findall(r'^#+ (.+)$', TEXT, re.M)
-    }
-    for target in re.findall(r'\]\(([^)]+)\)', TEXT):
-        if target.startswith('#'):
-            assert target[1:] in anchors
-        else:
-            assert (PAGE.parent / target.split('#')[0]).exists(), target
+def test_named_configs_exist():
     for path in re.findall(r'configs/[\w./-]+', TEXT):
         assert (CHECKOUT / path).exists(), path

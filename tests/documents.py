@@ -1,0 +1,161 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The documents: their blocks of code, commands and links.
+
+A test module of a page takes the blocks that its tests run or compare, when
+it is imported::
+
+    PAGE = Page('docs/data.md')
+    CONFIGS = PAGE.take('python')
+
+``test_documents.py`` fails for a block that nobody took.
+"""
+import re
+import shlex
+from configparser import ConfigParser
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Dict, List, Set, Tuple
+
+from tests.conftest import CHECKOUT
+
+NAMES = [
+    path.relative_to(CHECKOUT).as_posix()
+    for path in (CHECKOUT / 'README.md', CHECKOUT / 'CONTRIBUTING.md',
+                 CHECKOUT / 'benchmarks' / 'README.md',
+                 *sorted((CHECKOUT / 'docs').rglob('*.md')))
+]
+# Options of mim itself; what it does not know goes to train.py.
+MIM_FLAGS = {'--launcher', '--gpus', '--gpus-per-node', '--partition'}
+# Of each page, the (language, text) of the blocks that its test took.
+TAKEN: Dict[str, Set[Tuple[str, str]]] = {}
+
+
+class Page:
+    """A page of the documents.
+
+    Args:
+        name (str): Its path in the repository.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path: Path = CHECKOUT / name
+        self.text = self.path.read_text(encoding='utf-8')
+
+    def blocks(self) -> List[Tuple[str, str]]:
+        """(language, text) of every block of code, in order."""
+        return re.findall(r'^```(\w+)\n(.*?)^```', self.text, re.M | re.S)
+
+    def take(self, language: str, part: str = '') -> List[str]:
+        """Take the blocks of a language that contain a text, for a test."""
+        taken = [
+            text for name, text in self.blocks()
+            if name == language and part in text
+        ]
+        assert taken, f'{self.name} has no {language} block with {part!r}'
+        TAKEN.setdefault(self.name, set()).update(
+            (language, text) for text in taken)
+        return taken
+
+    def commands(self) -> List[str]:
+        """The lines of all shell blocks."""
+        return [
+            line for language, text in self.blocks() if language == 'bash'
+            for line in lines_of(text)
+        ]
+
+    def inline_commands(self) -> List[str]:
+        """Commands within a sentence or a table."""
+        return re.findall(r'`((?:python|bash|mim|pip) [^`]+)`', self.text)
+
+    def anchors(self) -> Set[str]:
+        """Names of the headings, as GitHub and MkDocs make them."""
+        titles = re.findall(r'^#+ (.+)$', self.text, re.M)
+        return {
+            re.sub(r'[^\w -]', '', title).strip().lower().replace(' ', '-')
+            for title in titles
+        }
+
+    def links(self) -> List[str]:
+        """Targets of links and pictures, without those elsewhere."""
+        targets = re.findall(r'\]\(([^)]+)\)', self.text)
+        return [t for t in targets if not re.match(r'https?://', t)]
+
+
+def lines_of(block: str) -> List[str]:
+    """The commands of a shell block, one a line, without comments."""
+    return [
+        re.sub(r'\s+', ' ', re.sub(r'(^|\s)#.*', '', line)).strip()
+        for line in block.replace('\\\n', ' ').splitlines()
+        if re.sub(r'(^|\s)#.*', '', line).strip()
+    ]
+
+
+def flags_of(*sources: Path) -> Set[str]:
+    """The options that argument parsers in Python files define."""
+    text = ''.join(source.read_text('utf-8') for source in sources)
+    return set(re.findall(r"'(--[a-z-]+)'", text))
+
+
+def train_flags(package: str) -> Set[str]:
+    """The options of a package's train.py; empty if it is not installed."""
+    if package == 'greenmim':
+        return flags_of(CHECKOUT / 'tools' / 'train.py',
+                        CHECKOUT / 'greenmim' / 'engine' / 'launch.py')
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return set()
+    return flags_of(Path(spec.origin).parent / '.mim' / 'tools' / 'train.py')
+
+
+def tool_flags(script: Path) -> Set[str]:
+    """The options of a tool, and of modules beside it that it imports."""
+    if script.suffix == '.sh':
+        train = 'train' in script.name or script.name == 'quickstart.sh'
+        tool = CHECKOUT / 'tools' / ('train.py' if train else 'test.py')
+        return tool_flags(tool) | {'--work-dir'}
+    sources = [script]
+    for name in re.findall(r'^(?:from|import) (\w+)', script.read_text('utf-8'),
+                           re.M):  # yapf: disable
+        sources += script.parent.glob(f'{name}.py')
+        sources += script.parent.glob(f'{name}/*.py')
+    if script.name in ('train.py', 'test.py'):
+        sources.append(CHECKOUT / 'greenmim' / 'engine' / 'launch.py')
+    return flags_of(*sources)
+
+
+def check_command(line: str) -> None:
+    """A command names scripts, configs, options and extras that exist.
+
+    Lines of the shell itself, and of programs that are not part of the
+    project, are left to the test of their page.
+    """
+    words = shlex.split(line)
+    while words and re.match(r'[A-Z_]+=', words[0]):
+        del words[0]
+    if words[:1] == ['srun']:
+        del words[0]
+    for word in words:
+        if word.startswith(('configs/', 'tools/', 'tests/')):
+            assert (CHECKOUT / word).exists(), word
+    flags = {word for word in words if word.startswith('--')}
+    if words[:2] == ['pip', 'install']:
+        setup = ConfigParser()
+        setup.read(CHECKOUT / 'setup.cfg')
+        for extras in re.findall(r'\[([\w,]+)\]', line):
+            known = set(setup['options.extras_require'])
+            assert set(extras.split(',')) <= known, extras
+    elif words[:2] == ['mim', 'train']:
+        package, config = (words + ['CONFIG'])[2:4]
+        package = dict(mmsegmentation='mmseg').get(package, package)
+        known = train_flags(package)
+        assert not known or flags <= MIM_FLAGS | known, flags - known
+        if config.endswith('.py') and '/' not in config:
+            assert len(list((CHECKOUT / 'configs').rglob(config))) == 1
+    elif words[0] in ('bash', 'python') and not words[1].startswith('-'):
+        script = CHECKOUT / words[1]
+        assert script.is_file(), words[1]
+        assert flags <= tool_flags(script), flags - tool_flags(script)
+    elif words[:2] == ['python', '-m']:
+        name = words[2]
+        assert name == 'venv' or find_spec(name) is not None, name

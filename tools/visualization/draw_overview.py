@@ -1,0 +1,200 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Draw what GreenMIM computes of one photograph, from pixels to the loss."""
+import argparse
+from pathlib import Path
+from typing import List, Tuple
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from PIL import Image
+
+from greenmim.datasets.sample_photographs import load_photograph
+from greenmim.ops import VisibleLayout, random_mask
+
+UNIT = 32  # pixels along a mask unit's side
+GRID = (7, 7)  # units of an image of 224 x 224 pixels
+PATCH = 4  # pixels along the side of a token of the first stage
+GREEN, GREY = '#2e8b57', '#d9d9d9'
+WIDTH, HEIGHT = 11.5, 2.7  # inches, the units of all places below
+SIDE = 1.7  # of an image
+MIDDLE = 1.43  # height of the images' middle
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Draw units, stages, decoder and loss of GreenMIM')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('overview.png'),
+        help='the picture to write (default: %(default)s)')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the mask (default: %(default)s)')
+    return parser.parse_args()
+
+
+def unit_places(layout: VisibleLayout) -> List[Tuple[int, int]]:
+    """Row and column of every visible unit, in the order of the layout."""
+    return [divmod(unit, GRID[1]) for unit in layout.units[0].tolist()]
+
+
+def put_image(ax: Axes,
+              left: float,
+              pixels: np.ndarray,
+              side: float = SIDE) -> None:
+    """Show a square image, its middle at the height ``MIDDLE``."""
+    ax.imshow(
+        pixels,
+        extent=(left, left + side, MIDDLE - side / 2, MIDDLE + side / 2),
+        interpolation='antialiased',
+        zorder=2)
+
+
+def put_grid(ax: Axes, left: float, bottom: float, side: float, cells: int,
+             **style: object) -> None:
+    """Outline a square of ``cells`` x ``cells`` squares."""
+    ends = np.linspace(0, side, cells + 1)
+    ax.hlines(bottom + ends, left, left + side, **style)
+    ax.vlines(left + ends, bottom, bottom + side, **style)
+
+
+def put_arrow(ax: Axes, start: float, end: float) -> None:
+    ax.add_patch(
+        FancyArrowPatch((start, MIDDLE), (end, MIDDLE),
+                        arrowstyle='-|>',
+                        mutation_scale=12,
+                        color='#555555'))
+
+
+def put_text(ax: Axes, middle: float, title: str, below: str) -> None:
+    """A title above and an explanation below."""
+    ax.text(middle, 2.5, title, ha='center', va='center', weight='bold')
+    ax.text(
+        middle, .45, below, ha='center', va='top', fontsize=8, linespacing=1.4)
+
+
+def draw_units(ax: Axes, left: float, photograph: np.ndarray,
+               places: List[Tuple[int, int]]) -> float:
+    """The pixels of the visible units, four in a row; their right end."""
+    side, step = .36, .42
+    rows = -(-len(places) // 4)
+    for i, (row, col) in enumerate(places):
+        x = left + i % 4 * step
+        y = MIDDLE + (rows / 2 - 1 - i // 4) * step + (step - side) / 2
+        ax.imshow(
+            photograph[UNIT * row:UNIT * (row + 1),
+                       UNIT * col:UNIT * (col + 1)],
+            extent=(x, x + side, y, y + side),
+            zorder=2)
+        put_grid(ax, x, y, side, 1, color=GREEN, linewidth=1.5, zorder=3)
+    return left + 3 * step + side
+
+
+def draw_stages(ax: Axes, left: float, visible: int) -> float:
+    """A unit's tokens in the four stages; their right end."""
+    side, step = .5, .66
+    units = GRID[0] * GRID[1]
+    for stage in range(4):
+        cells = UNIT // PATCH >> stage
+        x, y = left + stage * step, MIDDLE - side / 2
+        ax.add_patch(Rectangle((x, y), side, side, facecolor=GREEN, alpha=.25))
+        put_grid(ax, x, y, side, cells, color=GREEN, linewidth=.7)
+        for height, text, color in ((y + side + .13, f'stage {stage + 1}',
+                                     'black'),
+                                    (y - .13, f'{visible * cells**2}', GREEN),
+                                    (y - .33, f'{units * cells**2}', 'grey')):
+            ax.text(
+                x + side / 2,
+                height,
+                text,
+                ha='center',
+                va='center',
+                fontsize=8,
+                color=color)
+    return left + 3 * step + side
+
+
+def draw_decoder(ax: Axes, left: float, layout: VisibleLayout) -> float:
+    """Tokens of all units, as the decoder has them; their right end."""
+    side = SIDE / GRID[0]
+    for (row, col), seen in np.ndenumerate(layout.visible[0].numpy()):
+        ax.add_patch(
+            Rectangle(
+                (left + col * side, MIDDLE + SIDE / 2 - (row + 1) * side),
+                side,
+                side,
+                facecolor=GREEN if seen else GREY,
+                edgecolor='white'))
+    return left + SIDE
+
+
+def draw(photograph: np.ndarray, layout: VisibleLayout) -> plt.Figure:
+    """Draw the whole picture.
+
+    Args:
+        photograph (ndarray): Uint8 of shape (224, 224, 3).
+        layout (VisibleLayout): The visible units of its 7 x 7.
+    """
+    fig = plt.figure(figsize=(WIDTH, HEIGHT))
+    ax = fig.add_axes((0, 0, 1, 1))
+    places = unit_places(layout)
+    total, visible = GRID[0] * GRID[1], len(places)
+    shown = layout.visible[0].numpy().repeat(UNIT, 0).repeat(UNIT, 1)[...,
+                                                                      None]
+
+    put_image(ax, .15, np.where(shown, photograph, 195 + photograph // 5))
+    put_grid(ax, .15, MIDDLE - SIDE / 2, SIDE, GRID[0], color='white',
+             linewidth=.8, zorder=3)  # yapf: disable
+    put_text(ax, .15 + SIDE / 2, 'image and mask',
+             f'{total} mask units of\n{UNIT} x {UNIT} pixels')
+    put_arrow(ax, 1.95, 2.25)
+    right = draw_units(ax, 2.35, photograph, places)
+    put_text(ax, (2.35 + right) / 2, 'visible units',
+             f'{visible} of {total} enter\nthe network')
+    put_arrow(ax, right + .1, right + .4)
+    left, right = right + .5, draw_stages(ax, right + .5, visible)
+    put_text(
+        ax, (left + right) / 2, 'backbone',
+        "a unit's tokens; below, green: tokens\n"
+        'computed, grey: by a dense backbone')
+    put_arrow(ax, right + .1, right + .4)
+    left, right = right + .5, draw_decoder(ax, right + .5, layout)
+    put_text(ax, (left + right) / 2, 'decoder',
+             'one block on all units, green:\nlatent, grey: the mask token')
+    put_arrow(ax, right + .1, right + .4)
+    put_image(ax, right + .5, np.where(shown, 235, photograph).astype('uint8'))
+    put_text(
+        ax, right + .5 + SIDE / 2, 'target',
+        f'squared error on the pixels\nof the {total - visible} masked '
+        'units')
+    ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
+    ax.set_aspect('equal')
+    ax.axis('off')
+    return fig
+
+
+def main() -> None:
+    args = parse_args()
+    side = UNIT * GRID[0]
+    photograph = Image.fromarray(load_photograph('astronaut'))
+    photograph = np.asarray(
+        photograph.resize((side, side), Image.Resampling.BICUBIC))
+    mask = random_mask(1, GRID, .75, torch.Generator().manual_seed(args.seed))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    matplotlib.use('Agg')
+    with plt.rc_context({'font.size': 10}):
+        fig = draw(photograph, VisibleLayout.from_mask(mask, GRID))
+        fig.savefig(args.out, dpi=120)
+        plt.close(fig)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    main()
