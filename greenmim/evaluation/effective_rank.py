@@ -40,8 +40,15 @@ def effective_rank(features: Tensor) -> float:
 def relative_spread(features: Tensor) -> float:
     """How much features differ: their deviation relative to their size.
 
-    The root mean square distance of features (N, C) from their mean, divided
-    by their root mean square length; 0 where all are alike or zero.
+    The root mean square distance of features from their mean, divided by
+    their root mean square length.
+
+    Args:
+        features (Tensor): Shape (N, C).
+
+    Returns:
+        float: From 0, where all are alike or zero, to 1, where their mean is
+        zero.
     """
     features = features.detach().double().cpu()
     deviation = (features - features.mean(0)).norm()

@@ -9,7 +9,13 @@ from torch.nn import functional as F
 
 
 def bias_table_window(table: Tensor) -> int:
-    """The window w of a table of shape ((2 * w - 1)**2, num_heads).
+    """The window of a table of relative position biases.
+
+    Args:
+        table (Tensor): Shape ((2 * w - 1)**2, num_heads).
+
+    Returns:
+        int: The side of the window in tokens, w.
 
     Raises:
         ValueError: If this is no table of a square window.

@@ -85,7 +85,14 @@ class GroupIndex:
     @classmethod
     def from_plan(cls, plan: GroupPlan, num_sequences: int, num_heads: int,
                   device: torch.device) -> 'GroupIndex':
-        """Move a plan to the device."""
+        """Move a plan to the device.
+
+        Args:
+            plan (GroupPlan): The plan, on the CPU.
+            num_sequences (int): S.
+            num_heads (int): h.
+            device (torch.device): Where the tokens are.
+        """
         return cls(plan.to(device), num_sequences, num_heads)
 
     @property

@@ -186,7 +186,14 @@ def _reduce_to_units(masked: Tensor, grid: Grid) -> Tensor:
 
 
 def unit_grid(image_size: Sequence[int], unit_size: int) -> Grid:
-    """The unit grid (Gh, Gw) of an image of ``image_size`` (H, W) pixels.
+    """The unit grid of an image.
+
+    Args:
+        image_size (Sequence[int]): Height and width in pixels.
+        unit_size (int): Side of a mask unit in pixels.
+
+    Returns:
+        tuple[int, int]: Rows and columns of units, (Gh, Gw).
 
     Raises:
         ValueError: If a side is not a multiple of ``unit_size``.
@@ -204,6 +211,13 @@ def unit_grid(image_size: Sequence[int], unit_size: int) -> Grid:
 
 def num_visible_units(num_units: int, mask_ratio: float) -> int:
     """``int(num_units * (1 - mask_ratio))`` units stay visible.
+
+    Args:
+        num_units (int): Units of an image, L.
+        mask_ratio (float): The share of hidden units, in [0, 1).
+
+    Returns:
+        int: Visible units, K.
 
     Raises:
         ValueError: If the ratio is outside [0, 1) or leaves no unit.

@@ -83,7 +83,13 @@ class Halo:
         return self.side + 2 * self.padding
 
     def gather(self, x_BKTC: Tensor) -> Tensor:
-        """Units with their halos, (n, C, window, window), channels last.
+        """Gather every unit with its halo.
+
+        Args:
+            x_BKTC (Tensor): Unit-major tokens, (B, K, T, C).
+
+        Returns:
+            Tensor: Shape (n, C, window, window), channels last in memory.
 
         Raises:
             ValueError: If the tokens are not those of the halo's layout.

@@ -78,6 +78,12 @@ def captions_of(result: Dict[str, Any]) -> List[str]:
 
     Where the target is normalised unit by unit, that is where mean and
     deviation come from.
+
+    Args:
+        result (dict): What the model's ``reconstruct`` returned.
+
+    Returns:
+        list[str]: The sentences.
     """
     captions = [CAPTION]
     if not result.get('pred_is_image', True):
@@ -95,8 +101,17 @@ def draw_reconstruction(result: Dict[str, Any],
                         stretch: bool = False) -> np.ndarray:
     """Draw what a model reconstructs, one row for each image.
 
-    See :func:`reconstruction_columns` for the arguments and columns. A
-    caption says what is predicted and what is not.
+    See :func:`reconstruction_columns` for the columns. A caption says what is
+    predicted and what is not.
+
+    Args:
+        result (dict): What the model's ``reconstruct`` returned.
+        data_preprocessor (ImgDataPreprocessor): Knows how images were
+            normalised, and the order of their channels.
+        bands (Sequence[int], optional): Channels to show as red, green and
+            blue. Defaults to None, the first three, or one as grey.
+        stretch (bool): Stretch every shown band of an image to the screen's
+            range. Defaults to False.
 
     Returns:
         np.ndarray: uint8, (rows, columns, 3), RGB, see

@@ -113,11 +113,25 @@ def decode_image(content: bytes,
     For one or three channels: the first frame, turned upright; transparent
     pixels are laid over white; 16-bit values are scaled so that
     ``white_level`` becomes 255; floating-point images, whose range no format
-    fixes, are stretched from their minimum to their maximum.
+    fixes, are stretched from their minimum to their maximum. For other numbers
+    of channels: the bands of a TIFF file or an NPY array.
+
+    Args:
+        content (bytes): The file.
+        channels (int): Channels of the result. Defaults to 3.
+        min_side (int, optional): JPEG files may be decoded at the smallest
+            scale whose sides have this many pixels. Defaults to None.
+        white_level (int): The 16-bit value that becomes 255. Defaults to
+            65535.
 
     Returns:
         np.ndarray: uint8, (H, W, channels), BGR for three channels; (H, W)
         for one.
+
+    Raises:
+        Exception: Of many kinds, those of the decoders: if the file is empty,
+            damaged, no image, or of other channels. :class:`LoadImage` turns
+            them into :class:`UnreadableImageError`.
     """
     if not content:
         raise ValueError('the file is empty (0 bytes)')

@@ -32,6 +32,8 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
     ``gap_before_final_norm`` is an option of the dense forward.
 
     Args:
+        with_cp (bool): Checkpoint every block: less memory, more time.
+            Defaults to False.
         **kwargs: Those of ``mmpretrain.ConvNeXt``. For V2 pass
             ``use_grn=True, layer_scale_init_value=0.``. Norms other than
             ``LN2d`` work only densely.

@@ -26,6 +26,9 @@ class GreenMIMSwinTransformer(VisibleSwin, SwinTransformer):
     the map, which the dense model refuses.
 
     Args:
+        arch (str | dict): ``'tiny'``, ``'small'``, ``'base'``, ``'large'``,
+            or a dict of ``embed_dims``, ``depths`` and ``num_heads``.
+            Defaults to ``'tiny'``.
         window_size (int | Sequence[int]): Window size, one for all stages or
             one for each of them. Defaults to 7.
         stage_cfgs (Sequence[dict] | dict): Extra config of the stages.

@@ -16,7 +16,15 @@ from greenmim.ops import Halo, depthwise_conv
 
 
 def norm_tokens(norm: nn.Module, x_BKTC: Tensor) -> Tensor:
-    """A batch norm of visible tokens, by their statistics in training."""
+    """A batch norm of visible tokens, by their statistics in training.
+
+    Args:
+        norm (nn.Module): The dense batch norm.
+        x_BKTC (Tensor): Unit-major tokens, (B, K, T, C).
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
+    """
     x = x_BKTC.reshape(-1, x_BKTC.shape[-1], 1, 1)
     return norm(x).view(x_BKTC.shape)
 

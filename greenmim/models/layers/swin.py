@@ -57,7 +57,16 @@ def visible_patch_merging(merging: PatchMerging, x_BKTC: Tensor) -> Tensor:
 
 def before_attention(block: SwinBlock,
                      x_BNC: Tensor) -> Tuple[Tensor, Tensor, float]:
-    """Queries, keys and values (B, N, 3 * C), bias table, and scale."""
+    """The part of a block before attention.
+
+    Args:
+        block (SwinBlock): The dense block, whose modules are run.
+        x_BNC (Tensor): Tokens, (B, N, C).
+
+    Returns:
+        tuple: Queries, keys and values (B, N, 3 * C), the table of relative
+        position biases, and the scale of the dot products.
+    """
     msa = block.attn.w_msa
     qkv = msa.qkv(block.norm1(x_BNC))
     return qkv, msa.relative_position_bias_table, msa.scale
@@ -65,7 +74,16 @@ def before_attention(block: SwinBlock,
 
 def after_attention(block: SwinBlock, x_BNC: Tensor,
                     attended: Tensor) -> Tensor:
-    """The part of a block after attention, (B, N, C)."""
+    """The part of a block after attention.
+
+    Args:
+        block (SwinBlock): The dense block, whose modules are run.
+        x_BNC (Tensor): Tokens, (B, N, C).
+        attended (Tensor): What they attended to, (B, N, C).
+
+    Returns:
+        Tensor: The tokens behind the block, (B, N, C).
+    """
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
     x_BNC = x_BNC + block.attn.drop(attended)

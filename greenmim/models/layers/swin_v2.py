@@ -31,7 +31,16 @@ def continuous_bias_table(msa: WindowMSAV2) -> Tensor:
 
 def cosine_before_attention(block: SwinBlockV2,
                             x_BNC: Tensor) -> Tuple[Tensor, Tensor, float]:
-    """Queries, keys and values (B, N, 3 * C), bias table, and scale 1."""
+    """The part of a block before attention.
+
+    Args:
+        block (SwinBlockV2): The dense block, whose modules are run.
+        x_BNC (Tensor): Tokens, (B, N, C).
+
+    Returns:
+        tuple: Queries, keys and values (B, N, 3 * C), the former two
+        normalised and the queries scaled; the table of biases; the scale 1.
+    """
     msa = block.attn.w_msa
     bias = None
     if msa.q_bias is not None:
@@ -49,7 +58,16 @@ def cosine_before_attention(block: SwinBlockV2,
 
 def post_norm_after_attention(block: SwinBlockV2, x_BNC: Tensor,
                               attended: Tensor) -> Tensor:
-    """The part of a block after attention, (B, N, C)."""
+    """The part of a block after attention.
+
+    Args:
+        block (SwinBlockV2): The dense block, whose modules are run.
+        x_BNC (Tensor): Tokens, (B, N, C).
+        attended (Tensor): What they attended to, (B, N, C).
+
+    Returns:
+        Tensor: The tokens behind the block, (B, N, C).
+    """
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
     x_BNC = x_BNC + block.norm1(block.attn.drop(attended))

@@ -67,7 +67,12 @@ class VisibleBackbone:
         """Raise ``ValueError`` where options exclude a masked forward."""
 
     def make_planner(self, cache_size: int = 0) -> GroupPlanner:
-        """A planner for this backbone, for the data-loading workers say."""
+        """A planner for this backbone, for the data-loading workers say.
+
+        Args:
+            cache_size (int): Number of plans that are kept, for masks that
+                repeat. Defaults to 0.
+        """
         return GroupPlanner(self.stage_windows(), cache_size=cache_size)
 
     def forward(

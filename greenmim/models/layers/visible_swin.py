@@ -40,7 +40,17 @@ class VisibleSwin(VisibleBackbone):
 
     def set_runner(self, before: Before, after: After, attn_backend: str,
                    compile_blocks: bool) -> None:
-        """Say how blocks are run, see :class:`WindowBlockRunner`."""
+        """Say how blocks are run.
+
+        Args:
+            before (Callable): See :class:`WindowBlockRunner`.
+            after (Callable): See there.
+            attn_backend (str): See :func:`greenmim.ops.group_attention`.
+            compile_blocks (bool): Compile what surrounds attention.
+
+        Raises:
+            ValueError: If there is no such backend.
+        """
         if attn_backend not in BACKENDS:
             raise ValueError(f'expected attn_backend to be one of {BACKENDS}, '
                              f'got {attn_backend!r}')

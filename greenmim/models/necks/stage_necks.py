@@ -54,7 +54,20 @@ class FusionNeck(BaseModule):
 
     def forward(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Predict (B, L, out_channels) from stages (B, K, T_i, C_i)."""
+        """Predict the values of all units.
+
+        Args:
+            stages (Sequence[Tensor]): The tokens of all stages, unit-major,
+                (B, K, T_i, C_i).
+            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
+                masked, or the layout made from it.
+
+        Returns:
+            Tensor: Shape (B, L, out_channels).
+
+        Raises:
+            ValueError: If these are not the stages that were expected.
+        """
         _check_stages(stages, self.shapes)
         fused = [
             norm(x).flatten(2) for norm, x in zip(self.stage_norms, stages)
@@ -109,7 +122,20 @@ class LocalReconstructionNeck(BaseModule):
 
     def forward(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Predict (B, L, sum of out_channels) from stages (B, K, T_i, C_i)."""
+        """Predict the values of all units, stage by stage.
+
+        Args:
+            stages (Sequence[Tensor]): The tokens of all stages, unit-major,
+                (B, K, T_i, C_i).
+            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
+                masked, or the layout made from it.
+
+        Returns:
+            Tensor: Shape (B, L, sum of out_channels).
+
+        Raises:
+            ValueError: If these are not the stages that were expected.
+        """
         _check_stages(stages, self.shapes)
         preds = [
             decoder(x.flatten(2), mask)

@@ -30,8 +30,9 @@ class MaskTokenMIM(MaskedImageModeling):
         unit_size (int): Side of a mask unit in pixels. Defaults to 32.
         mask_token (str): ``'embed'`` or ``'pixel'``. Defaults to
             ``'embed'``.
-        **kwargs: See :class:`MaskedImageModeling`. Here ``mask_scope``
-            defaults to ``'image'``.
+        mask_scope (str): ``'batch'``, one mask for the images of a batch, or
+            ``'image'``, one for every image. Defaults to ``'image'``.
+        **kwargs: See :class:`MaskedImageModeling`.
     """
 
     def __init__(self,

@@ -104,7 +104,15 @@ class MaskedImageModeling(BaseSelfSupervisor):
 
     def extract_feat(self,
                      inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """Dense features of unmasked images, the backbone's own output."""
+        """Dense features of unmasked images, the backbone's own output.
+
+        Args:
+            inputs (Tensor | list[Tensor]): Images (B, C, H, W), or a list of
+                one such tensor, as MMSelfSup has it.
+
+        Returns:
+            tuple[Tensor, ...]: Feature maps (B, C_i, H_i, W_i).
+        """
         return self.backbone(_single_view(inputs))
 
     def loss(self, inputs: Images,
