@@ -265,6 +265,7 @@ def tensors_for(backbone: Backbone, target: Target) -> Tensors:
     """
     tensors = backbone.tensors
     homeless: Tuple[str, ...] = ()
+    prefix = target.prefix
     if backbone.family is not None:
         layout = backbone.family.layouts.get(target.layout)
         if layout is None:
@@ -273,13 +274,13 @@ def tensors_for(backbone: Backbone, target: Target) -> Tensors:
                 f"{target.layout}, which has none; export it with --to "
                 'mmpretrain or --to safetensors')
         tensors, homeless = backbone.family.to_layout(tensors, layout)
+        prefix = prefix if layout.knows_prefix else ''
     if homeless:
         raise ValueError('expected a place for every tensor in the library, '
                          f'found none for {list(homeless)}')
     # Views would be saved with all of the storage that they look at.
     return {
-        target.prefix + name:
-        tensor.clone(memory_format=torch.contiguous_format)
+        prefix + name: tensor.clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
 

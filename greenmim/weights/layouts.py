@@ -90,6 +90,8 @@ class Layout:
             layout and leave no trace in the tensors.
         types: How configs name the classes that have these names; empty
             where they are the family's.
+        knows_prefix: Whether these classes load by MMEngine's ``init_cfg``,
+            which takes a prefix off the names.
     """
     renames: Renames = (('', ''), )
     merge_order: str = 'openmmlab'
@@ -97,6 +99,7 @@ class Layout:
     norm_eps: Optional[float] = None
     pre_training: Dict[str, Any] = field(default_factory=dict)
     types: str = ''
+    knows_prefix: bool = True
 
 
 def _no_windows(settings: Dict[str, Any]) -> List[int]:

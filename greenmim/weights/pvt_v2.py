@@ -84,9 +84,12 @@ LAYOUTS = {
     Layout(_AUTHORS),
     'timm':
     Layout(_TIMM),
-    'mmdet':
-    Layout(_MMDET, norm_eps=1e-6, types='mmdet.PyramidVisionTransformerV2'),
-}
+    'mmdet': Layout(
+        _MMDET,
+        norm_eps=1e-6,
+        types='mmdet.PyramidVisionTransformerV2, convert_weights=False',
+        knows_prefix=False),
+}  # yapf: disable
 
 
 @dataclass(frozen=True)

@@ -142,9 +142,10 @@ def test_from_one_library_to_another(tmp_path):
     fitted = fit_to(backbone, target)
     expected, _ = PVT_V2.to_layout(model.state_dict(), PVT_V2.layouts['mmdet'])
     tensors = tensors_for(fitted, target)
-    assert tensors.keys() == {f'backbone.{name}' for name in expected}
+    # Its class there loads the file without MMEngine and knows no prefix.
+    assert tensors.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(tensors[f'backbone.{name}'], tensor), name
+        assert torch.equal(tensors[name], tensor), name
     with pytest.raises(ValueError, match='no window'):
         fit_to(backbone, target, [7])
 

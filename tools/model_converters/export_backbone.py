@@ -137,9 +137,12 @@ def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
             f"backbone.load_state_dict(safetensors.torch.load_file('{out}'))"
         ]
     else:
+        layout = family and family.layouts[target.layout]
+        prefix = f", prefix='{target.prefix}'"
+        if layout and not layout.knows_prefix:
+            prefix = ''
         lines = [
-            f"init_cfg=dict(type='Pretrained', checkpoint='{out}', "
-            f"prefix='{target.prefix}')"
+            f"init_cfg=dict(type='Pretrained', checkpoint='{out}'{prefix})"
         ]
     if family is not None and to != 'timm':
         types = family.layouts[target.layout].types or family.types
