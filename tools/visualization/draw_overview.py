@@ -77,7 +77,13 @@ def put_text(ax: Axes, middle: float, title: str, below: str) -> None:
     """A title above and an explanation below."""
     ax.text(middle, 2.5, title, ha='center', va='center', weight='bold')
     ax.text(
-        middle, .45, below, ha='center', va='top', fontsize=8, linespacing=1.4)
+        middle,
+        .47,
+        below,
+        ha='center',
+        va='top',
+        fontsize=9.5,
+        linespacing=1.3)
 
 
 def draw_units(ax: Axes, left: float, photograph: np.ndarray,
@@ -108,15 +114,15 @@ def draw_stages(ax: Axes, left: float, visible: int) -> float:
         put_grid(ax, x, y, side, cells, color=GREEN, linewidth=.7)
         for height, text, color in ((y + side + .13, f'stage {stage + 1}',
                                      'black'),
-                                    (y - .13, f'{visible * cells**2}', GREEN),
-                                    (y - .33, f'{units * cells**2}', 'grey')):
+                                    (y - .14, f'{visible * cells**2}', GREEN),
+                                    (y - .34, f'{units * cells**2}', 'grey')):
             ax.text(
                 x + side / 2,
                 height,
                 text,
                 ha='center',
                 va='center',
-                fontsize=8,
+                fontsize=9.5,
                 color=color)
     return left + 3 * step + side
 
@@ -162,12 +168,12 @@ def draw(photograph: np.ndarray, layout: VisibleLayout) -> plt.Figure:
     left, right = right + .5, draw_stages(ax, right + .5, visible)
     put_text(
         ax, (left + right) / 2, 'backbone',
-        "a unit's tokens; below, green: tokens\n"
+        "a unit's tokens; green: tokens that are\n"
         'computed, grey: by a dense backbone')
     put_arrow(ax, right + .1, right + .4)
     left, right = right + .5, draw_decoder(ax, right + .5, layout)
     put_text(ax, (left + right) / 2, 'decoder',
-             'one block on all units, green:\nlatent, grey: the mask token')
+             'green: latent, grey: mask token;\none block predicts all units')
     put_arrow(ax, right + .1, right + .4)
     put_image(ax, right + .5, np.where(shown, 235, photograph).astype('uint8'))
     put_text(
