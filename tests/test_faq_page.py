@@ -1,0 +1,96 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""docs/faq.md: what its answers say is what the code does.
+
+Its options are checked with those of docs/get_started.md, commands and links
+with those of all pages.
+"""
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmpretrain.registry import MODELS, TRANSFORMS
+
+import greenmim.models  # noqa: F401
+from greenmim.__main__ import TORCH
+from greenmim.ops import unit_grid
+from tests.conftest import CHECKOUT
+from tests.documents import Page
+
+PAGE = Page('docs/faq.md')
+ANSWERS = dict(
+    re.findall(r'^\*\*(.+?)\*\* ?(.+?)(?=\n\n)', PAGE.text + '\n\n',
+               re.M | re.S))
+CONFIGS = CHECKOUT / 'configs'
+
+
+def answer(question):
+    found, = [ANSWERS[key] for key in ANSWERS if question in key]
+    return ' '.join(found.split())
+
+
+def test_every_question_has_an_answer_that_leads_on():
+    """A command, an option, a file or a link."""
+    assert len(ANSWERS) == PAGE.text.count('\n**') > 30
+    for question, text in ANSWERS.items():
+        plain = question in ('May I use the weights commercially?',
+                             'How do I repeat a run?')
+        assert re.search(r'`|\]\(', text) or plain, question
+
+
+def test_the_line_for_torchvision_is_that_of_the_doctor():
+    assert f'`{TORCH}`' in answer('torchvision::nms')
+
+
+def test_a_class_that_is_not_found_is_told_like_this():
+    with pytest.raises(KeyError) as error:
+        MODELS.build(dict(type='greenmim.NoSuchClass'))
+    said = re.search(r'greenmim\.NoSuchClass (is not in the) \S+ (registry)',
+                     str(error.value)).groups()
+    question, = [key for key in ANSWERS if 'not in the' in key]
+    assert all(words in question for words in said)
+
+
+def test_an_image_that_is_not_square():
+    size = re.search(r'`scale=(\(\d+, \d+\))`', answer('not square'))[1]
+    crop = TRANSFORMS.build(dict(type='RandomResizedCrop', scale=eval(size)))
+    height_width = tuple(reversed(crop.scale))
+    assert unit_grid(height_width, 32) == (6, 10)
+    with pytest.raises(ValueError, match=r'crop to \(224, 256\)'):
+        unit_grid((224, 250), 32)
+
+
+def test_names_of_log_and_files():
+    source = ''.join(
+        path.read_text('utf-8')
+        for path in Path(CHECKOUT / 'greenmim').rglob('*.py'))
+    for name in ('skipped_images.txt', 'data_share'):
+        assert f'`{name}`' in PAGE.text and name in source
+
+
+def test_size_of_units():
+    text = answer('larger or smaller squares')
+    assert int(re.search(r'(\d+) px for most', text)[1]) == 32
+    vit = Config.fromfile(CONFIGS / 'greenmim_vit-base-p16_8xb256-amp-coslr-'
+                          '800e_in1k.py').model  # yapf: disable
+    hivit = Config.fromfile(CONFIGS / 'greenmim_hivit-base_8xb256-amp-coslr-'
+                            '800e_in1k.py').model  # yapf: disable
+    smaller = int(re.search(r'(\d+) px with ViT and HiViT', text)[1])
+    assert vit.head.unit_size == hivit.head.unit_size == smaller
+    dense = Config.fromfile(CONFIGS / 'simmim' / 'simmim_vit-base-p16_8xb256-'
+                            'amp-steplr-800e_in1k.py').model  # yapf: disable
+    assert dense.get('unit_size', 32) == dense.head.get('unit_size', 32)
+
+
+def test_cost_of_a_mask_for_every_image():
+    """The percentage is that of the measured table."""
+    low, high = map(
+        int,
+        re.search(r'costs (\d) to (\d) % more', answer('One mask')).groups())
+    rows = re.findall(
+        r'^\| swin-base-w7, 224 px, 75% masked, batch 8, CPU fp32 \| '
+        r'greenmim, mask per (batch|image) \| ([\d.]+) ',
+        Page('docs/benchmarks.md').text, re.M)
+    seconds = {scope: float(value) for scope, value in rows}
+    more = 100 * (seconds['image'] / seconds['batch'] - 1)
+    assert low <= more <= high
