@@ -91,6 +91,7 @@ class Backbone:
 
     @property
     def windows(self) -> Sequence[int]:
+        """The window of each stage; none where attention is global."""
         if self.family is None:
             return []
         return self.family.windows_of(self.settings)
@@ -259,6 +260,14 @@ def _windows_for(backbone: Backbone, target: Target,
 
 def tensors_for(backbone: Backbone, target: Target) -> Tensors:
     """The tensors that a target's file holds.
+
+    Args:
+        backbone: As :func:`fit_to` returns it.
+        target: The library.
+
+    Returns:
+        dict[str, Tensor]: In the library's names and order, with the prefix
+        that its class takes off.
 
     Raises:
         ValueError: If the library has no place for one of them.

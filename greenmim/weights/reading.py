@@ -36,6 +36,7 @@ class Source:
         others: All other tensors.
         prefix: What was taken off the backbone's names.
         averaged: Whether these are running averages; None if not known.
+        sha256: Of the file, in hexadecimal.
         passport: What an export or import wrote about the weights.
         config: The backbone's config that the training wrote down.
     """

@@ -17,7 +17,15 @@ from .reading import PASSPORT, Source, sha256_of
 
 def passport_of(backbone: Backbone, source: Source, file: str, layout: str,
                 target: str) -> Dict[str, Any]:
-    """What a file says of itself, in plain types."""
+    """What a file says of itself, in plain types.
+
+    Args:
+        backbone: As :func:`fit_to` returns it.
+        source: The file that it comes from.
+        file: The name of that file.
+        layout: Its layout.
+        target: The library that the new file is for.
+    """
     return dict(
         layout=target,
         family=backbone.family and backbone.family.name,
@@ -65,6 +73,12 @@ def write_report(path: Path, passport: Dict[str, Any], backbone: Backbone,
                  *more: Coverage) -> Path:
     """Write what was converted, beside the file.
 
+    Args:
+        path: The file.
+        passport: See :func:`passport_of`.
+        backbone: What was read.
+        more: What is known of the parts beside the backbone.
+
     Returns:
         Path: That of the report: the file's name and ``.json``.
     """
@@ -88,7 +102,11 @@ def write_report(path: Path, passport: Dict[str, Any], backbone: Backbone,
 
 
 def summarise(names: Sequence[str]) -> str:
-    """Names; of those that begin alike, the beginning and their number."""
+    """Names; of those that begin alike, the beginning and their number.
+
+    Args:
+        names: Of tensors.
+    """
     numbers = Counter(name.split('.')[0] for name in names)
     return ', '.join(
         next(name for name in names if name.split('.')[0] ==
