@@ -21,7 +21,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from tests.backbones.cmt import arch as cmt_arch
 from tests.conftest import CHECKOUT
+from tests.micro_checkpoint import randomise, save_training
 
 pytestmark = pytest.mark.downstream
 
@@ -40,7 +42,8 @@ COMPLAINT = re.compile(
 RECIPES = sorted(
     path.relative_to(CHECKOUT).as_posix()
     for folder in ('mmdetection', 'mmsegmentation')
-    for path in (CHECKOUT / FOLDER / folder).glob('*w7*.py'))
+    for path in (CHECKOUT / FOLDER / folder).glob('*_8xb2-*.py'))
+SWINS = [path for path in RECIPES if '-w7_' in path]
 LOGGING = ('randomness.seed=0 default_hooks.logger.interval=1 '
            'log_processor.window_size=1')
 
@@ -110,12 +113,17 @@ def workspace(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv('LOCAL_RANK', '0')
         for line in lines:
-            patch.setattr(sys, 'argv', line.split())
-            try:
-                runpy.run_path(line.split()[0], run_name='__main__')
-            except SystemExit as end:
-                assert not end.code, f'{line}: {end.code}'
+            run_in_this_process(patch, line.split())
     return folder
+
+
+def run_in_this_process(patch, words):
+    """A tool of the checkout, with its arguments."""
+    patch.setattr(sys, 'argv', words)
+    try:
+        runpy.run_path(words[0], run_name='__main__')
+    except SystemExit as end:
+        assert not end.code, f'{words}: {end.code}'
 
 
 @pytest.fixture
@@ -222,6 +230,76 @@ def test_every_tensor_is_used(case, kind, workspace, monkeypatch, complaints):
     assert complaints() == []
 
 
+PVT_ARCH = dict(
+    embed_dims=[8, 16, 40, 64],
+    depths=[1, 2, 1, 1],
+    num_heads=[1, 2, 5, 8],
+    mlp_ratios=[8, 8, 4, 4],
+    sr_ratios=[8, 4, 2, 1])
+VIT_ARCH = dict(
+    embed_dims=24, num_layers=12, num_heads=2, feedforward_channels=48)
+# Recipe: a small backbone as it was trained, and what makes the recipe's own
+# as small.
+SMALL = {
+    'upernet_vit-base-p16_8xb2-160k_ade20k-512x512': (dict(
+        type='mmpretrain.VisionTransformer',
+        arch=VIT_ARCH,
+        img_size=224,
+        out_type='avg_featmap',
+        final_norm=False), dict(arch=VIT_ARCH)),
+    'mask-rcnn_cmt-small_fpn_8xb2-ms-3x_coco':
+    (dict(type='greenmim.GreenMIMCMT', arch=cmt_arch(),
+          img_size=224), dict(arch=cmt_arch())),
+    'mask-rcnn_pvt-v2-b2_fpn_8xb2-ms-3x_coco':
+    (dict(type='greenmim.GreenMIMPVTv2',
+          arch=PVT_ARCH), dict(embed_dims=8, num_layers=PVT_ARCH['depths'])),
+}
+
+
+@pytest.mark.parametrize('name', SMALL)
+@torch.no_grad()
+def test_other_backbones_take_every_tensor(name, tmp_path, monkeypatch,
+                                           complaints):
+    """From the exported file, and give the features of the pre-training."""
+    cfg, changes = SMALL[name]
+    torch.manual_seed(0)
+    trained = randomise(build('mmpretrain', cfg))
+    text = Config(dict(model=dict(backbone=cfg))).pretty_text
+    save_training(tmp_path / 'a.pth', trained, meta=dict(cfg=text))
+    path, = (path for path in RECIPES if name in path)
+    library = library_of(path)
+    out = tmp_path / 'backbone.pth'
+    tool = CHECKOUT / 'tools' / 'model_converters' / 'export_backbone.py'
+    run_in_this_process(monkeypatch, [
+        str(word)
+        for word in (tool, tmp_path / 'a.pth', '--to', library, '--out', out)
+    ])
+    backbone = Config.fromfile(CHECKOUT / path).model.backbone
+    backbone.update(changes)
+    backbone.init_cfg.checkpoint = str(out)
+    model = build(library, backbone)
+    for param in model.parameters():
+        param.fill_(9.)
+    model.init_weights()
+    model.eval()
+    assert complaints() == []
+    assert [n for n, p in model.named_parameters() if p.eq(9.).any()] == []
+
+    x = torch.randn(1, 3, 512, 512)
+    maps = model(x)
+    assert len(maps) == 4
+    if 'vit' in name:  # positions are resized on loading
+        reference = build('mmpretrain', dict(cfg, img_size=512))
+        reference.load_state_dict(trained.state_dict(), strict=True)
+        reference.eval()
+        last = trained.ln2(maps[-1].flatten(2).mean(2))
+        expected = reference(x)[0]
+    else:
+        last, expected = maps[-1], trained(x)[-1]
+    assert last.shape == expected.shape and expected.std() > 0.1
+    assert (last - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
 def test_a_missing_tensor_does_not_go_unnoticed(workspace, tmp_path,
                                                 monkeypatch, complaints):
     """The check above can fail."""
@@ -238,6 +316,14 @@ def test_a_missing_tensor_does_not_go_unnoticed(workspace, tmp_path,
 
 def library_of(path):
     return 'mmdet' if 'mmdetection' in path else 'mmseg'
+
+
+def layers_behind(name):
+    """How many layers of ViT-B, and the heads, are behind a parameter."""
+    match = re.match(r'backbone\.(?:layers\.(\d+)\.)?', name)
+    if match is None:
+        return 0
+    return 13 if match[1] is None else 12 - int(match[1])
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.split('/')[-1])
@@ -275,26 +361,32 @@ def test_recipe_trains_a_step(path, workspace, monkeypatch):
     ]
     assert unused == []
 
+    norms = (nn.LayerNorm, nn.SyncBatchNorm)
     spared = {
-        name
+        f'{prefix}.{name}'
         for prefix, module in model.named_modules()
-        for name in (f'{prefix}.{n}'
-                     for n, _ in module.named_parameters(recurse=False))
-        if isinstance(module, (nn.LayerNorm, nn.SyncBatchNorm))
-        or name.endswith('relative_position_bias_table')
+        if isinstance(module, norms) for name, _ in module.named_parameters()
     }
+    tables = ('relative_position_bias_table', 'cls_token', 'pos_embed')
+    is_vit = '_vit-' in path
+    for name, _ in model.named_parameters():
+        if (name.endswith(tables) or 'position_biases' in name
+                or is_vit and name.endswith('bias')):
+            spared.add(name)
     assert len(spared) > 50
     names = {param: name for name, param in model.named_parameters()}
     rate, decay = (1e-4, 0.05) if library == 'mmdet' else (6e-5, 0.01)
+    rate, decay = (3e-4, 0.05) if is_vit else (rate, decay)
     for group in optimizer.param_groups:
-        assert group['lr'] == rate
         for param in group['params']:
             name = names.pop(param)
             assert group['weight_decay'] == (0 if name in spared else decay)
+            scale = 0.75**layers_behind(name) if is_vit else 1.
+            assert group['lr'] == pytest.approx(rate * scale)
     assert not names, 'parameters that the optimiser does not know'
 
 
-@pytest.mark.parametrize('path', [DETECTOR, *RECIPES[-1:]])
+@pytest.mark.parametrize('path', [DETECTOR, *SWINS[-1:]])
 def test_types_are_the_same_network(path):
     """On maps that the windows do not divide, and one below the window."""
     library = library_of(path)
