@@ -107,6 +107,10 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of the config, after adapting it to the machine."""
     device = get_device()
+    if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
+        # Jobs that share a node must not meet at one port.
+        port = 20000 + int(os.environ['SLURM_JOB_ID']) % 10000
+        os.environ.setdefault('MASTER_PORT', str(port))
     if device == 'cpu' and cfg.launcher != 'none':
         _use_gloo(cfg)
     wrapper = cfg.get('optim_wrapper') or ConfigDict()

@@ -4,11 +4,12 @@ from types import FrameType
 from typing import Optional, Sequence
 
 import torch
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import all_reduce, barrier, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from greenmim.registry import HOOKS
+from ..worker_signals import leave_to_parent
 from .safe_checkpoint_hook import SafeCheckpointHook
 
 SIGNALS = ('SIGTERM', 'SIGUSR1')
@@ -22,7 +23,7 @@ class PreemptionHook(Hook):
     ``--signal=USR1@120``). The iteration is finished, a checkpoint is written
     and the process exits with :attr:`exit_code`; ``--resume`` goes on from
     there. All processes of a distributed run leave together, whichever of
-    them got the signal.
+    them got the signal. Data-loading workers do not heed it.
 
     Args:
         signals (Sequence[str]): Names of the signals.
@@ -37,6 +38,8 @@ class PreemptionHook(Hook):
     def __init__(self, signals: Sequence[str] = SIGNALS) -> None:
         self.signals = [signal.Signals[name] for name in signals]
         self.received: Optional[int] = None
+        # Here, since iteration-based loops start workers before any event.
+        leave_to_parent(frozenset(self.signals))
 
     def before_run(self, runner: Runner) -> None:
         for number in self.signals:
@@ -66,6 +69,12 @@ class PreemptionHook(Hook):
                 'expected greenmim.SafeCheckpointHook among the hooks, to '
                 'save upon a signal; add it or remove PreemptionHook')
         hooks[0].save(runner, name)
+        # One process writes, and launchers kill it some time after they have
+        # seen another one leave.
+        barrier()
+        # At first they send SIGTERM, which would change the exit code.
+        for other in self.signals:
+            signal.signal(other, signal.SIG_IGN)
         runner.logger.warning(
             f'Got {signal.Signals(number).name}: saved {name} and leaving '
             f'with exit code {self.exit_code}; go on with --resume.')
