@@ -6,11 +6,12 @@ from .padding_collate import padding_collate
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
 from .samplers import SeededInfiniteSampler, SeededSampler
+from .seeded_custom_dataset import SeededCustomDataset
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
     'ImageArchive', 'ImageFolder', 'LoadImage', 'PlanningCollate',
-    'SamplePhotographs', 'SeededInfiniteSampler', 'SeededSampler',
-    'UnreadableImageError', 'fixed_batches', 'fixed_samples', 'on_folder',
-    'padding_collate'
+    'SamplePhotographs', 'SeededCustomDataset', 'SeededInfiniteSampler',
+    'SeededSampler', 'UnreadableImageError', 'fixed_batches', 'fixed_samples',
+    'on_folder', 'padding_collate'
 ]

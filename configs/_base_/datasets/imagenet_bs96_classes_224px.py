@@ -60,7 +60,7 @@ train_dataloader = dict(
     sampler=dict(type='greenmim.SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.SeededCustomDataset',
         data_root='data/imagenet',
         data_prefix='train',
         pipeline=train_pipeline))

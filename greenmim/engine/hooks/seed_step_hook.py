@@ -1,4 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import random
+
+import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -12,8 +15,8 @@ from greenmim.registry import HOOKS
 class SeedStepHook(Hook):
     """Seed what a training step draws by run, iteration and process.
 
-    Drop path and dropout then draw the same in a resumed run, though no
-    state of a generator is saved.
+    Drop path, dropout, MixUp and CutMix then draw the same in a resumed run,
+    though no state of a generator is saved.
     """
 
     priority = 'VERY_HIGH'
@@ -22,4 +25,7 @@ class SeedStepHook(Hook):
                           runner: Runner,
                           batch_idx: int,
                           data_batch: object = None) -> None:
-        torch.manual_seed(mix_seeds(runner.seed, runner.iter, get_rank()))
+        seed = mix_seeds(runner.seed, runner.iter, get_rank())
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
