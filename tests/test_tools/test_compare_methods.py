@@ -96,6 +96,10 @@ def test_with_labels(compare, labelled):
         assert np.isfinite(run['loss']).all()
     assert '| scratch |  |  |  |  |  |  |' in out.table
     assert len(out.picture.getcolors(10**6)) > 5  # not blank
+    # The budget is spent on training alone.
+    watched = ('report.md', 'best_heldout_*.pth')
+    assert not any(list(out.folder.rglob(name)) for name in watched)
+    assert len(list(out.folder.rglob('scalars.json'))) >= len(methods)
 
     # Fine-tuning that is asked for later is added to what there is.
     before = {

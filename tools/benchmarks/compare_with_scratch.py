@@ -37,6 +37,8 @@ PRETRAININGS = {
     method: str(CONFIGS / f'{method}_{NAME}-1200i_folder-32px.py')
     for method in ('greenmim', 'simmim')
 }
+# Hooks that watch a run and are no part of its budget.
+WATCHING = ('greenmim.LearningHook', 'greenmim.RunReportHook')
 
 
 def parse_args() -> argparse.Namespace:
@@ -198,6 +200,9 @@ class Comparison:
                           self.args.pretrain_options, seed,
                           self.run_dir(method, seed, run))
         cfg.train_dataloader.dataset.data_root = str(self.images)
+        cfg.custom_hooks = [
+            hook for hook in cfg.custom_hooks if hook.type not in WATCHING
+        ]
         return cfg
 
     def classifier_config(self, method: str, seed: int, run: str) -> Config:

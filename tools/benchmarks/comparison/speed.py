@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from greenmim.engine.launch import build_runner
 
-WARMUP, TIMED, ROUNDS = 3, 8, 3
+WARMUP, TIMED, ROUNDS = 5, 20, 3
 
 
 def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
