@@ -139,7 +139,7 @@ def read_backbone(source: Source,
     declared = config or source.config or source.passport.get('backbone')
     told: Dict[str, Any] = {}
     if family is not None:
-        if declared:
+        if declared and (built is None or family.untraced):
             told = _declared(family, declared)
         known = _untraced(family, layout_name, source, told, known)
     if built is None and family is not None:
@@ -171,7 +171,9 @@ def read_backbone(source: Source,
         img_size = source.passport.get('img_size')
         norm_eps = source.passport.get('norm_eps')
     elif declared:
-        img_size = declared.get('img_size', told.get('img_size'))
+        # 224 is the default of every Swin.
+        default = told.get('img_size', 224 if family else None)
+        img_size = declared.get('img_size', default)
         norm_eps = _norm_eps(built)
     elif family is not None:
         norm_eps = family.layouts[layout_name].norm_eps

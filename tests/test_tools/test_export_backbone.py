@@ -21,6 +21,7 @@ from torch import nn
 
 from greenmim.ops import resize_bias_table
 from greenmim.registry import MODELS
+from greenmim.weights import TARGETS
 from tests.backbones.cmt import arch as cmt_arch
 from tests.micro_checkpoint import (NORM, SWIN, config_text, make_swin,
                                     randomise, save_training)
@@ -465,6 +466,32 @@ def test_printed_lines_build_the_model_of_timm(export, tmp_path, capsys,
     elif family == 'swin_v2':
         features = features.permute(0, 3, 1, 2)
     assert_same_features(model(x), [features])
+
+
+@pytest.mark.parametrize('to', TARGETS)
+@pytest.mark.parametrize('family', ['vit', 'beit', 'swin_v2'])
+def test_other_families_come_back(export, run_tool, tmp_path, to, family):
+    """The file tells what its tensors do not, and only norms are lost."""
+    checkpoint, model = save_other(tmp_path / 'a.pth', family)
+    path = export(checkpoint, to)
+    run_tool(TOOLS / 'import_checkpoint.py', path, '--from', to, '--out',
+             tmp_path / 'back.pth')
+    content = torch.load(tmp_path / 'back.pth', weights_only=True)
+    lost = set()
+    if family in ('vit', 'beit') and to in ('mmdet', 'mmseg'):
+        lost = {'ln1.weight', 'ln1.bias'}
+    assert content['state_dict'].keys() == {
+        f'backbone.{name}'
+        for name in model.state_dict().keys() - lost
+    }
+    for name, tensor in model.state_dict().items():
+        if name not in lost:
+            assert torch.equal(content['state_dict'][f'backbone.{name}'],
+                               tensor), name
+    passport = content['meta']['greenmim']
+    arch = OTHERS[family][1]['arch']
+    assert passport['backbone']['arch'] == arch and not passport['added']
+    assert passport['img_size'] == OTHERS[family][1]['img_size']
 
 
 def test_what_timm_does_not_have(export, tmp_path):
