@@ -30,11 +30,12 @@ class FixedMask(BaseTransform):
 
 @TRANSFORMS.register_module()
 class MaskByName(BaseTransform):
-    """One visible unit of four; which one, the number of the file says."""
+    """Two visible units of four; which, the number of the file says."""
 
     def transform(self, results: dict) -> dict:
+        number = int(Path(results['img_path']).stem)
         mask = np.ones((2, 2), dtype=bool)
-        mask.flat[int(Path(results['img_path']).stem) % 4] = False
+        mask.flat[[number % 4, (number + 1) % 4]] = False
         results['mask'] = mask
         return results
 
