@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Electrical power of the devices that a training uses."""
 import time
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 import torch
 
@@ -14,8 +15,9 @@ class EnergyMeter:
 
     Sources, the first that there is: what NVML says of the GPUs this process
     sees (needs ``nvidia-ml-py``), sampled at every call; the counters of the
-    processor packages (RAPL, Linux, readable by root alone as a rule); a
-    constant power that the user names.
+    processor packages (RAPL, Linux, readable by root alone as a rule); what
+    codecarbon, where it is installed, estimates of processor and memory by
+    their kind and load; a constant power that the user names.
 
     Args:
         watts (float, optional): The constant power, for the whole machine.
@@ -28,6 +30,7 @@ class EnergyMeter:
         self._joules = 0.
         self._counters: Dict[Path, int] = {}
         self._time = time.perf_counter()
+        self._tracker: Any = None
 
     def _find_source(self) -> str:
         if self.watts is not None:
@@ -38,13 +41,30 @@ class EnergyMeter:
                 return 'the GPUs by NVML'
             except (ModuleNotFoundError, RuntimeError):
                 return ''
-        return 'the processor by RAPL' if _read_rapl() else ''
+        if _read_rapl():
+            return 'the processor by RAPL'
+        if find_spec('codecarbon') is not None:
+            return 'processor and memory as codecarbon estimates them'
+        return ''
 
     def start(self) -> None:
         """Set the meter to zero."""
         self._joules = 0.
         self._counters = _read_rapl()
         self._time = time.perf_counter()
+        if 'codecarbon' in self.source:
+            self._start_tracker()
+
+    def _start_tracker(self) -> None:
+        if self._tracker is None:
+            from codecarbon import OfflineEmissionsTracker
+            self._tracker = OfflineEmissionsTracker(
+                country_iso_code='USA',  # of the emissions, not of the energy
+                output_methods=[],
+                log_level='error')
+        else:
+            self._tracker.stop_task()
+        self._tracker.start_task()
 
     def joules(self) -> Optional[float]:
         """The energy so far; None where no source is at hand."""
@@ -59,6 +79,10 @@ class EnergyMeter:
                 torch.cuda.power_draw(i)
                 for i in range(torch.cuda.device_count()))
             self._joules += milliwatts / 1000 * seconds
+        elif 'codecarbon' in self.source:
+            kwh = self._tracker.stop_task().energy_consumed
+            self._tracker.start_task()
+            self._joules += kwh * 3.6e6
         else:
             counters = _read_rapl()
             for path, microjoules in counters.items():

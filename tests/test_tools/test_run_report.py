@@ -1,8 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The report of a run, and the energy meter behind it."""
 import json
+import os
+import runpy
+import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -52,9 +56,41 @@ def test_counters_of_the_processor(tmp_path, monkeypatch):
     assert meter.joules() == pytest.approx(3 + 50e-6)
 
 
+def test_the_estimate_of_codecarbon(monkeypatch):
+    """Where it is installed and nothing can be measured."""
+
+    class Tracker:
+        """One watt-hour for every task."""
+
+        def __init__(self, **kwargs):
+            self.running = False
+
+        def start_task(self):
+            assert not self.running
+            self.running = True
+
+        def stop_task(self):
+            assert self.running
+            self.running = False
+            return SimpleNamespace(energy_consumed=0.001)
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(energy, '_read_rapl', lambda: {})
+    monkeypatch.setattr(energy, 'find_spec', lambda name: True)
+    monkeypatch.setitem(sys.modules, 'codecarbon',
+                        SimpleNamespace(OfflineEmissionsTracker=Tracker))
+    meter = EnergyMeter()
+    assert 'codecarbon' in meter.source
+    for _ in range(2):
+        meter.start()
+        assert meter.joules() == pytest.approx(3600)
+        assert meter.joules() == pytest.approx(7200)
+
+
 def test_without_a_source(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(energy, '_read_rapl', lambda: {})
+    monkeypatch.setattr(energy, 'find_spec', lambda name: None)
     meter = EnergyMeter()
     meter.start()
     assert meter.joules() is None and not meter.source
@@ -81,11 +117,44 @@ def test_report_of_a_run(run_tool, make_config, tmp_path):
     assert figures['kwh'] == pytest.approx(
         50 * figures['hours'] / 1000, rel=0.05)
     assert figures['dense_hours'] > figures['hours']
-    assert 0 <= figures['data_share'] <= 1
+    shares = [figures[f'{name}_share'] for name in ('data', 'plan', 'compute')]
+    assert min(shares) > 0 and sum(shares) < 1
+    assert not figures['planned_by_workers'] and 0 < figures['fill_rate'] <= 1
+    assert figures['peak_memory'] > 2**27  # PyTorch alone takes more
     text = (folder / 'report.md').read_text()
     assert f'| {figures["iterations"]}, {figures["images"]} |' in text
-    assert 'not measured' in text  # no masks were planned ahead
+    assert 'not finite | not measured' in text  # there is no NonFiniteHook
     assert (folder / 'report.png').read_bytes()[:4] == b'\x89PNG'
+    scalars = (next(folder.rglob('scalars.json'))).read_text().splitlines()
+    assert len(scalars) == len(lines)
+    for line in map(json.loads, scalars):
+        assert line['images_per_second'] > 0 and 0 < line['fill_rate'] <= 1
+        assert 0 < line['data_share'] + line['compute_share'] < 1
+
+
+def test_report_of_planning_workers_and_steps_left_out(run_tool, make_config,
+                                                       tmp_path):
+    """The micro config's own mask is taken out, for one to be planned."""
+    pipeline = [dict(type='greenmim.LoadImage'), dict(type='PackInputs')]
+    config = make_config({
+        'train_dataloader.dataset.pipeline':
+        pipeline,
+        # With which weights are infinite after the first step.
+        'optim_wrapper.optimizer.lr':
+        1e38,
+        'custom_hooks': [
+            dict(type='greenmim.PlanAheadHook'),
+            dict(type='greenmim.NonFiniteHook'),
+            dict(type='greenmim.RunReportHook')
+        ]
+    })
+    run_tool(TOOLS / 'train.py', config, '--work-dir', tmp_path / 'run')
+    figures = json.loads((tmp_path / 'run' / 'report.json').read_text())
+    assert figures['planned_by_workers'] and figures['plan_share'] == 0
+    assert figures['steps_left_out'] == figures['iterations'] - 1
+    assert figures['went_back'] == 0
+    text = (tmp_path / 'run' / 'report.md').read_text()
+    assert 'done by the data-loading workers, ' in text
 
 
 def test_forecast_of_a_run(run_tool, make_config, tmp_path, capsys):
@@ -101,7 +170,65 @@ def test_forecast_of_a_run(run_tool, make_config, tmp_path, capsys):
     assert figures['images_per_second'] == pytest.approx(
         4 / figures['step_seconds'])
     assert not list(tmp_path.glob('**/*.pth'))
-    assert 'hours with all tokens' in capsys.readouterr().out
+    # Each takes its pixels and more, and all of them less than there is.
+    assert figures['bytes_per_image'] > 4 * 3 * 64 * 64
+    assert figures['largest_batch_size'] * figures['bytes_per_image'] < (
+        os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+    out = capsys.readouterr().out
+    assert 'hours with all tokens' in out and 'images fit into the' in out
+
+
+def test_no_larger_batch_is_tried_where_memory_is_nearly_full(monkeypatch):
+    tool = runpy.run_path(str(FORECAST))
+    scope = tool['batch_figures'].__globals__
+    sizes = []
+    scope['memory_limit'] = lambda: 10_000
+    scope['run_step'] = lambda runner, number: sizes.append(number)
+    runner = SimpleNamespace(train_dataloader=SimpleNamespace(batch_size=8))
+    for peak, number in ((2000, 32), (4000, 16), (7000, 10)):
+        scope['peak_memory'] = lambda: peak + 100 * (number - 8)
+        assert tool['batch_figures'](runner, peak) == dict(
+            bytes_per_image=100, largest_batch_size=8 + (9000 - peak) // 100)
+        assert sizes.pop() == number
+        sizes.clear()
+    assert tool['batch_figures'](runner, 8000) == dict(
+        bytes_per_image=None, largest_batch_size=None)
+    assert not sizes
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(), None),
+    (dict(hours=2.28, kwh=2.28), None),
+    (dict(hours=1.76), None),
+    (dict(hours=2.32), 'wrong by more than 15%'),
+    (dict(peak_memory=2.4 * 2**30), 'wrong by more than 15%'),
+    (dict(kwh=1.68), 'wrong by more than 15%'),
+])
+def test_a_forecast_is_checked(run_tool, tmp_path, capsys, changes, message):
+    report = dict(iterations=9, hours=2., peak_memory=2 * 2**30, kwh=2.)
+    (tmp_path / 'report.json').write_text(json.dumps(report))
+    (tmp_path / 'forecast.json').write_text(
+        json.dumps(dict(report, **changes)))
+    arguments = [
+        tmp_path / 'forecast.json', '--check', tmp_path / 'report.json'
+    ]
+    if message is None:
+        run_tool(FORECAST, *arguments)
+    else:
+        with pytest.raises(SystemExit, match=message):
+            run_tool(FORECAST, *arguments)
+    out = capsys.readouterr().out
+    for name, value in changes.items():
+        assert f'{value / report[name] - 1:+.1%}' in out
+
+
+def test_a_forecast_of_another_run_is_refused(run_tool, tmp_path):
+    for name, iterations in (('report', 9), ('forecast', 10)):
+        (tmp_path / f'{name}.json').write_text(
+            json.dumps(dict(iterations=iterations, hours=1.)))
+    with pytest.raises(ValueError, match='a run of 10 iterations'):
+        run_tool(FORECAST, tmp_path / 'forecast.json', '--check',
+                 tmp_path / 'report.json')
 
 
 def test_forecast_of_a_run_that_is_too_short(run_tool, make_config):

@@ -7,79 +7,61 @@ starts the run as tools/train.py does, stops after some steps, and
 extrapolates. It measures data loading, planning and arithmetic together, on
 this machine while nothing else runs on it. Writing checkpoints and the start
 of the run are left out. Beside it stands the same backbone computing all
-tokens, forward and backward.
+tokens, forward and backward. How many images fit follows from how peak memory
+grows in steps on four times as many, or fewer where these would not fit.
+
+    python tools/analysis_tools/forecast.py FORECAST.json \\
+        --check work_dirs/RUN/report.json
+
+compares what --json has written with the report of the run that followed.
 """
 import argparse
 import json
+import math
 import os
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Any, Dict, Optional
 
 import torch
 from benchmarking.report import environment
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from greenmim.engine.dense_equivalent import synchronize, time_backbone
-from greenmim.engine.energy import EnergyMeter
+from greenmim.engine.dense_equivalent import synchronize
+from greenmim.engine.hooks.run_meter_hook import RunMeterHook, peak_memory
 from greenmim.engine.launch import build_runner, merge_common_arguments
 
 # World average of electricity generation in 2022, grams of CO2 per kWh (IEA,
 # Electricity 2024). Take that of your supplier.
 GRAMS_PER_KWH = 460.
 
+TOLERANCE = 0.15
+"""Largest relative error of a forecast."""
+
 
 class Enough(Exception):
     """Raised to stop a run that has been measured."""
 
 
-class Stopwatch(Hook):
-    """Times the steps of a run, and stops it."""
+class Stopwatch(RunMeterHook):
+    """Measures some iterations of a run, and stops it."""
 
-    priority = 'LOWEST'
+    def __init__(self, warmup: int, steps: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.warmup, self.steps = warmup, steps
 
-    def __init__(self, warmup: int, steps: int, meter: EnergyMeter) -> None:
-        self.warmup, self.steps, self.meter = warmup, steps, meter
-        self.times: List[float] = []
-        self.data_times: List[float] = []
-        self.fill_rates: List[float] = []
-        self.joules: Optional[float] = None
-        self.seconds = 0.
-        self._count = 0
-
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
-        if self._count == self.warmup:
+    def end_iteration(self, runner: Runner) -> None:
+        super().end_iteration(runner)
+        if self.warmup:
+            self.warmup -= 1
+            if not self.warmup:
+                synchronize()
+                self.restart()
+        elif len(self.seconds) == self.steps:
             synchronize()
-            self.meter.start()
-            self._begin = time.perf_counter()
-
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
-        self._count += 1
-        if self._count > self.warmup:
-            hub = runner.message_hub
-            self.times.append(hub.get_scalar('train/time').current())
-            self.data_times.append(hub.get_scalar('train/data_time').current())
-            sample = data_batch['data_samples'][0]
-            if 'mask_plan' in sample:
-                self.fill_rates.append(sample.mask_plan.fill_rate)
-        if self._count == self.warmup + self.steps:
-            synchronize()
-            self.seconds = time.perf_counter() - self._begin
-            self.joules = self.meter.joules()
-            self.batch = data_batch
             raise Enough
 
 
@@ -87,7 +69,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='the path of the config file')
+    parser.add_argument(
+        'config',
+        help='the path of the config '
+        'file, or of a forecast in JSON to check')
     parser.add_argument(
         '--steps', type=int, default=20, help='steps that are measured')
     parser.add_argument(
@@ -104,13 +89,22 @@ def parse_args() -> argparse.Namespace:
         'average of 2022)')
     parser.add_argument('--json', help='write the figures to this file')
     parser.add_argument(
+        '--check',
+        metavar='REPORT',
+        help='compare with the report.json of the run, and fail where the '
+        f'forecast was wrong by more than {TOLERANCE:.0%}')
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
 
 def measure(cfg: Config, args: argparse.Namespace) -> Dict:
     """Run the steps; the figures of the run."""
-    stopwatch = Stopwatch(args.warmup, args.steps, EnergyMeter(args.watts))
+    stopwatch = Stopwatch(
+        args.warmup,
+        args.steps,
+        watts=args.watts,
+        grams_per_kwh=args.grams_per_kwh)
     cfg.default_hooks.checkpoint = ConfigDict(
         type='greenmim.SafeCheckpointHook', interval=-1, save_last=False)
     cfg.resume, cfg.load_from = False, None
@@ -121,52 +115,73 @@ def measure(cfg: Config, args: argparse.Namespace) -> Dict:
     except Enough:
         pass
     else:
-        sys.exit(f'forecast: the run ended after {len(stopwatch.times)} '
+        sys.exit(f'forecast: the run ended after {len(stopwatch.seconds)} '
                  f'measured steps; expected more than {args.steps} after '
                  f'{args.warmup}: lower --steps or --warmup')
-    step = stopwatch.seconds / args.steps
+    figures = stopwatch.figures(runner, runner.max_iters)
     world_size = int(os.environ.get('WORLD_SIZE', 1))
-    batch = runner.train_dataloader.batch_size * world_size
-    seconds = step * runner.max_iters
-    figures = dict(
-        iterations=runner.max_iters,
-        batch_size=batch,
-        step_seconds=step,
-        median_step_seconds=statistics.median(stopwatch.times),
-        images_per_second=batch / step,
-        data_share=sum(stopwatch.data_times) / sum(stopwatch.times),
-        fill_rate=statistics.mean(stopwatch.fill_rates)
-        if stopwatch.fill_rates else None,
-        hours=seconds / 3600,
-        **memory_figures(runner),
-        energy_source=stopwatch.meter.source or None)
-    if stopwatch.joules is not None:
-        kwh = stopwatch.joules / args.steps * runner.max_iters / 3.6e6
-        figures.update(kwh=kwh, kg_co2e=kwh * args.grams_per_kwh / 1000)
-    times = time_backbone(runner, stopwatch.batch)
-    if times is not None:
-        more = (times['dense'] - times['visible']) * runner.max_iters / 3600
-        figures.update(
-            backbone_seconds=times['visible'],
-            dense_backbone_seconds=times['dense'],
-            dense_hours=figures['hours'] + more)
+    figures.update(
+        batch_size=runner.train_dataloader.batch_size * world_size,
+        median_step_seconds=statistics.median(stopwatch.seconds),
+        **batch_figures(runner, figures['peak_memory']))
+    figures.update(stopwatch.dense_figures(runner, figures))
     return figures
 
 
-def memory_figures(runner: Runner) -> Dict:
-    """Peak memory, and on a GPU the batch that would fill it."""
-    if not torch.cuda.is_available():
-        unit = 1 if sys.platform == 'darwin' else 1024
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        return dict(peak_memory=peak, largest_batch_size=None)
-    peak = torch.cuda.max_memory_allocated()
-    # What does not grow with the batch: weights, gradients, moments.
-    fixed = 4 * sum(p.nbytes for p in runner.model.parameters())
-    total = torch.cuda.get_device_properties(0).total_memory
+def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
+    """How many images would fill the memory, a tenth left free.
+
+    Steps on some times as many images say how peak memory grows.
+
+    Args:
+        runner (Runner): After some steps, so that all that does not grow is
+            in ``peak``.
+        peak (int): Bytes that the run has needed so far.
+
+    Returns:
+        dict[str, int | None]: ``bytes_per_image`` and ``largest_batch_size``,
+        None where the run fills most of the memory already.
+    """
     batch = runner.train_dataloader.batch_size
-    # A tenth stays free for fragments and the context.
-    largest = int(batch * (0.9 * total - fixed) / max(peak - fixed, 1))
-    return dict(peak_memory=peak, largest_batch_size=largest)
+    limit = 0.9 * memory_limit()
+    for factor in (4, 2, 1.25):
+        number = math.ceil(factor * batch)
+        if peak * number / batch < limit:
+            break
+    else:
+        return dict(bytes_per_image=None, largest_batch_size=None)
+    for _ in range(3):  # an allocator needs some until it stays
+        run_step(runner, number)
+    growth = max(peak_memory() - peak, 1) / (number - batch)
+    return dict(
+        bytes_per_image=round(growth),
+        largest_batch_size=max(int(batch + (limit - peak) / growth), 0))
+
+
+def run_step(runner: Runner, number: int) -> None:
+    """Forward and backward pass of so many images."""
+    model, loader = runner.model, runner.train_dataloader
+    size = len(loader.dataset)
+    batch = loader.collate_fn(
+        [loader.dataset[i % size] for i in range(number)])
+    model.zero_grad(set_to_none=True)
+    batch = model.data_preprocessor(batch, True)
+    with runner.optim_wrapper.optim_context(model):
+        loss = model.parse_losses(model(**batch, mode='loss'))[0]
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+
+
+def memory_limit() -> int:
+    """Bytes of the GPU, or of the machine or container that we run in."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory
+    limit = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    try:
+        container = Path('/sys/fs/cgroup/memory.max').read_text()
+        return min(limit, int(container))
+    except (OSError, ValueError):  # there is none, or 'max'
+        return limit
 
 
 def show(figures: Dict) -> None:
@@ -177,7 +192,8 @@ def show(figures: Dict) -> None:
         run=f'{figures["iterations"]} iterations of '
         f'{figures["batch_size"]} images',
         step=f'{figures["step_seconds"]:.3f} s, {speed}, '
-        f'{figures["data_share"]:.0%} of it waiting for data',
+        f'{figures["data_share"]:.0%} of it waiting for data, '
+        f'{figures["plan_share"]:.1%} planning masks',
         time=f'{figures["hours"]:.2f} hours',
         memory=f'{gib:.2f} GiB at most')
     if 'dense_hours' in figures:
@@ -187,7 +203,11 @@ def show(figures: Dict) -> None:
     if figures['fill_rate'] is not None:
         rows['fill rate'] = f'{figures["fill_rate"]:.1%} of the group slots'
     if figures['largest_batch_size'] is not None:
-        rows['batch'] = f'about {figures["largest_batch_size"]} images fit'
+        where = 'GPU' if torch.cuda.is_available() else 'memory'
+        rows['batch'] = (
+            f'about {figures["largest_batch_size"]} images fit into the '
+            f'{where}, each takes {figures["bytes_per_image"] / 2**20:.1f} '
+            'MiB')
     if 'kwh' in figures:
         rows['energy'] = (f'{figures["kwh"]:.3g} kWh, '
                           f'{figures["kg_co2e"]:.3g} kg CO2e '
@@ -198,8 +218,36 @@ def show(figures: Dict) -> None:
         print(f'{name + ":":11}{text}')
 
 
-def main() -> None:
-    args = parse_args()
+def check(forecast: Dict, report: Dict) -> bool:
+    """Print by how much a forecast was wrong; whether it is good enough.
+
+    Args:
+        forecast (dict): The figures that were forecast.
+        report (dict): ``report.json`` of the run.
+    """
+    if forecast['iterations'] != report['iterations']:
+        raise ValueError(
+            f'expected the report of a run of {forecast["iterations"]} '
+            f'iterations, got one of {report["iterations"]}; compare with a '
+            'run of the same config that was not resumed')
+    rows = dict(
+        hours=('hours', 1.),
+        peak_memory=('peak memory, GiB', 2.**-30),
+        kwh=('energy, kWh', 1.))
+    print(f'{"":18}{"forecast":>10}{"run":>10}{"error":>9}')
+    errors = []
+    for key, (name, unit) in rows.items():
+        if key not in forecast or key not in report:
+            print(f'{name:18}  not measured')
+            continue
+        errors.append(forecast[key] / report[key] - 1)
+        print(f'{name:18}{forecast[key] * unit:10.3g}'
+              f'{report[key] * unit:10.3g}{errors[-1]:+9.1%}')
+    return max(map(abs, errors)) <= TOLERANCE
+
+
+def forecast(args: argparse.Namespace) -> Dict:
+    """Measure what the config takes, in a folder that is thrown away."""
     cfg = Config.fromfile(args.config)
     with tempfile.TemporaryDirectory() as folder:
         cfg.visualizer = None
@@ -215,13 +263,25 @@ def main() -> None:
                 cfg_options=args.cfg_options,
                 trust_checkpoint=False))
         cfg.log_level = 'ERROR'
-        figures = measure(cfg, args)
-    show(figures)
+        return measure(cfg, args)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.config.endswith('.json'):
+        figures = json.loads(Path(args.config).read_text())
+    else:
+        figures = forecast(args)
+        show(figures)
     if args.json:
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         report = dict(figures, environment=environment(device))
         Path(args.json).write_text(json.dumps(report, indent=1) + '\n')
         print(f'written: {args.json}')
+    if args.check and not check(figures,
+                                json.loads(Path(args.check).read_text())):
+        sys.exit('forecast: wrong by more than '
+                 f'{TOLERANCE:.0%}; was the machine busy with other things?')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,235 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import os
+import resource
+import sys
+import time
+from array import array
+from typing import Any, Dict, Optional
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..dense_equivalent import time_backbone, time_planning
+from ..energy import EnergyMeter
+from .non_finite_hook import NonFiniteHook
+
+
+class _Clock(Hook):
+    """Calls back where an iteration begins to compute, and where it ends."""
+
+    # After all other hooks.
+    priority = 'LOWEST'
+
+    def __init__(self, meter: 'RunMeterHook') -> None:
+        self.meter = meter
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        self.meter.go_on()
+
+    def after_val(self, runner: Runner) -> None:
+        self.meter.go_on()
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Optional[dict] = None) -> None:
+        self.meter.begin_step()
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        self.meter.end_iteration(runner)
+
+
+class RunMeterHook(Hook):
+    """Measures what a run costs; the base of its forecast and its report.
+
+    An iteration waits for data, plans masks (where the data-loading workers
+    do not), computes the training step, and does the rest: measures, logs
+    and saves. The log gets the shares of the first three, the images per
+    second, and the share of the group slots that hold a token.
+
+    Args:
+        watts (float, optional): Power of the machine, where it cannot be
+            measured, see :class:`greenmim.engine.energy.EnergyMeter`.
+            Defaults to None.
+        grams_per_kwh (float): CO2e of the electricity. Defaults to 460, the
+            world average of 2022 (IEA, Electricity 2024).
+        interval (int): Iterations between samples of the power.
+            Defaults to 10.
+    """
+
+    # As soon as the step is done, but not before its loss is in the hub.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self,
+                 watts: Optional[float] = None,
+                 grams_per_kwh: float = 460.,
+                 interval: int = 10) -> None:
+        self.energy = EnergyMeter(watts)
+        self.grams_per_kwh = grams_per_kwh
+        self.interval = interval
+        self.batch: Optional[dict] = None
+        self.planning: Dict[str, float] = dict()
+        self.planned_by_workers = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured."""
+        self.images = 0
+        self.data_seconds = array('d')
+        self.step_seconds = array('d')
+        self.seconds = array('d')  # of whole iterations
+        self.fill_rates = array('d')
+        self.losses = array('d')
+        self._rest = 0.
+        self.energy.start()
+        self.start = self._last = time.perf_counter()
+
+    def before_run(self, runner: Runner) -> None:
+        runner.register_hook(_Clock(self))
+
+    def before_train(self, runner: Runner) -> None:
+        self.restart()
+
+    def go_on(self) -> None:
+        """What came since the last iteration is no part of the next."""
+        self._last = time.perf_counter()
+
+    def begin_step(self) -> None:
+        """Everything is there to compute with."""
+        self._begin = time.perf_counter()
+
+    def end_iteration(self, runner: Runner) -> None:
+        """All hooks have had their turn."""
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._rest = self.seconds[-1] - (
+            self.data_seconds[-1] + self.step_seconds[-1])
+        self._last = now
+        if len(self.seconds) % self.interval == 0:
+            self.energy.joules()
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Optional[dict] = None,
+                         outputs: Optional[dict] = None) -> None:
+        self.step_seconds.append(time.perf_counter() - self._begin)
+        self.data_seconds.append(self._begin - self._last)
+        # The rest of this iteration is still to come.
+        seconds = self.data_seconds[-1] + self.step_seconds[-1] + self._rest
+        hub = runner.message_hub
+        batch = data_batch or {}
+        samples = batch.get('data_samples') or []
+        num_images = len(samples) * get_world_size()
+        self.images += num_images
+        hub.update_scalar('train/images_per_second', num_images / seconds)
+        if self.batch is None and samples:
+            self.planning = time_planning(runner, batch) or dict()
+        self.planned_by_workers = bool(samples) and 'mask_plan' in samples[0]
+        # Other plans stay in the model; a few like them have been made.
+        fill_rate = (
+            samples[0].mask_plan.fill_rate
+            if self.planned_by_workers else self.planning.get('fill_rate'))
+        if fill_rate is not None:
+            self.fill_rates.append(fill_rate)
+            hub.update_scalar('train/fill_rate', fill_rate)
+        self.batch = data_batch
+        for name, share in self._shares(self.data_seconds[-1:],
+                                        self.step_seconds[-1:],
+                                        seconds).items():
+            hub.update_scalar(f'train/{name}', share)
+        if 'train/loss' in hub.log_scalars:
+            self.losses.append(float(hub.get_scalar('train/loss').current()))
+
+    def _shares(self, data: array, steps: array,
+                seconds: float) -> Dict[str, float]:
+        plan = 0.
+        if self.planning and not self.planned_by_workers:
+            plan = min(self.planning['seconds'] * len(steps), sum(steps))
+        return dict(
+            data_share=sum(data) / seconds,
+            plan_share=plan / seconds,
+            compute_share=(sum(steps) - plan) / seconds)
+
+    def figures(self,
+                runner: Runner,
+                iterations: Optional[int] = None) -> Dict[str, Any]:
+        """What was measured, or what follows for a run of so many iterations.
+
+        Args:
+            runner (Runner): The runner.
+            iterations (int, optional): Defaults to those that were measured.
+
+        Returns:
+            dict[str, Any]: Times in seconds or hours, memory in bytes; None
+            where something is not known.
+        """
+        number = len(self.seconds)
+        seconds = time.perf_counter() - self.start
+        joules = self.energy.joules()
+        factor = 1. if iterations is None else iterations / number
+        figures: Dict[str, Any] = dict(
+            config=os.path.basename(runner.cfg.filename or ''),
+            iterations=iterations or number,
+            images=round(self.images * factor),
+            hours=seconds * factor / 3600,
+            step_seconds=seconds / number,
+            images_per_second=self.images / seconds,
+            peak_memory=peak_memory(),
+            **self._shares(self.data_seconds, self.step_seconds,
+                           sum(self.seconds)),
+            plan_seconds=self.planning.get('seconds'),
+            planned_by_workers=self.planned_by_workers,
+            fill_rate=sum(self.fill_rates) /
+            len(self.fill_rates) if self.fill_rates else None,
+            energy_source=self.energy.source or None)
+        if joules is not None:
+            kwh = joules * factor / 3.6e6
+            figures.update(kwh=kwh, kg_co2e=kwh * self.grams_per_kwh / 1000)
+        for hook in runner.hooks:
+            if isinstance(hook, NonFiniteHook):
+                figures.update(
+                    steps_left_out=hook.skipped, went_back=hook.rollbacks)
+        return figures
+
+    def dense_figures(self, runner: Runner,
+                      figures: Dict[str, Any]) -> Dict[str, Any]:
+        """What the backbone takes, and would take on all tokens.
+
+        Args:
+            runner (Runner): The runner.
+            figures (dict[str, Any]): What :meth:`figures` returned.
+
+        Returns:
+            dict[str, Any]: Empty where the algorithm computes all tokens
+            anyway, or where they need more memory than there is.
+        """
+        try:
+            times = time_backbone(runner, self.batch) if self.batch else None
+        except torch.OutOfMemoryError:  # all tokens need several times more
+            times = None
+        if times is None:
+            return dict()
+        more = (times['dense'] - times['visible']) * figures['iterations']
+        return dict(
+            backbone_seconds=times['visible'],
+            dense_backbone_seconds=times['dense'],
+            dense_hours=figures['hours'] + more / 3600)
+
+
+def peak_memory() -> int:
+    """Bytes that this process has needed at most, on the GPU if it has one.
+
+    Without a GPU it is all memory of the process, the program itself
+    included, and without its data-loading workers.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,149 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The figures of a run on one page, in words and as a picture."""
+from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
+
+BLUE, ORANGE, GREY = '#3b6fb6', '#d98032', '#b9b9b9'
+
+
+def report_text(figures: Dict[str, Any]) -> str:
+    """The page in Markdown.
+
+    Args:
+        figures (dict[str, Any]): See ``report.json``.
+    """
+    rows = [f'| {name} | {value} |' for name, value in _rows(figures)]
+    return '\n'.join([
+        '# Report of the run', '', '| | |', '|---|---|', *rows, '',
+        '![Loss, speed, time and the dense equivalent](report.png)', ''
+    ])
+
+
+def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
+
+    def show(name: str, pattern: str = '{:.3g}', scale: float = 1.) -> str:
+        value = figures.get(name)
+        return ('not measured' if value is None else pattern.format(value *
+                                                                    scale))
+
+    planning = show('plan_share', '{:.1%}')
+    if figures.get('planned_by_workers'):
+        planning = (f'done by the data-loading workers, '
+                    f'{show("plan_seconds", "{:.2g}", 1000.)} ms a batch')
+    return [
+        ('config', figures['config'] or 'not from a file'),
+        ('iterations, images',
+         f'{figures["iterations"]}, {figures["images"]}'),
+        ('hours', show('hours')),
+        ('seconds of a step', show('step_seconds')),
+        ('images per second', show('images_per_second')),
+        ('peak memory, GiB', show('peak_memory', scale=2**-30)),
+        ('share of the time waiting for data', show('data_share', '{:.1%}')),
+        ('planning masks', planning),
+        ('computing', show('compute_share', '{:.1%}')),
+        ('group slots that hold a token', show('fill_rate', '{:.1%}')),
+        ('loss, first and mean of the last ten',
+         f'{show("first_loss", "{:.4f}")}, {show("last_loss", "{:.4f}")}'),
+        ('steps left out since they were not finite',
+         show('steps_left_out', '{:.0f}')),
+        ('returns to a checkpoint', show('went_back', '{:.0f}')),
+        ('energy, kWh', show('kwh')),
+        ('kg CO2e', show('kg_co2e')),
+        ('source of the energy', figures['energy_source'] or 'none'),
+        ('backbone on visible tokens, s', show('backbone_seconds')),
+        ('backbone on all tokens, s', show('dense_backbone_seconds')),
+        ('hours with all tokens in the backbone', show('dense_hours')),
+    ]
+
+
+def draw_report(figures: Dict[str, Any], losses: Sequence[float],
+                seconds: Sequence[float], path: Path) -> None:
+    """The page as a picture.
+
+    Args:
+        figures (dict[str, Any]): See ``report.json``.
+        losses (Sequence[float]): The loss of every iteration.
+        seconds (Sequence[float]): The seconds of every iteration.
+        path (Path): The PNG file.
+    """
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(11, 7), layout='constrained')
+    figure.suptitle(_title(figures))
+    axes = figure.subplots(2, 2)
+    _draw_curve(axes[0, 0], losses, 'loss')
+    images = figures['images'] / figures['iterations']
+    _draw_curve(axes[0, 1], [images / s for s in seconds], 'images/s')
+    axes[0, 1].set_ylim(bottom=0)
+    _draw_shares(axes[1, 0], figures)
+    _draw_dense_equivalent(axes[1, 1], figures)
+    figure.savefig(path, dpi=100)
+
+
+def _title(figures: Dict[str, Any]) -> str:
+    parts = [
+        f'{figures["iterations"]} iterations, {figures["images"]} images',
+        _duration(figures['hours']),
+        f'{figures["peak_memory"] / 2**30:.2f} GiB'
+    ]
+    if 'kwh' in figures:
+        parts.append(f'{figures["kwh"]:.3g} kWh, '
+                     f'{figures["kg_co2e"]:.3g} kg CO$_2$e')
+    return '\n'.join([figures['config'], '  ·  '.join(parts)]).strip()
+
+
+def _draw_curve(ax: Any, values: Sequence[float], name: str) -> None:
+    """Every value, and their mean over a fiftieth of the run."""
+    width = max(len(values) // 50, 1)
+    means = [
+        sum(values[i:i + width]) / len(values[i:i + width])
+        for i in range(0, len(values), width)
+    ]
+    middles = [1 + i * width + (width - 1) / 2 for i in range(len(means))]
+    ax.plot(range(1, len(values) + 1), values, color=GREY, linewidth=0.8)
+    ax.plot(middles, means, color=BLUE, linewidth=1.8)
+    ax.set_xlabel('iteration')
+    ax.set_ylabel(name)
+    ax.grid(alpha=0.3)
+
+
+def _draw_shares(ax: Any, figures: Dict[str, Any]) -> None:
+    shares = {
+        'computing': figures['compute_share'],
+        'planning masks': figures['plan_share'],
+        'waiting for data': figures['data_share'],
+    }
+    shares['measuring, logging, saving'] = max(1 - sum(shares.values()), 0)
+    names = list(shares)[::-1]
+    bars = ax.barh(
+        names, [100 * shares[name] for name in names],
+        color=[GREY, ORANGE, ORANGE, BLUE])
+    labels = [f'{shares[name]:.1%}' for name in names]
+    if figures['planned_by_workers']:
+        labels[names.index('planning masks')] = 'in the data-loading workers'
+    ax.bar_label(bars, labels, padding=4)
+    ax.set_xlim(0, 115)
+    ax.set_xlabel('% of the time')
+
+
+def _draw_dense_equivalent(ax: Any, figures: Dict[str, Any]) -> None:
+    hours = {'this run': figures['hours']}
+    if 'dense_hours' in figures:
+        hours['with all tokens\nin the backbone'] = figures['dense_hours']
+    names = list(hours)[::-1]
+    unit, scale = ('hours', 1) if hours['this run'] >= 1 else ('minutes', 60)
+    bars = ax.barh(
+        names, [scale * hours[name] for name in names],
+        color=[GREY, BLUE][-len(names):])
+    ax.bar_label(bars, [_duration(hours[name]) for name in names], padding=4)
+    ax.set_xlim(0, 1.3 * scale * max(hours.values()))
+    ax.set_ylim(-0.8, len(names) - 0.2)
+    ax.set_xlabel(unit)
+    if len(names) == 1:
+        ax.set_title('the dense equivalent was not measured', fontsize=10)
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f'{hours:.1f} h'
+    return f'{hours * 60:.1f} min' if hours >= 1 / 60 else (
+        f'{hours * 3600:.1f} s')
