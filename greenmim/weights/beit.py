@@ -40,13 +40,17 @@ LAYOUTS = {
 
 
 def infer_settings(tensors: Tensors,
-                   norm_eps: Optional[float] = None) -> Dict[str, Any]:
+                   norm_eps: Optional[float] = None,
+                   final_norm: Optional[bool] = None) -> Dict[str, Any]:
     """Arguments of ``mmpretrain.BEiTViT`` that tensors fit.
 
     Args:
         tensors (dict[str, Tensor]): In our names, without a prefix.
         norm_eps (float, optional): Eps of all LayerNorms. Defaults to None,
             not known: that of the class, 1e-6.
+        final_norm (bool, optional): Whether the last layer has a norm.
+            Defaults to None, not known: it has, unless there is one behind
+            the average of the patches.
 
     Raises:
         ValueError: If a tensor that tells a setting is missing.
@@ -57,13 +61,14 @@ def infer_settings(tensors: Tensors,
                          'dimensions, found none')
     offsets, num_heads = table.shape
     side = (round((offsets - EXTRA_OFFSETS)**0.5) + 1) // 2
-    settings = settings_of_layers(tensors, num_heads)
+    settings = settings_of_layers(tensors, num_heads, final_norm)
     if norm_eps is not None:
         settings.update(norm_cfg=dict(type='LN', eps=norm_eps))
     return dict(
         settings,
         img_size=side * settings['patch_size'],
-        with_cls_token='cls_token' in tensors,
+        # Its offsets are in the tables.
+        with_cls_token=True,
         use_abs_pos_emb='pos_embed' in tensors,
         use_rel_pos_bias=OF_LAYER in tensors,
         use_shared_rel_pos_bias=SHARED in tensors,
@@ -99,4 +104,5 @@ BEIT = Family(
     infer_settings=infer_settings,
     declared_settings=declared_settings,
     build=build,
+    untraced=('final_norm', ),
     adapt=adapt)

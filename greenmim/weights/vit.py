@@ -40,7 +40,8 @@ LAYOUTS = {
 def infer_settings(tensors: Tensors,
                    norm_eps: Optional[float] = None,
                    num_heads: Optional[int] = None,
-                   img_size: Any = None) -> Dict[str, Any]:
+                   img_size: Any = None,
+                   final_norm: Optional[bool] = None) -> Dict[str, Any]:
     """Arguments of ``mmpretrain.VisionTransformer`` that tensors fit.
 
     Args:
@@ -51,12 +52,15 @@ def infer_settings(tensors: Tensors,
             known: a head for 64 channels.
         img_size (int | list[int], optional): Size of the images that the
             positions are of. Defaults to None, not known: they are square.
+        final_norm (bool, optional): Whether the last layer has a norm.
+            Defaults to None, not known: it has, unless there is one behind
+            the average of the patches.
 
     Raises:
         ValueError: If a tensor that tells a setting is missing, or the
             positions are not those of a square.
     """
-    settings = settings_of_layers(tensors, num_heads)
+    settings = settings_of_layers(tensors, num_heads, final_norm)
     extra = 'cls_token' in tensors
     if 'pos_embed' not in tensors:
         raise ValueError('expected a tensor pos_embed, found none')
@@ -77,8 +81,8 @@ def infer_settings(tensors: Tensors,
         layer_scale_init_value=float('layers.0.attn.gamma1.weight' in tensors))
 
 
-def settings_of_layers(tensors: Tensors,
-                       num_heads: Optional[int]) -> Dict[str, Any]:
+def settings_of_layers(tensors: Tensors, num_heads: Optional[int],
+                       final_norm: Optional[bool]) -> Dict[str, Any]:
     """What is told by the patch embedding, the layers and the norms.
 
     Raises:
@@ -97,6 +101,7 @@ def settings_of_layers(tensors: Tensors,
     if dims % heads:
         raise ValueError(f'expected heads that divide the {dims} channels, '
                          f'got {heads}; say how many by --num-heads')
+    pooled = 'ln2.weight' in tensors
     return dict(
         arch=dict(
             embed_dims=dims,
@@ -105,8 +110,9 @@ def settings_of_layers(tensors: Tensors,
             feedforward_channels=hidden),
         patch_size=patch_size,
         in_channels=in_channels,
-        out_type='avg_featmap' if 'ln2.weight' in tensors else 'featmap',
-        final_norm='ln1.weight' in tensors)
+        out_type='avg_featmap' if pooled else 'featmap',
+        final_norm='ln1.weight' in tensors
+        or (not pooled if final_norm is None else final_norm))
 
 
 def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
@@ -171,5 +177,5 @@ VIT = Family(
     infer_settings=infer_settings,
     declared_settings=declared_settings,
     build=build,
-    untraced=('num_heads', 'img_size'),
+    untraced=('num_heads', 'img_size', 'final_norm'),
     adapt=adapt)

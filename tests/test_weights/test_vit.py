@@ -241,16 +241,16 @@ def test_a_whole_simmim(tmp_path):
     ('encoder.rel_pos_bias.relative_position_index', 'index: indexes the'),
     ('encoder.blocks.1.attn.v_bias', r'layers\.1\.attn\.v_bias: missing'),
     ('encoder.blocks.2.gamma_2', r'layers\.2\.gamma_2: missing'),
-    ('encoder.cls_token', 'whole'),
+    ('encoder.cls_token', 'backbone.cls_token: missing'),
+    ('encoder.norm.', 'backbone.ln1.weight: missing'),
+    ('encoder.blocks.0.mlp.fc1.weight', 'the tensors of a whole ViT'),
 ])
 def test_damaged_simmim(tmp_path, name, fault):
     tensors, _ = pre_trained_simmim()
     if name.endswith('index'):
         tensors[name] = tensors[name].flip(0)
-    elif name.endswith('cls_token'):
-        del tensors['encoder.blocks.0.mlp.fc1.weight']
     else:
-        del tensors[name]
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(name)}
     with pytest.raises(ValueError, match=fault):
         read_backbone(save(tmp_path / 'a.pth', tensors), 'simmim')
 
@@ -416,6 +416,11 @@ def test_what_is_no_vit_is_refused(tmp_path):
     source = save(tmp_path / 'a.pth', tensors)
     with pytest.raises(ValueError, match='heads that divide the 24 channels'):
         read_backbone(source, 'timm', known=dict(num_heads=5))
+    for lost, fault in (('norm.', 'ln1.weight: missing'),
+                        ('cls_token', 'a square image, got 17')):
+        rest = {k: v for k, v in tensors.items() if not k.startswith(lost)}
+        with pytest.raises(ValueError, match=fault):
+            read_backbone(save(tmp_path / 'a.pth', rest), 'timm')
     del tensors['pos_embed']
     with pytest.raises(ValueError, match='pos_embed, found none'):
         read_backbone(save(tmp_path / 'a.pth', tensors), 'timm')
