@@ -5,12 +5,14 @@ from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
                     PreemptionHook, ProgressHook, ProvenanceHook,
                     ReconstructionHook, RunReportHook, SafeCheckpointHook,
                     SeedStepHook, UnreadableImageHook)
+from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochLoop
 
 __all__ = [
     'ClassCountHook', 'FullyShardedModel', 'ImageSizeHook', 'KNNHook',
-    'LearningHook', 'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook',
-    'PreemptionHook', 'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
-    'ResumableEpochLoop', 'RunReportHook', 'SafeCheckpointHook',
-    'SeedStepHook', 'UnreadableImageHook'
+    'LayerDecayOptimWrapperConstructor', 'LearningHook', 'MaskRatioHook',
+    'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook', 'ProgressHook',
+    'ProvenanceHook', 'ReconstructionHook', 'ResumableEpochLoop',
+    'RunReportHook', 'SafeCheckpointHook', 'SeedStepHook',
+    'UnreadableImageHook'
 ]
