@@ -5,7 +5,7 @@ FSDP2 (``fully_shard``) holds a slice of everything in each process and
 gathers what a layer needs when it runs. Checkpoints are those of one process:
 gathered when they are saved, cut when they are loaded.
 """
-from typing import Any, Dict, List, Union
+from typing import Any, Callable, Dict, List, TypeVar, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -13,10 +13,18 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from greenmim.registry import MODEL_WRAPPERS
+
+try:
+    from torch.distributed.fsdp import (fully_shard,
+                                        register_fsdp_forward_method)
+except ImportError:  # PyTorch 2.5
+    from torch.distributed._composable.fsdp import (
+        fully_shard, register_fsdp_forward_method)
+
+Result = TypeVar('Result')
 
 
 @MODEL_WRAPPERS.register_module()
@@ -48,6 +56,8 @@ class FullyShardedModel(nn.Module):
             if layers:
                 fully_shard(layers, mesh=mesh)
         fully_shard(module, mesh=mesh)
+        module.call_gathered = lambda function: function()
+        register_fsdp_forward_method(module, 'call_gathered')
         self.module = module
 
     def train_step(self, data: Union[dict, tuple, list],
@@ -72,6 +82,24 @@ def _blocks(model: nn.Module) -> List[nn.Module]:
 def is_sharded(runner: Runner) -> bool:
     """Whether the runner's model is shared out."""
     return isinstance(runner.model, FullyShardedModel)
+
+
+def call_gathered(model: nn.Module, function: Callable[[], Result]) -> Result:
+    """Call what uses parts of a model past the model's own forward.
+
+    If the model is shared out, its parts are whole meanwhile; all processes
+    have to call this. No gradients are taken.
+
+    Args:
+        model (nn.Module): The runner's model, in its wrapper if it has one.
+        function (Callable): Takes no arguments.
+    """
+    if not isinstance(model, FullyShardedModel):
+        return function()
+    with torch.no_grad():
+        result = model.module.call_gathered(function)
+    model.module.reshard()
+    return result
 
 
 def gather_state(runner: Runner) -> Dict[str, Any]:

@@ -1,11 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Two processes over gloo that share out the model."""
+import json
 import shlex
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,3 +80,60 @@ def test_losses_are_those_of_one_process(make_config, environment, free_port,
     shared = {int(i): loss for i, loss in last}
     found = [np.mean([loss, shared.get(int(i), loss)]) for i, loss in first]
     np.testing.assert_allclose(found, losses, rtol=1e-4)
+
+
+def test_hooks_measure_the_same(make_config, environment, free_port, tmp_path):
+    """Those that call parts of the model, of which each process has a slice.
+    """
+    rng = np.random.default_rng(0)
+    for name, colour in ('dark', 100), ('light', 120):
+        folder = tmp_path / 'labelled' / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            noise = rng.normal(colour, 30, (64, 64, 3)).clip(0, 255)
+            Image.fromarray(noise.astype('uint8')).save(folder / f'{i}.png')
+    watching = dict(interval=2, num_images=4)
+    config = make_config({
+        'model.backbone.pad_small_map':
+        True,
+        'custom_hooks': [
+            dict(
+                type='greenmim.KNNHook',
+                data_root=str(tmp_path / 'labelled'),
+                interval=1,
+                size=64,
+                num_workers=0,
+                k=3),
+            dict(type='greenmim.LearningHook', **watching),
+            dict(type='greenmim.ReconstructionHook', **watching),
+            dict(type='greenmim.RecordLosses')
+        ],
+        'visualizer':
+        dict(
+            type='UniversalVisualizer',
+            vis_backends=[dict(type='LocalVisBackend')])
+    })
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    run(f'python {ROOT}/tools/train.py {config} --work-dir {one}', environment,
+        tmp_path)
+    environment['PORT'] = free_port()
+    run(
+        f'bash {ROOT}/tools/dist_train.sh {config} 2 --work-dir {two} '
+        '--cfg-options train_dataloader.batch_size=2 '
+        'model_wrapper_cfg.type=greenmim.FullyShardedModel', environment,
+        tmp_path)
+    figures = []
+    for work_dir in one, two:
+        (file, ) = work_dir.rglob('scalars.json')
+        rows = map(json.loads, file.read_text().splitlines())
+        figures.append([{
+            key: value
+            for key, value in row.items() if '/' in key or key == 'step'
+        } for row in rows])
+        assert len(list(work_dir.rglob('reconstruction_*.png'))) == 3
+    assert len(figures[0]) == len(figures[1])
+    for expected, found in zip(*figures):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    names = {name for row in figures[0] for name in row}
+    assert {'knn/top1', 'learning/loss'} <= names
+    np.testing.assert_allclose(losses_of(two), losses_of(one), rtol=1e-4)

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from greenmim.evaluation import knn_accuracy, labelled_folder
 from greenmim.registry import HOOKS
+from ..fully_sharded import call_gathered
 
 
 @HOOKS.register_module()
@@ -33,6 +34,9 @@ class KNNHook(Hook):
         num_workers (int): Data-loading workers. Defaults to 4.
         k (int): Neighbours that vote. Defaults to 20.
         temperature (float): Of the votes' weights. Defaults to 0.07.
+
+    Raises:
+        ValueError: If ``interval`` is below 1.
     """
 
     def __init__(self,
@@ -88,8 +92,9 @@ class KNNHook(Hook):
         # A data loader draws a seed for its workers from the generator that
         # draws the masks.
         with torch.random.fork_rng(devices=[]):
-            accuracy = knn_accuracy(model, self.bank, self.queries, self.k,
-                                    self.temperature)
+            accuracy = call_gathered(
+                runner.model, lambda: knn_accuracy(
+                    model, self.bank, self.queries, self.k, self.temperature))
         if not accuracy:
             return
         figures = {f'knn/{name}': value for name, value in accuracy.items()}

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 import torch
 from mmengine.runner import Runner
@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from greenmim.evaluation import evaluating
 from greenmim.registry import HOOKS
 from greenmim.visualization import draw_reconstruction
+from ..fully_sharded import call_gathered
 from .measuring_hook import MeasuringHook
 
 
@@ -44,19 +45,24 @@ class ReconstructionHook(MeasuringHook):
         self.stretch = stretch
 
     def measure(self, runner: Runner, model: Any, step: int) -> None:
-        sheets = []
-        with evaluating(model):
-            for batch in self.batches:
-                data = model.data_preprocessor(batch, training=False)
-                result = model.reconstruct(data['inputs'], self._mask(batch),
-                                           self.statistics)
-                sheets.append(result)
+        sheets = call_gathered(runner.model,
+                               lambda: self._reconstruct_all(model))
         runner.visualizer.add_image(
             'reconstruction',
             draw_reconstruction(
                 _join(sheets), model.data_preprocessor, self.bands,
                 self.stretch),
             step=step)
+
+    def _reconstruct_all(self, model: Any) -> List[dict]:
+        sheets = []
+        with evaluating(model):
+            for batch in self.batches:
+                data = model.data_preprocessor(batch, training=False)
+                sheets.append(
+                    model.reconstruct(data['inputs'], self._mask(batch),
+                                      self.statistics))
+        return sheets
 
     def _mask(self, batch: dict) -> Any:
         samples = batch['data_samples']
