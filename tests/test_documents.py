@@ -247,6 +247,38 @@ def methods_of(value):
             yield name, member
 
 
+def errors_of(value):
+    """(name, error) of what a function or a class's methods raise."""
+    functions = [value] if inspect.isfunction(value) else [
+        member for name, member in inspect.getmembers(value, callable)
+        if name in ('__init__', '__call__') or not name.startswith('_')
+    ]
+    for function in map(inspect.unwrap, functions):
+        code = getattr(function, '__code__', None)  # not that of a dataclass
+        if code is None or f'{CHECKOUT}/greenmim' not in code.co_filename:
+            continue
+        source = inspect.getsource(function)
+        for error in re.findall(r'^\s+raise (\w+)\(', source, re.M):
+            yield function, error
+
+
+def test_every_error_is_documented():
+    """By the function, the class, or what they override."""
+    problems = []
+    for _, name, value in exported():
+        if not (inspect.isclass(value) or inspect.isfunction(value)):
+            continue
+        parents = inspect.getmro(value) if inspect.isclass(value) else [value]
+        for function, error in errors_of(value):
+            documented = ''.join(
+                (parent.__doc__ or '') +
+                (getattr(vars(parent).get(function.__name__), '__doc__', None)
+                 or '') for parent in parents)
+            if error not in documented + (function.__doc__ or ''):
+                problems.append(f'{name}.{function.__name__}: {error}')
+    assert not problems
+
+
 @pytest.mark.parametrize('package', sorted({p for p, *_ in exported()}))
 def test_every_exported_name_is_documented(package):
     """On an API page, with its arguments."""

@@ -34,6 +34,10 @@ class SamplePhotographs(BaseDataset):
         seed (int): Seed of places and scales. Defaults to 0.
         pipeline (Sequence[dict]): Transforms. Defaults to an empty
             tuple.
+
+    Raises:
+        ValueError: If ``num_views`` is below 1, or ``min_side`` is not within
+            the photographs.
     """
 
     PHOTOGRAPHS = ('astronaut', 'brick', 'camera', 'chelsea', 'clock',

@@ -69,6 +69,9 @@ class GroupPlanner:
         overhead (float): Cost of a token slot in units of one logit, see
             :mod:`.packing`. Defaults to ``SLOT_COST``, which was measured.
         cache_size (int): Number of plans that are kept. Defaults to 0.
+
+    Raises:
+        ValueError: If ``cache_size`` is negative.
     """
 
     def __init__(self,

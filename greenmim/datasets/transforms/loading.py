@@ -57,6 +57,7 @@ class LoadImage(BaseTransform):
     Raises:
         UnreadableImageError: If the file is missing, empty, truncated, no
             image, or holds other channels than asked for.
+        ValueError: If ``channels`` or ``white_level`` is out of range.
     """
 
     def __init__(self,
@@ -129,9 +130,9 @@ def decode_image(content: bytes,
         for one.
 
     Raises:
-        Exception: Of many kinds, those of the decoders: if the file is empty,
-            damaged, no image, or of other channels. :class:`LoadImage` turns
-            them into :class:`UnreadableImageError`.
+        ValueError: If the file is empty or of other channels. Where it is
+            damaged or no image, decoders raise errors of a dozen kinds;
+            :class:`LoadImage` turns all into :class:`UnreadableImageError`.
     """
     if not content:
         raise ValueError('the file is empty (0 bytes)')

@@ -46,6 +46,10 @@ class LearningHook(MeasuringHook):
             Defaults to 0.001.
         save_best (bool): Whether to keep the best weights. Defaults to True.
         **kwargs: See :class:`MeasuringHook`.
+
+    Raises:
+        ValueError: If an argument is out of range, or ``save_best`` finds no
+            :class:`SafeCheckpointHook` to save with.
     """
 
     def __init__(self,

@@ -58,6 +58,8 @@ class NonFiniteHook(Hook):
     Raises:
         RuntimeError: While training, if going back does not help, or there is
             no checkpoint yet.
+        ValueError: If an argument is out of range.
+        TypeError: If there are several optimizers.
     """
 
     # Before the checkpoint hook, so that a checkpoint never holds what is

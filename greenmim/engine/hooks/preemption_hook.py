@@ -28,6 +28,11 @@ class PreemptionHook(Hook):
     Args:
         signals (Sequence[str]): Names of the signals.
             Defaults to ``('SIGTERM', 'SIGUSR1')``.
+
+    Raises:
+        RuntimeError: Upon a signal, if there is no :class:`SafeCheckpointHook`
+            to save with.
+        SystemExit: Upon a signal, after saving.
     """
 
     # After the checkpoint hook, whose file of this iteration is enough.

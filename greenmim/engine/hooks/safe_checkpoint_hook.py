@@ -80,6 +80,10 @@ class SafeCheckpointHook(CheckpointHook):
         trusted: The one checkpoint file that may run code while it is loaded.
             Defaults to None.
         **kwargs: Arguments of :class:`mmengine.hooks.CheckpointHook`.
+
+    Raises:
+        TypeError: If an argument is unknown.
+        ValueError: If a file to resume from could run code and is not trusted.
     """
 
     def __init__(self,

@@ -61,6 +61,9 @@ class CMT(Pyramid, BaseModule):
             stem), are not trained. Defaults to -1, none.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None, as CMT: truncated normal for linear layers.
+
+    Raises:
+        ValueError: If ``arch`` or ``out_indices`` is none of these.
     """
 
     arch_zoo: Dict[str, Dict[str, Any]] = {

@@ -60,6 +60,9 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
             trained. Defaults to -1, none.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
+
+    Raises:
+        ValueError: If ``arch`` or ``out_indices`` is none of these.
     """
 
     arch_zoo: Dict[str, Dict[str, List[int]]] = {

@@ -172,6 +172,9 @@ class GreenMIMSVT(VisibleTwins, SVT):
             :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
         **kwargs: Other arguments of :class:`GreenMIMPCPVT`, and of
             ``mmpretrain.SVT``.
+
+    Raises:
+        ValueError: If there is no such backend.
     """
 
     window_sizes: List[int]

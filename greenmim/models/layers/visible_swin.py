@@ -20,6 +20,10 @@ class VisibleSwin(VisibleBackbone):
 
     The class calls :meth:`set_runner` when it is built, and provides
     :attr:`msa_type` and :meth:`merging_before`.
+
+    Raises:
+        ValueError: In the masked forward, for options of the dense class that
+            it does not define.
     """
 
     #: The class of window attention that the masked forward computes.

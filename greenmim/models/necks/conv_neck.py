@@ -25,6 +25,9 @@ class ConvNeck(GreenMIMNeck):
         **kwargs: ``in_channels``, ``embed_dims``, ``out_channels``,
             ``norm_cfg``, ``mask_token`` and ``init_cfg`` of
             :class:`GreenMIMNeck`.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even.
     """
 
     def __init__(self,

@@ -44,6 +44,9 @@ class GreenMIMNeck(BaseModule):
             well. Defaults to False.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
+
+    Raises:
+        ValueError: If ``embed_dims`` is no such multiple.
     """
 
     def __init__(self,

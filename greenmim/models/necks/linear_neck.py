@@ -25,6 +25,10 @@ class LinearNeck(BaseModule):
             Defaults to 32.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
+
+    Raises:
+        ValueError: If ``tokens_side`` does not divide ``unit_size``, or the
+            predictions do not fit their number of tokens.
     """
 
     def __init__(self,

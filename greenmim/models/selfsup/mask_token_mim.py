@@ -33,6 +33,10 @@ class MaskTokenMIM(MaskedImageModeling):
         mask_scope (str): ``'batch'``, one mask for the images of a batch, or
             ``'image'``, one for every image. Defaults to ``'image'``.
         **kwargs: See :class:`MaskedImageModeling`.
+
+    Raises:
+        ValueError: If ``mask_token`` is none of these; while encoding, if the
+            images are padded or mask and feature map do not fit.
     """
 
     def __init__(self,

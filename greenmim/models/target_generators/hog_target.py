@@ -28,6 +28,9 @@ class HOGTarget(nn.Module):
             Defaults to True.
         num_bins (int): Orientations, of 180 degrees together. Defaults to 9.
         cell_size (int): Side of a cell in pixels. Defaults to 8.
+
+    Raises:
+        ValueError: If ``unit_size`` is no such multiple.
     """
 
     uses_target_statistics = False

@@ -18,6 +18,10 @@ class LowFrequencyTarget(nn.Module):
             ``factor``. Defaults to 32.
         factor (int): Side of an averaged square in pixels. Defaults to 4.
         norm (bool): Normalise unit by unit. Defaults to True.
+
+    Raises:
+        ValueError: If ``factor`` does not divide ``unit_size``, or leaves one
+            value to normalise.
     """
 
     draws_images = True
