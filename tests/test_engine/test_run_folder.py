@@ -2,6 +2,9 @@
 """What a run leaves in its folder, and what it shows on a terminal."""
 import io
 import json
+import logging
+import os
+import re
 import sys
 from types import SimpleNamespace
 
@@ -24,6 +27,7 @@ def runner(tmp_path):
         log_dir=str(tmp_path),
         max_iters=4,
         iter=1,
+        logger=logging.Logger('run'),
         message_hub=SimpleNamespace(
             get_scalar=lambda name: HistoryBuffer([0.25], [1])))
 
@@ -41,6 +45,40 @@ def test_a_bar_on_a_terminal_alone(runner, monkeypatch, stream):
         assert '4/4' in text and 'loss 0.2500' in text
     else:
         assert text == ''
+
+
+@pytest.mark.parametrize('log_to_file', [False, True])
+def test_the_log_stays_legible_above_the_bar(runner, monkeypatch, tmp_path,
+                                             log_to_file):
+    """On a real terminal, where bar and log share the lines."""
+    monkeypatch.setenv('TERM', 'xterm-256color')
+    leader, follower = os.openpty()
+    with open(follower, 'w') as terminal, open(tmp_path / 'log', 'w') as file:
+        monkeypatch.setattr(sys, 'stderr', terminal)
+        monkeypatch.setattr(sys, 'stdout', file if log_to_file else terminal)
+        handler = logging.StreamHandler(sys.stdout)
+        runner.logger.addHandler(handler)
+        hook = ProgressHook()
+        hook.before_train(runner)
+        for i in range(3):
+            hook.after_train_iter(runner, i)
+            hook.bar.refresh()
+            runner.logger.info('line %d of the log', i)
+        hook.after_run(runner)
+        assert handler.stream is sys.stdout
+        assert sys.stdout is (file if log_to_file else terminal)
+        runner.logger.info('the last line')
+        file.flush()
+        shown = os.read(leader, 100000).decode()
+    os.close(leader)
+    logged = [f'line {i} of the log' for i in range(3)] + ['the last line']
+    assert 'loss 0.2500' in shown
+    assert shown.rindex('\x1b[?25h') > shown.rindex('\x1b[?25l')  # the cursor
+    lines = re.split(r'[\r\n]+', re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', shown))
+    if log_to_file:
+        assert 'of the log' not in shown
+        lines = (tmp_path / 'log').read_text().splitlines()
+    assert [line for line in lines if 'line' in line] == logged
 
 
 def test_environment_and_commit(runner, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import atexit
+import logging
 import sys
-from typing import Optional
+from typing import List, Optional, TextIO, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -16,13 +18,14 @@ from greenmim.registry import HOOKS
 class ProgressHook(Hook):
     """A live bar on a terminal; nothing where the output is a file.
 
-    The lines of the log stay what they are.
+    The lines of the log stay what they are, and appear above the bar.
     """
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self.bar: Optional[Progress] = None
+        self._handlers: List[Tuple[logging.StreamHandler, TextIO]] = []
 
     def before_train(self, runner: Runner) -> None:
         if not (is_main_process() and sys.stderr.isatty()):
@@ -35,12 +38,19 @@ class ProgressHook(Hook):
             TimeRemainingColumn(),
             TextColumn('loss {task.fields[loss]:.4f}'),
             console=Console(stderr=True),
-            redirect_stdout=False,
-            redirect_stderr=False,
+            redirect_stdout=sys.stdout.isatty(),
             transient=True)
         self.task = self.bar.add_task(
             '', total=runner.max_iters, completed=runner.iter, loss=0.)
         self.bar.start()
+        # Or the cursor stays hidden after an error.
+        atexit.register(self.close)
+        # The log holds the terminal itself; now it has to ask the bar.
+        for handler in runner.logger.handlers:
+            stream = getattr(handler, 'stream', None)
+            if stream is not None and stream.isatty():
+                self._handlers.append((handler, stream))
+                handler.setStream(sys.stderr)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -53,5 +63,15 @@ class ProgressHook(Hook):
         self.bar.update(self.task, advance=1, loss=float(loss))
 
     def after_run(self, runner: Runner) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self.bar is None:
+            return
+        for handler, stream in self._handlers:
+            handler.setStream(stream)
+        self._handlers = []
+        self.bar.stop()
+        self.bar = None
+        atexit.unregister(self.close)

@@ -1,0 +1,30 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any
+
+import numpy as np
+from mmengine.visualization import MLflowVisBackend
+
+from greenmim.registry import VISBACKENDS
+
+
+@VISBACKENDS.register_module()
+class MLflowBackend(MLflowVisBackend):
+    """MMEngine's ``MLflowVisBackend``, which stores pictures too.
+
+    MLflow wants an image to have a file name; the parent hands its bare name
+    on, and one picture would replace the other.
+    """
+
+    def add_image(self,
+                  name: str,
+                  image: np.ndarray,
+                  step: int = 0,
+                  **kwargs: Any) -> None:
+        """Store a picture as ``NAME_STEP.png``.
+
+        Args:
+            name (str): The name.
+            image (np.ndarray): Of shape (H, W, 3), red first.
+            step (int): The iteration. Defaults to 0.
+        """
+        self.experiment.log_image(image, f'{name}_{step}.png')
