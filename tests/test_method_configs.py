@@ -448,6 +448,12 @@ def test_fine_tuning_begins_where_pre_training_ends(name, tmp_path):
         ('relative_position_index', 'relative_coords_table'))
                for key in missing)  # yapf: disable
     assert all(key.startswith('ln1.') for key in unexpected)
+    if trained.model.backbone.get('use_shared_rel_pos_bias'):
+        shared = source.rel_pos_bias.relative_position_bias_table
+        assert shared.std() > 0.05
+        for layer in target.layers:
+            table = layer.attn.relative_position_bias_table
+            assert torch.equal(table, shared)
     depths = {
         target.get_layer_depth(f'backbone.{key}', 'backbone.')[0]
         for key, _ in target.named_parameters()

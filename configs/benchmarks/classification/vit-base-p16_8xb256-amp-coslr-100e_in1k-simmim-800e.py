@@ -11,8 +11,9 @@ Batch: 8 x 256 = 2048; learning rate 1.25e-3 * 2048 / 512 = 5e-3.
 Expected: 83.8 % top-1, the number in the authors' README.
 Measured: not measured by this project.
 
-The layers go on sharing one table of relative position biases. The average of
-the patches is classified, behind a norm of its own.
+Every layer gets a table of relative position biases of its own, which begins
+as the one that all of them shared. The average of the patches is classified,
+behind a norm of its own.
 """  # noqa: E501
 _base_ = [
     '../../_base_/models/swin-base-w7_classifier.py',
@@ -32,8 +33,8 @@ model = dict(
         drop_path_rate=0.1,
         layer_scale_init_value=0.1,
         use_abs_pos_emb=False,
-        use_rel_pos_bias=False,
-        use_shared_rel_pos_bias=True,
+        use_rel_pos_bias=True,
+        use_shared_rel_pos_bias=False,
         init_cfg=dict(
             type='Pretrained',
             checkpoint='work_dirs/'
