@@ -196,10 +196,11 @@ def test_requirements_are_what_is_imported():
     }
     modules = {'pillow': 'PIL', 'scikit-image': 'skimage'}
     required = {modules.get(name, name) for name in required}
+    # These are optional, and imported where they are used.
+    optional = {'codecarbon', 'lmdb', 'triton'}
     imported = {found.module.split('.')[0]
                 for found in imports_in(PACKAGE)} - set(
-                    sys.stdlib_module_names) - {'greenmim', 'triton', 'lmdb'}
-    # triton and lmdb are optional, and imported where they are used.
+                    sys.stdlib_module_names) - {'greenmim', *optional}
     # mmpretrain imports torchvision without requiring it, and mmcv is the
     # requirement that setup.cfg cannot express.
     assert required - {'torchvision'} == imported - {'torchvision', 'mmcv'}

@@ -108,9 +108,8 @@ def test_mlflow(run):
     assert names == [f'reconstruction_{step}.png' for step in (0, 4)]
 
 
-@pytest.mark.parametrize('module',
-                         ['tensorboard'] if find_spec('tensorboard') else [])
-def test_tensorboard(run, module):
+def test_tensorboard(run):
+    pytest.importorskip('tensorboard')  # MMSelfSup brings it
     from tensorboard.backend.event_processing.event_accumulator import \
         EventAccumulator
     file, = (run[0] / 'vis_data').glob('events*')
