@@ -100,3 +100,10 @@ def test_cost_of_a_group():
                            sum(counts) + 1)
         ]
         assert len(groups) * (size**2 + slot_cost * size) == min(costs)
+
+
+def test_cost_above_the_bound():
+    table = Page('docs/benchmarks.md').text.split('### Grouping')[1]
+    above = [float(x) for x in re.findall(r'\| ([\d.]+)% \|$', table, re.M)]
+    most = float(re.search(r'at most (\d+) % above', PAGE.text)[1])
+    assert len(above) > 4 and max(above) <= most
