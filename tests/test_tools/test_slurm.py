@@ -23,6 +23,22 @@ PROGRAMS = ('munged', 'slurmctld', 'slurmd', 'srun', 'sbatch', 'scontrol')
 ITERATIONS = 16  # 8 epochs of 2, on 2 processes
 
 
+def documented(start, config, work_dir):
+    """The line of the page that starts like this, for the small cluster."""
+    text = (CHECKOUT / 'docs' / 'clusters.md').read_text('utf-8')
+    line, = (line for line in text.splitlines() if line.startswith(start))
+    for name, value in {
+            'PARTITION': 'P',
+            'CONFIG': str(config),
+            '--work-dir D': f'--work-dir {work_dir}',
+            'GPUS=16 GPUS_PER_NODE=8 ': '',
+            '--gpus 16 --gpus-per-node 8': '--gpus 2 --gpus-per-node 2',
+            '--nodes=2': '--nodes=1',
+    }.items():
+        line = line.replace(name, value)
+    return line
+
+
 def call(line, environment, **options):
     """Run a command line to its end, and return its output."""
     result = subprocess.run(
@@ -160,8 +176,8 @@ def whole(environment, config):
     """The work folder of a run that nothing interrupts."""
     work_dir = config.parent / 'whole'
     log = call(
-        f'bash tools/slurm_train.sh P greenmim {config} --work-dir {work_dir}',
-        environment)
+        documented('GPUS=16 GPUS_PER_NODE=8 bash tools/slurm_train.sh', config,
+                   work_dir), environment)
     assert '--ntasks=2' in log
     return work_dir
 
@@ -186,10 +202,11 @@ def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
     log = work_dir / 'slurm.out'
     for iteration in (5, 11):
         (work_dir / f'hold_{iteration}').touch()
-    job = call(
-        'sbatch --parsable --partition=P --ntasks-per-node=2 --gres=gpu:2 '
-        f'--cpus-per-task=1 --output={log} tools/slurm_job.sh {config} '
-        f'--work-dir {work_dir}', environment).strip()
+    line = documented('sbatch', config, work_dir)
+    options = (
+        'sbatch --parsable --ntasks-per-node=2 --gres=gpu:2 --cpus-per-task=1 '
+        f'--output={log}')
+    job = call(line.replace('sbatch', options, 1), environment).strip()
 
     def show():
         return call(f'scontrol show job {job}', environment)
@@ -255,10 +272,9 @@ def test_a_lost_task_ends_the_job(environment, config, whole):
     wait_until(lambda: not processes('SLURM_PROCID=0'), 10)
 
     (work_dir / 'hold_6').unlink()
-    output = call(
-        f'mim train greenmim {config} --launcher slurm --gpus 2 '
-        '--gpus-per-node 2 --cpus-per-task 1 --partition P --work-dir '
-        f'{work_dir} --resume', environment)
+    line = documented('mim train greenmim CONFIG --launcher slurm', config,
+                      work_dir)
+    output = call(f'{line} --resume', environment)
     assert 'Training finished successfully' in output
     # What was done since the last checkpoint was done again, to the last bit.
     for found, expected in zip(losses(work_dir), losses(whole)):
