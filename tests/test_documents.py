@@ -30,11 +30,20 @@ ELSEWHERE = {
     r'python tools/train\.py CONFIG --work-dir D'
     r'|mim train (mmpretrain|mmselfsup) CONFIG --work-dir D'
     r'|mim train greenmim \S+\.py --work-dir D'
-    r'|bash tools/dist_train\.sh CONFIG 8':
+    r'|mim train greenmim CONFIG --launcher pytorch --gpus 8 --work-dir D'
+    r'|bash tools/dist_train\.sh CONFIG 8( --work-dir D)?':
     'test_tools/test_launchers.py::test_losses_over_all_launchers',
-    r'(GPUS_PER_NODE=8 GPUS=16 )?bash tools/slurm_train\.sh .*'
-    r'|mim train mmselfsup CONFIG --work-dir D --launcher .*':
+    r'(GPUS\S* GPUS\S* )?bash tools/slurm_train\.sh .*'
+    r'|mim train mmselfsup CONFIG --work-dir D --launcher .*'
+    r'|mim train greenmim CONFIG --launcher slurm .*':
     'test_tools/test_launchers.py::test_command_of_mim',
+    r'NNODES=2 NODE_RANK=\d MASTER_ADDR=\S+ PORT=\d+ bash tools/'
+    r'dist_train\.sh .*':
+    'test_tools/test_launchers.py::test_several_machines',
+    r'sbatch .* tools/slurm_job\.sh .*':
+    'test_tools/test_slurm.py::test_a_batch_job_is_requeued_and_resumes',
+    r'python tools/misc/channel_statistics\.py data/images':
+    'test_data_page.py::test_statistics_of_images',
     r'srun python tools/train\.py CONFIG --work-dir D --launcher slurm '
     r'--resume':
     'test_engine/test_resumption.py::test_a_signal_saves_at_once',
