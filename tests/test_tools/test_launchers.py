@@ -1,8 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The documented command lines, run on the micro config.
 
-Where a line needs several GPUs or Slurm, the command that it would start is
-checked instead.
+Where a line needs several GPUs, the command that it would start is checked
+instead. test_slurm.py runs those of Slurm on a real one.
 """
 import os
 import shlex
@@ -15,6 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+
+from greenmim.engine import launch
 
 ROOT = Path(__file__).parents[2]
 ITERATIONS_AN_EPOCH = 2
@@ -200,6 +203,24 @@ def test_missing_argument_of_script(script, complete, commands, environment):
     assert result.returncode != 0
     assert f'is missing: {script} {complete} [arguments]' in result.stderr
     assert not (commands / 'command').exists()
+
+
+@pytest.mark.parametrize('variables, port', [
+    (dict(SLURM_JOB_ID='1234567'), '24567'),
+    (dict(SLURM_JOB_ID='1234568'), '24568'),
+    (dict(SLURM_JOB_ID='1234568', MASTER_PORT='29999'), '29999'),
+])
+def test_jobs_of_slurm_have_ports_of_their_own(variables, port, monkeypatch):
+    monkeypatch.delenv('MASTER_PORT', raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    monkeypatch.setattr(launch, '_use_gloo', lambda _: None)
+    monkeypatch.setattr(launch.Runner, 'from_cfg',
+                        lambda _: found.append(os.environ['MASTER_PORT']))
+    launch.build_runner(Config(dict(launcher='slurm')))
+    assert found == [port]
+    os.environ.pop('MASTER_PORT')  # before it is put back
 
 
 @pytest.fixture
