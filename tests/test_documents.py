@@ -44,9 +44,6 @@ ELSEWHERE = {
     'test_tools/test_slurm.py::test_a_batch_job_is_requeued_and_resumes',
     r'python tools/misc/channel_statistics\.py data/images':
     'test_data_page.py::test_statistics_of_images',
-    r'srun python tools/train\.py CONFIG --work-dir D --launcher slurm '
-    r'--resume':
-    'test_engine/test_resumption.py::test_a_signal_saves_at_once',
     r'bash tools/dist_train\.sh .* model_wrapper_cfg\.type=\S+':
     'test_tools/test_fully_sharded.py::test_losses_are_those_of_one_process',
     # Placeholders for files of the reader.
