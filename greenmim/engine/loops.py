@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import torch
 from mmengine.runner import EpochBasedTrainLoop
 
 from greenmim.registry import LOOPS
@@ -12,7 +13,24 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     are seen twice and the run is longer than its schedule. This loop goes on
     with the next batch. It needs :class:`greenmim.SeededSampler`, whose
     samples do not depend on what was drawn before.
+
+    Raises:
+        ValueError: If a resumed run has another number of iterations an
+            epoch, since then neither the place in the epoch nor that in the
+            schedule is known.
     """
+
+    def run(self) -> torch.nn.Module:
+        """Launch training."""
+        info = self.runner.message_hub.runtime_info  # of the checkpoint
+        before = info.get('max_iters', 0) // info.get('max_epochs', 1)
+        if self._iter and before not in (0, len(self.dataloader)):
+            raise ValueError(
+                f'expected {before} iterations an epoch, as the run to resume '
+                f'has, got {len(self.dataloader)}; keep the data set and the '
+                'number of processes times train_dataloader.batch_size, or '
+                'start anew from its weights with --cfg-options load_from=...')
+        return super().run()
 
     def run_epoch(self) -> None:
         """Iterate the rest of an epoch."""

@@ -309,3 +309,14 @@ def batches(work_dir):
         for file in (work_dir / f'batches_{rank}.txt'
                      for rank in range(PROCESSES))
     ]
+
+
+def test_another_number_of_iterations_is_refused(lost):
+    """One process instead of four has four times as many, from one epoch."""
+    work_dir = lost[0]
+    assert (work_dir / 'epoch_2.pth').exists()
+    process = start('python', 'tools/train.py', work_dir / 'lost.py',
+                    '--work-dir', work_dir, '--resume')
+    log = process.communicate(timeout=120)[0]
+    assert process.returncode == 1
+    assert 'ValueError: expected 1 iterations an epoch' in log, log[-3000:]
