@@ -49,7 +49,7 @@ run_pytest() {
     local name=$1
     shift
     say "tests in the $name environment, $(command -v python)"
-    (cd "$ROOT" && python -m pytest -rs --durations=10 "$@" --junitxml "$RESULTS/$name.xml") \
+    (cd "$ROOT" && python -m pytest "${WORKERS[@]}" -rs --durations=10 "$@" --junitxml "$RESULTS/$name.xml") \
         2>&1 | tee "$RESULTS/$name.log"
     CODES+=("${PIPESTATUS[0]}")
 }
@@ -59,6 +59,9 @@ trap 'rm -rf "$RESULTS"' EXIT
 trap 'exit 130' INT
 CODES=()
 FAILED=0
+# Tests compute on one thread. A file's share fixtures, so files stay whole;
+# each process of theirs takes about 2 GB.
+WORKERS=(--numprocesses auto --maxprocesses 4 --dist loadfile)
 
 use_environment test
 run_pytest main "$@"
