@@ -140,7 +140,8 @@ def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
 
     Returns:
         dict[str, int | None]: ``bytes_per_image`` and ``largest_batch_size``,
-        None where the run fills most of the memory already.
+        None where the run fills most of the memory already, or needs less
+        than the process did before.
     """
     batch = runner.train_dataloader.batch_size
     limit = 0.9 * memory_limit()
@@ -152,7 +153,9 @@ def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
         return dict(bytes_per_image=None, largest_batch_size=None)
     for _ in range(3):  # an allocator needs some until it stays
         run_step(runner, number)
-    growth = max(peak_memory() - peak, 1) / (number - batch)
+    growth = (peak_memory() - peak) / (number - batch)
+    if growth <= 0:  # something before the run needed more
+        return dict(bytes_per_image=None, largest_batch_size=None)
     return dict(
         bytes_per_image=round(growth),
         largest_batch_size=max(int(batch + (limit - peak) / growth), 0))

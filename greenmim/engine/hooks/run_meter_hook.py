@@ -76,10 +76,15 @@ class RunMeterHook(Hook):
         self.batch: Optional[dict] = None
         self.planning: Dict[str, float] = dict()
         self.planned_by_workers = False
-        self.restart()
+        self._clear()
 
     def restart(self) -> None:
-        """Forget what was measured."""
+        """Forget what was measured, and begin anew."""
+        self._clear()
+        self.energy.start()
+        self.start = self._last = time.perf_counter()
+
+    def _clear(self) -> None:
         self.images = 0
         self.data_seconds = array('d')
         self.step_seconds = array('d')
@@ -87,8 +92,6 @@ class RunMeterHook(Hook):
         self.fill_rates = array('d')
         self.losses = array('d')
         self._rest = 0.
-        self.energy.start()
-        self.start = self._last = time.perf_counter()
 
     def before_run(self, runner: Runner) -> None:
         runner.register_hook(_Clock(self))
