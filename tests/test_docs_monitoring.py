@@ -7,12 +7,15 @@ import shlex
 import sys
 import uuid
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 from PIL import Image
 
+from greenmim.visualization import MLflowBackend
 from tests.conftest import CHECKOUT
 from tests.documents import Page
 
@@ -54,7 +57,10 @@ def run(words, monkeypatch):
         if '--cfg-options' not in words:
             words.append('--cfg-options')
         words += [*SHORTER, f'experiment_name={uuid.uuid4().hex}']
+    elif words[0].endswith('forecast.py'):
+        words += ['--steps', '1', '--warmup', '1', '--cfg-options', *SHORTER]
     monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.syspath_prepend(Path(words[0]).parent)
     monkeypatch.setattr(sys, 'argv', words)
     runpy.run_path(words[0], run_name='__main__')
     for file in Path('work_dirs').rglob('iter_4.pth'):
@@ -67,13 +73,17 @@ def measured(work_dir):
     return [line for line in lines if 'learning/loss' in line]
 
 
-def test_from_top_to_bottom(workspace, monkeypatch):
+def test_from_top_to_bottom(workspace, monkeypatch, capsys):
+    # These would start services; test_logging_backends.py looks closer.
+    for name in 'wandb', 'mlflow':
+        monkeypatch.setitem(sys.modules, name, MagicMock())
+    configs = iter(['pictures.py', 'logged.py'])
     for language, block in PAGE.blocks():
         if language == 'bash':
             for line in block.splitlines():
                 run(shlex.split(line), monkeypatch)
         elif language == 'python':
-            Path('pictures.py').write_text(block)
+            Path(next(configs)).write_text(block)
 
     for name in 'watched', 'held_out', 'pictures':
         assert [m['step'] for m in measured(f'work_dirs/{name}')] == [0, 4]
@@ -101,6 +111,17 @@ def test_from_top_to_bottom(workspace, monkeypatch):
     samples = Path('work_dirs/samples.html').read_text()
     assert samples.count('data/own/') == 3
     assert Path('work_dirs/groups.png').is_file()
+    assert 'kg CO2e (60 W, as given)' in capsys.readouterr().out
+    assert list(Path('work_dirs/tensorboard').rglob('events.out.tfevents*'))
+    backend, = (
+        backend for backend in
+        Visualizer.get_current_instance()._vis_backends.values()
+        if isinstance(backend, MLflowBackend))
+    steps = [
+        call.args[1] for call in backend.experiment.log_metrics.call_args_list
+        if 'learning/loss' in call.args[0]
+    ]
+    assert steps == [0, 4]
 
 
 def test_options_of_the_page_are_those_of_the_hook():
