@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from greenmim.engine.latest_checkpoint import find_latest_whole_checkpoint
+from tests.conftest import CHECKOUT, skip_or_fail
+
 ITERATIONS = 24  # 4 epochs of 6
 
 CONFIG = '''
@@ -225,6 +227,44 @@ def processes(text: str) -> list:
         except OSError:
             pass
     return found
+
+
+@pytest.fixture
+def small_disk(folder, expected):
+    """A file system in memory with room for two checkpoints and a half."""
+    if sys.platform != 'linux' or os.geteuid() != 0:
+        skip_or_fail('only the superuser of Linux may mount a disk')
+    path = folder / 'small'
+    path.mkdir()
+    checkpoint = folder / 'whole' / f'iter_{ITERATIONS}.pth'
+    size = int(2.5 * checkpoint.stat().st_size)
+    mount = ['mount', '-t', 'tmpfs', 'tmpfs', str(path), '-o']
+    subprocess.run([*mount, f'size={size}'], check=True)
+
+    def enlarge():
+        subprocess.run([*mount, f'remount,size={10 * size}'], check=True)
+
+    yield enlarge
+    subprocess.run(['umount', str(path)], check=True)
+
+
+def test_a_full_disk(folder, expected, small_disk):
+    """The run stops at the third checkpoint; two are whole."""
+    process = start(folder, 'small')
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 1, log[-2000:]
+    last = folder / 'small' / 'iter_4.pth'
+    assert f'No space left on device: cannot write {last.parent}/iter_6' in log
+    assert 'make room and resume' in log
+    assert find_latest_whole_checkpoint(str(last.parent)) == str(last)
+    assert not list(last.parent.glob('.*.part'))
+
+    small_disk()
+    process = start(folder, 'small')
+    log = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, log[-2000:]
+    rows = losses(folder, 'small')
+    assert rows == expected[:6] + expected[4:]
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
