@@ -2,8 +2,8 @@
 from typing import Any, List, Optional, Sequence, Union
 
 import torch
-from mmengine.model import BaseModule
-from torch import Tensor, nn
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
 
 from greenmim.ops import VisibleLayout
 from greenmim.registry import MODELS
@@ -43,7 +43,8 @@ class SumOfHeads(BaseModule):
                 'expected channels and a weight for each of one or more '
                 f'heads, got {len(heads)} heads, {len(channels)} channels '
                 f'and {len(weights)} weights')
-        self.heads: Any = nn.ModuleList(MODELS.build(head) for head in heads)
+        # MMEngine's list has a teacher among its modules load its weights.
+        self.heads: Any = ModuleList(MODELS.build(head) for head in heads)
         self.channels = list(channels)
         self.weights = list(weights)
 

@@ -7,7 +7,7 @@ all their values, a convolution with kernel and stride of the unit's side.
 from typing import Any, List, Optional, Sequence, Union
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
@@ -111,7 +111,8 @@ class LocalReconstructionNeck(BaseModule):
         super().__init__(init_cfg=init_cfg)
         _check_lengths(in_channels, tokens=tokens, out_channels=out_channels)
         self.shapes = list(zip(tokens, in_channels))
-        self.decoders = nn.ModuleList(
+        # MMEngine's list has its modules draw their weights.
+        self.decoders = ModuleList(
             GreenMIMNeck(
                 c * t,
                 embed_dims,

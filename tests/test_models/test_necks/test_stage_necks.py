@@ -145,3 +145,10 @@ def test_stages_that_do_not_fit(neck):
         neck(x[::-1], mask)
     with pytest.raises(ValueError, match='visible'):
         neck(stages(2), mask)
+
+
+def test_every_decoder_draws_its_mask_token():
+    neck = LocalReconstructionNeck(CHANNELS, (12, 8, 4), TOKENS, **SMALL)
+    neck.init_weights()
+    tokens = [decoder.mask_token for decoder in neck.decoders]
+    assert all(0.005 < token.std() < 0.05 for token in tokens)
