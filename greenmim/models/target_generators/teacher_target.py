@@ -1,7 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import math
 from typing import Optional
 
 import torch
+from mmengine.model import initialize
 from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,7 +35,8 @@ class TeacherTarget(nn.Module):
         norm (bool): Normalise unit by unit. Defaults to True.
 
     Raises:
-        ValueError: If the backbone names no weights.
+        ValueError: If the backbone names no weights; while loading, if they
+            are not those of all of its parameters.
     """
 
     uses_target_statistics = False
@@ -65,11 +68,33 @@ class TeacherTarget(nn.Module):
     def _load(self, device: Optional[torch.device] = None) -> nn.Module:
         if not self._teacher:
             teacher = MMPRETRAIN_MODELS.build(self._backbone_cfg)
-            teacher.init_weights()
+            # MMEngine passes over what a file lacks or has in another shape,
+            # and `init_weights` would draw some of it.
+            for parameter in teacher.parameters():
+                nn.init.constant_(parameter, math.nan)
+            initialize(teacher, self._backbone_cfg['init_cfg'])
+            self._check_loaded(teacher)
             teacher.requires_grad_(False)
             teacher.eval()  # MMPretrain's Swin returns nothing
             self._teacher.append(teacher)
         return self._teacher[0].to(device)
+
+    def _check_loaded(self, teacher: nn.Module) -> None:
+        """Refuse a teacher of which a part is not that of its file."""
+        parameters = dict(teacher.named_parameters())
+        missing = [
+            name for name, parameter in parameters.items()
+            if not bool(parameter.isfinite().all())
+        ]
+        if missing:
+            init_cfg = self._backbone_cfg['init_cfg']
+            raise ValueError(
+                'expected a checkpoint with all weights of the teacher, but '
+                f'{init_cfg["checkpoint"]} has no finite values of the right '
+                f'shape for {len(missing)} of {len(parameters)} parameters, '
+                f'{missing[0]} for example; give init_cfg the prefix that '
+                "names have in the file, as prefix='backbone.', and build the "
+                'backbone as it was trained')
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:

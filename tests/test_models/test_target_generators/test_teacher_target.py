@@ -100,6 +100,38 @@ def test_a_missing_file_is_found_before_training():
         TeacherTarget(dict(SWIN, init_cfg=init)).init_weights()
 
 
+def test_a_missing_file_is_found_among_several_heads():
+    init = dict(type='Pretrained', checkpoint='nowhere.pth')
+    target = dict(
+        type='greenmim.TeacherTarget', backbone=dict(SWIN, init_cfg=init))
+    head = MODELS.build(
+        dict(
+            type='greenmim.SumOfHeads',
+            heads=[dict(type='greenmim.GreenMIMHead', target=target)],
+            channels=[64]))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        head.init_weights()
+
+
+def test_a_teacher_of_which_a_part_is_not_in_the_file(saved, tmp_path):
+    _, cfg = saved(SWIN)
+    file = tmp_path / 'teacher.pth'
+
+    def expect(match, **changes):
+        with pytest.raises(ValueError, match=match):
+            TeacherTarget(dict(cfg, **changes)).init_weights()
+
+    init = dict(type='Pretrained', checkpoint=str(file))
+    count = len(dict(MODELS.build(SWIN).named_parameters()))
+    expect(f'for {count} of {count} .*prefix', init_cfg=init)
+    arch = dict(SWIN['arch'], embed_dims=16)
+    expect('shape', arch=arch)
+    state = torch.load(file, weights_only=True)['state_dict']
+    del state['backbone.norm3.bias']
+    torch.save(dict(state_dict=state), file)
+    expect(f'for 1 of {count} parameters, norm3.bias')
+
+
 def test_a_teacher_without_maps(saved):
     target = TeacherTarget(saved(VIT)[1])
     with pytest.raises(ValueError, match='featmap'):
