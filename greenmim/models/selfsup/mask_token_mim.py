@@ -35,8 +35,9 @@ class MaskTokenMIM(MaskedImageModeling):
         **kwargs: See :class:`MaskedImageModeling`.
 
     Raises:
-        ValueError: If ``mask_token`` is none of these; while encoding, if the
-            images are padded or mask and feature map do not fit.
+        ValueError: If ``mask_token`` is none of these, or the backbone lacks
+            what it needs; while encoding, if the images are padded, or the
+            backbone returns no feature maps or none that fit the mask.
     """
 
     def __init__(self,
@@ -55,6 +56,11 @@ class MaskTokenMIM(MaskedImageModeling):
         self.mask_space = mask_token
         if mask_token == 'pixel':
             shape: Tuple[int, ...] = (1, _image_channels(self.backbone), 1, 1)
+        elif not hasattr(self.backbone, 'patch_embed'):
+            raise ValueError(
+                'expected a backbone with a patch_embed, whose tokens are '
+                f'exchanged, got {type(self.backbone).__name__}; set '
+                "mask_token='pixel'")
         else:
             dims = self.backbone.patch_embed.projection.out_channels
             shape = (1, 1, dims)
@@ -94,6 +100,12 @@ class MaskTokenMIM(MaskedImageModeling):
             tokens, class_token = self._split(maps[-1], images)
             return (units_of_map(tokens,
                                  grid).flatten(1, 2), everything, class_token)
+        if any(x.ndim != 4 for x in maps):
+            raise ValueError(
+                'expected a backbone that returns feature maps (B, C, h, w), '
+                f'got {[tuple(x.shape) for x in maps]}; set '
+                "out_type='featmap' of a VisionTransformer, "
+                'gap_before_final_norm=False of a ConvNeXt')
         latent = [units_of_map(x, grid) for x in maps]
         if getattr(self.neck, 'reads_stages', False):
             return latent, everything
@@ -128,7 +140,11 @@ class MaskTokenMIM(MaskedImageModeling):
 def _image_channels(backbone: Any) -> int:
     if isinstance(backbone, VisibleBackbone):
         return backbone.image_channels
-    return backbone.patch_embed.projection.in_channels
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):  # the first reads the images
+            return module.in_channels
+    raise ValueError('expected a backbone that reads images by a convolution, '
+                     f'got {type(backbone).__name__}')
 
 
 def _enlarge(masked: Tensor, size: Tuple[int, ...]) -> Tensor:

@@ -118,6 +118,28 @@ def test_a_failed_forward_leaves_no_hook():
     assert not model.backbone.patch_embed._forward_hooks
 
 
+def test_pixel_tokens_of_a_backbone_without_patch_embedding():
+    model = build(
+        dict(type='mmpretrain.ResNet', depth=18, base_channels=8),
+        mask_token='pixel')
+    images, mask = torch.randn(2, 3, 64, 64), random_mask(2, (2, 2), 0.5)
+    latent, _ = model.encode(images, model._plan(images, mask))
+    pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
+    feature, = model.backbone(images.where(~pixels, model.mask_token))
+    torch.testing.assert_close(latent, feature.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize('backbone, kwargs, message', [
+    (dict(type='mmpretrain.ResNet', depth=18), dict(), "ResNet.*'pixel'"),
+    (dict(type='mmpretrain.ConvNeXt', arch='atto'), dict(mask_token='pixel'),
+     r'got \[\(1, 320\)\].*gap_before_final_norm'),
+])
+def test_backbones_that_do_not_fit(backbone, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        model = build(backbone, **kwargs)
+        model.loss(torch.randn(1, 3, 64, 64), None)
+
+
 def test_unknown_mask_token():
     with pytest.raises(ValueError, match='embed'):
         MaskTokenMIM(dict(), dict(), dict(), mask_token='none')
