@@ -78,8 +78,10 @@ class VisibleLayout:
         """
         if isinstance(mask, VisibleLayout):
             if grid is not None and mask.grid != tuple(grid):
-                raise ValueError(f'expected a layout of the unit grid {grid}, '
-                                 f'got one of {mask.grid}')
+                raise ValueError(
+                    f'expected a layout of the unit grid {grid}, got one of '
+                    f'{mask.grid}; images have one unit_size, which backbone '
+                    'and head of a model share')
             return mask
         if not isinstance(mask, Tensor):
             raise TypeError('expected mask to be a bool tensor of shape (M, '

@@ -186,8 +186,9 @@ class MaskPlanner:
                  mask_ratio: float = 0.75,
                  mask_scope: str = 'batch',
                  sampler: Sampler = random_mask) -> None:
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(f'expected 0 <= mask_ratio < 1, got {mask_ratio}')
+        if not (isinstance(mask_ratio, (int, float)) and 0 <= mask_ratio < 1):
+            raise ValueError(
+                f'expected 0 <= mask_ratio < 1, got {mask_ratio!r}')
         if mask_scope not in ('batch', 'image'):
             raise ValueError("expected mask_scope to be 'batch' or 'image', "
                              f'got {mask_scope!r}')

@@ -24,8 +24,16 @@ def norm_tokens(norm: nn.Module, x_BKTC: Tensor) -> Tensor:
 
     Returns:
         Tensor: Shape (B, K, T, C).
+
+    Raises:
+        ValueError: If there is but one token to take statistics of.
     """
     x = x_BKTC.reshape(-1, x_BKTC.shape[-1], 1, 1)
+    if len(x) == 1 and norm.training and isinstance(norm, nn.BatchNorm2d):
+        raise ValueError(
+            'expected more than one visible token in a batch, as batch norms '
+            'take their statistics of them in training, got one; enlarge '
+            'batch or images, or lower the mask ratio')
     return norm(x).view(x_BKTC.shape)
 
 

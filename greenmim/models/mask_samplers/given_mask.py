@@ -70,15 +70,30 @@ def _read(mask: Any) -> Tensor:
     name = ''
     if isinstance(mask, (str, Path)):
         name = f'in {mask}: '
-        if Path(mask).suffix.lower() == '.npy':
-            mask = np.load(mask)
-        else:
-            with Image.open(mask) as picture:
-                mask = np.asarray(picture.convert('L')) > 127
-    array = torch.as_tensor(np.asarray(mask))
+        mask = _read_file(Path(mask))
+    try:
+        array = torch.as_tensor(np.asarray(mask))
+    except (TypeError, ValueError):  # text, or rows of several lengths
+        raise ValueError(f'{name}expected a mask of numbers 0 and 1 in rows '
+                         f'of one length, got {mask!r}') from None
     if array.ndim == 2:
         array = array[None]
     try:
         return ~VisibleLayout.from_mask(array).visible
     except ValueError as error:
         raise ValueError(name + str(error)) from None
+
+
+def _read_file(path: Path) -> np.ndarray:
+    try:
+        if path.suffix.lower() == '.npy':
+            return np.load(path)
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert('L')) > 127
+    except FileNotFoundError:
+        raise
+    # Both libraries raise these on files that are damaged or of other kinds.
+    except (EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f'cannot read {path} ({type(error).__name__}): expected a mask, '
+            'an array of numbers in a file .npy or a picture') from error

@@ -129,7 +129,8 @@ class GreenMIMNeck(BaseModule):
                 f'expected a latent of shape (B, {num_units}, '
                 f'{self.in_channels}), one token a visible unit of the mask, '
                 'or t tokens a unit and in_channels t times theirs, got '
-                f'{tuple(latent.shape)}')
+                f'{tuple(latent.shape)}; set in_channels of the neck to what '
+                'a unit has in the last stage of the backbone')
         layout.check_batch(latent.shape[0])
         latent = latent.reshape(len(latent), num_units, self.in_channels)
         if (class_token is None) == self.reads_class_token:

@@ -16,6 +16,10 @@ class GreenMIM(MaskedImageModeling):
     Modeling <https://arxiv.org/abs/2205.13515>`_. The backbone takes a mask
     and says the side of its mask units, ``backbone.unit_size`` pixels; see
     :class:`MaskedImageModeling` for the arguments.
+
+    Raises:
+        ValueError: If the backbone computes all units, as those of MMPretrain
+            do.
     """
 
     default_init_cfg: Optional[List[dict]] = [
@@ -33,6 +37,12 @@ class GreenMIM(MaskedImageModeling):
 
     def make_group_planner(self) -> GroupPlanner:
         """The planner of the backbone."""
+        if not hasattr(self.backbone, 'make_planner'):
+            raise ValueError(
+                'expected a backbone that computes visible units alone, as '
+                'those named greenmim.GreenMIM... do, got '
+                f'{type(self.backbone).__name__}; take one of them, or the '
+                'algorithm greenmim.MaskTokenMIM, which computes all units')
         return self.backbone.make_planner()
 
     def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:

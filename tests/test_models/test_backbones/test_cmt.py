@@ -42,6 +42,16 @@ def test_running_statistics_are_those_of_visible_pixels():
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * x.var(0))
 
 
+def test_one_token_has_no_statistics():
+    model = build()
+    images, mask = torch.randn(1, 3, 32, 64), torch.tensor([[[True, False]]])
+    model.train()
+    with pytest.raises(ValueError, match='more than one visible token'):
+        model(images, mask)
+    model.eval()
+    assert model(images, mask).isfinite().all()
+
+
 def test_biases_of_another_size_are_resized_on_loading():
     """As they are when the image has another size."""
     small, large = build(), build(img_size=128)

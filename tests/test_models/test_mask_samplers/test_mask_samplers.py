@@ -150,6 +150,8 @@ class TestGiven:
         ([[[1, 1], [1, 1]]], 'at least one visible'),
         ([[[0, 2], [1, 1]]], '0 or 1'),
         ([[0, 1]], 'shape'),
+        ([[[0, 1], [1]]], 'rows of one length'),
+        ([[['a', 'b']]], 'numbers 0 and 1'),
         ([[[[0, 1], [1, 1]], [[0, 0], [1, 1]]]], 'same number'),
         ([], 'list of masks'),
         ('mask.npy', 'list of masks'),
@@ -162,3 +164,12 @@ class TestGiven:
         np.save(tmp_path / 'bad.npy', np.ones((2, 2)))
         with pytest.raises(ValueError, match='bad.npy'):
             GivenMask([tmp_path / 'bad.npy'])
+
+    @pytest.mark.parametrize('name', ['mask.npy', 'mask.png'])
+    def test_a_file_that_cannot_be_read_is_named(self, tmp_path, name):
+        with pytest.raises(FileNotFoundError, match=name):
+            GivenMask([tmp_path / name])
+        for content in (b'', b'no mask'):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(ValueError, match=f'{name}.*expected a mask'):
+                GivenMask([tmp_path / name])

@@ -263,11 +263,27 @@ def test_refuses_sizes_that_are_no_multiple_of_the_unit(mode, size, advice):
     (dict(mask_ratio=1), '0 <= mask_ratio < 1, got 1'),
     (dict(mask_ratio=-0.1), '0 <= mask_ratio < 1, got -0.1'),
     (dict(mask_ratio=float('nan')), '0 <= mask_ratio < 1, got nan'),
+    (dict(mask_ratio='0.75'), "0 <= mask_ratio < 1, got '0.75'"),
+    (dict(mask_ratio=None), '0 <= mask_ratio < 1, got None'),
     (dict(mask_scope='epoch'), "'batch' or 'image', got 'epoch'"),
+    (dict(backbone=dict(type='mmpretrain.ResNet', depth=18)),
+     'visible units alone.*got ResNet.*MaskTokenMIM'),
 ])
 def test_refuses_bad_settings(overrides, message):
     with pytest.raises(ValueError, match=message):
         micro_model(**overrides)
+
+
+@pytest.mark.parametrize('overrides, message', [
+    (dict(head=dict(type='greenmim.GreenMIMHead', unit_size=16)),
+     r'\(4, 4\), got one of \(2, 2\).*unit_size'),
+    (dict(neck=dict(type='greenmim.GreenMIMNeck', in_channels=32)),
+     r'got \(2, 1, 128\).*in_channels of the neck'),
+])
+def test_refuses_parts_that_do_not_fit(overrides, message):
+    model = micro_model(**overrides)
+    with pytest.raises(ValueError, match=message):
+        model(torch.randn(2, 3, 64, 64), None, mode='loss')
 
 
 def test_refuses_unknown_arguments():
