@@ -115,8 +115,8 @@ def tool_flags(script: Path) -> Set[str]:
         tool = CHECKOUT / 'tools' / ('train.py' if train else 'test.py')
         return tool_flags(tool) | {'--work-dir'}
     sources = [script]
-    for name in re.findall(r'^(?:from|import) (\w+)', script.read_text('utf-8'),
-                           re.M):  # yapf: disable
+    text = script.read_text('utf-8')
+    for name in re.findall(r'^(?:from|import) (\w+)', text, re.M):
         sources += script.parent.glob(f'{name}.py')
         sources += script.parent.glob(f'{name}/*.py')
     if script.name in ('train.py', 'test.py'):
