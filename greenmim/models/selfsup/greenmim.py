@@ -54,5 +54,6 @@ class GreenMIM(MaskedImageModeling):
         stages = self.backbone.forward_stages(images, plan)
         latent = stages if reads_stages else stages[-1].flatten(1, 2)
         if reads_class_token:
-            return latent, plan.layout, stages.class_token
+            # A list without one lets the neck say what it lacks.
+            return latent, plan.layout, getattr(stages, 'class_token', None)
         return latent, plan.layout

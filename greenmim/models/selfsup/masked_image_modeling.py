@@ -14,7 +14,7 @@ from greenmim.registry import TASK_UTILS
 Images = Union[Tensor, Sequence[Tensor]]
 Latent = Union[Tensor, List[Tensor]]
 NeckInputs = Union[Tuple[Latent, VisibleLayout], Tuple[Latent, VisibleLayout,
-                                                       Tensor]]
+                                                       Optional[Tensor]]]
 
 
 class MaskedImageModeling(BaseSelfSupervisor):

@@ -279,6 +279,10 @@ def test_refuses_bad_settings(overrides, message):
      r'\(4, 4\), got one of \(2, 2\).*unit_size'),
     (dict(neck=dict(type='greenmim.GreenMIMNeck', in_channels=32)),
      r'got \(2, 1, 128\).*in_channels of the neck'),
+    (dict(
+        neck=dict(
+            type='greenmim.GreenMIMNeck', in_channels=128, class_token=True)),
+     'expected a class token, got none'),
 ])
 def test_refuses_parts_that_do_not_fit(overrides, message):
     model = micro_model(**overrides)
