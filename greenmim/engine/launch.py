@@ -5,6 +5,9 @@ import os
 import os.path as osp
 import subprocess
 from datetime import timedelta
+from difflib import get_close_matches
+from inspect import signature
+from typing import Any, Dict
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
@@ -19,6 +22,12 @@ RANK_VARIABLES = {
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE',
             'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+
+# Settings that are read, but are no arguments of the runner.
+OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
+                  'efficient_conv_bn_eval', 'find_unused_parameters',
+                  'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
+                  'tta_pipeline')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +79,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Merge the common arguments into the config, ``--cfg-options`` last."""
+    """Merge the common arguments into the config, ``--cfg-options`` last.
+
+    Raises:
+        ValueError: If an option is no setting of the config or the runner.
+    """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
     if args.work_dir is not None:
@@ -98,10 +111,24 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
         hook.type = 'greenmim.SafeCheckpointHook'
 
     if args.cfg_options is not None:
+        _check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
     if args.trust_checkpoint:
         cfg.default_hooks.checkpoint.trusted = (
             cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+
+
+def _check_options(cfg: Config, options: Dict[str, Any]) -> None:
+    """Refuse a misspelt option, which a config takes for one of its own."""
+    known = {*cfg, *signature(Runner).parameters, *OTHER_SETTINGS}
+    for option in options:
+        name = option.split('.')[0]
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f'; did you mean {close[0]!r}?' if close else ''
+            raise ValueError(
+                f'--cfg-options {option}: expected a setting of the config, '
+                f'of which none is named {name!r}{hint}')
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -32,7 +32,8 @@ def runner(tmp_path):
             get_scalar=lambda name: HistoryBuffer([0.25], [1])))
 
 
-@pytest.mark.parametrize('stream', [Terminal(), io.StringIO()], ids=str)
+@pytest.mark.parametrize(
+    'stream', [Terminal(), io.StringIO()], ids=['terminal', 'file'])
 def test_a_bar_on_a_terminal_alone(runner, monkeypatch, stream):
     monkeypatch.setattr(sys, 'stderr', stream)
     hook = ProgressHook()

@@ -77,7 +77,14 @@ class ScalingOptimWrapper(OptimWrapper):
         super().load_state_dict(state_dict)
 
 
-def build(work_dir, epochs, hook=None, resume=False, load_from=None):
+def build(work_dir,
+          epochs,
+          hook=None,
+          resume=False,
+          load_from=None,
+          model=Line,
+          ema=True,
+          **optimizer):
     loader = dict(
         batch_size=4,
         num_workers=0,
@@ -86,7 +93,7 @@ def build(work_dir, epochs, hook=None, resume=False, load_from=None):
         collate_fn=dict(type='default_collate'))
     torch.manual_seed(0)
     return Runner(
-        Line(),
+        model(),
         str(work_dir),
         train_dataloader=loader,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
@@ -94,7 +101,8 @@ def build(work_dir, epochs, hook=None, resume=False, load_from=None):
         val_cfg=dict(),
         val_evaluator=dict(type=Spread),
         optim_wrapper=dict(
-            type=ScalingOptimWrapper, optimizer=dict(type='AdamW', lr=0.1)),
+            type=ScalingOptimWrapper,
+            optimizer=dict(type='AdamW', lr=0.1, **optimizer)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False),
             # Keeps a bound method in its state.
@@ -114,7 +122,7 @@ def build(work_dir, epochs, hook=None, resume=False, load_from=None):
                 save_best='spread',
                 rule='greater',
                 published_keys=['meta', 'state_dict'])),
-        custom_hooks=[dict(type='EMAHook')],
+        custom_hooks=[dict(type='EMAHook')] if ema else [],
         resume=resume,
         load_from=load_from,
         randomness=dict(seed=0),
@@ -228,6 +236,53 @@ def test_text_in_file_is_not_executed(uninterrupted, tmp_path):
         load_from=str(tmp_path / 'hostile.pth')).train()
     assert (tmp_path / 'epoch_5.pth').exists()
     assert not proof.exists()
+
+
+class Wide(Line):
+    """Weights of another shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.slope = nn.Linear(1, 2)
+
+
+class Deep(Line):
+    """One layer more."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize('before, now, message', [
+    (Line, Wide, r'2 of its .*: slope.bias should .* \(2,\), and has \(1,\)'),
+    (Line, Deep, r'2 of its .*: more.bias should .* \(1,\), and has None'),
+    (Deep, Line, r'2 of its .*: more.bias should .* None, and has \(1,\)'),
+])
+def test_another_model_is_refused(tmp_path, before, now, message):
+    build(tmp_path, 1, model=before, ema=False).train()
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path, 2, resume=True, model=now, ema=False).train()
+
+
+def test_settings_of_the_checkpoint_stay(tmp_path):
+    build(tmp_path, 1, weight_decay=0.02).train()
+    file = str(tmp_path / 'epoch_1.pth')
+    warnings = []
+    for decay in 0.02, 0.3:
+        runner = build(
+            tmp_path / str(decay),
+            2,
+            resume=True,
+            load_from=file,
+            weight_decay=decay)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runner.logger, 'warning', warnings.append)
+            runner.train()
+        assert runner.optim_wrapper.param_groups[0]['weight_decay'] == 0.02
+    text, = [text for text in warnings if 'keeps' in text]
+    assert 'keeps weight_decay=0.02 of its checkpoint' in text
+    assert 'config says (0.3)' in text
 
 
 def test_weights_alone_are_loaded(tmp_path):

@@ -101,6 +101,23 @@ def test_unknown_argument_in_config(run_tool, make_config):
             run_tool(TRAIN, make_config(), '--cfg-options', f'{key}.foo=1')
 
 
+@pytest.mark.parametrize('option, hint', [
+    ('optim_wraper.optimizer.lr=1', "; did you mean 'optim_wrapper'?"),
+    ('xyz=1', "named 'xyz'$"),
+])
+def test_misspelt_setting(run_tool, make_config, option, hint):
+    with pytest.raises(ValueError, match=hint):
+        run_tool(TRAIN, make_config(), '--cfg-options', option)
+
+
+def test_settings_that_the_config_leaves_out(merged, make_config):
+    options = ('find_unused_parameters=True', 'visualizer.name=x')
+    assert not {o.split('=')[0].split('.')[0]
+                for o in options} & set(merged(make_config()))
+    cfg = merged(make_config(), '--cfg-options', *options)
+    assert cfg.find_unused_parameters and cfg.visualizer.name == 'x'
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_amp_without_gpu(run_tool, make_config, tmp_path):
     config = make_config({'train_cfg.max_epochs': 1})

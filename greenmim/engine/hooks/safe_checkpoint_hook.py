@@ -16,6 +16,7 @@ from greenmim.registry import HOOKS
 from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..latest_checkpoint import find_latest_whole_checkpoint
+from ..resume_checks import check_model, tell_of_settings
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
 LEFT_OUT = object()
@@ -71,7 +72,9 @@ class SafeCheckpointHook(CheckpointHook):
     resumes with its smoothed losses and no class is ever allow-listed.
 
     Files are written as a whole or not at all, and a damaged one is passed
-    over upon ``--resume``.
+    over upon ``--resume``. One of another model is refused, and where the
+    config has another setting of the optimizer, the log says that it is that
+    of the checkpoint which counts.
 
     The file to load or resume is read with ``weights_only=True``. An older or
     foreign file that needs more is refused, unless ``trusted`` names it.
@@ -83,7 +86,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     Raises:
         TypeError: If an argument is unknown.
-        ValueError: If a file to resume from could run code and is not trusted.
+        ValueError: If a file to resume from could run code and is not
+            trusted, or is of another model.
     """
 
     def __init__(self,
@@ -181,6 +185,9 @@ class SafeCheckpointHook(CheckpointHook):
         """Restore the log histories, and drop what would be executed."""
         # Runner.resume runs this text, of a kind of old files, as Python.
         checkpoint.get('meta', {}).pop('config', None)
+        if runner._resume:
+            check_model(runner, checkpoint)
+            tell_of_settings(runner, checkpoint)
         if is_sharded(runner):
             cut_state(runner, checkpoint)
         message_hub = checkpoint.get('message_hub')

@@ -137,7 +137,7 @@ def build(execution, target, neck, sampler, teacher):
 
 @pytest.mark.parametrize(
     'number, crossing',
-    enumerate(CROSSINGS),
+    list(enumerate(CROSSINGS)),
     ids=['-'.join(c) for c in CROSSINGS])
 def test_crossing(number, crossing, teacher):
     """Samplers take turns; each meets each execution, target and neck."""
