@@ -1,11 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Whether a run can go on from a checkpoint, and what it will not change."""
+"""Whether a run can begin or go on from a checkpoint, and what stays."""
 import re
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
+Shapes = Dict[str, Tuple[int, ...]]
 # Settings of the optimizer that a checkpoint holds.
 SETTINGS = ('initial_lr', 'weight_decay', 'betas', 'momentum')
 
@@ -23,13 +25,7 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
     Raises:
         ValueError: If names or shapes of the weights differ.
     """
-    model = runner.model
-    model = model.module if is_model_wrapper(model) else model
-    expected = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-    found = {
-        re.sub(r'^module\.', '', name): tuple(tensor.shape)
-        for name, tensor in checkpoint['state_dict'].items()
-    }
+    expected, found = _shapes(runner, checkpoint)
     wrong = sorted(name for name in expected.keys() | found.keys()
                    if expected.get(name) != found.get(name))
     if wrong:
@@ -40,6 +36,31 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
             f'shapes: {name} should have the shape {expected.get(name)}, and '
             f'has {found.get(name)}; resume with the config of that run, or '
             'begin a new one from its weights by load_from, without --resume')
+
+
+def check_overlap(runner: Runner, checkpoint: Dict[str, Any]) -> None:
+    """Refuse weights of which none is one of the model's.
+
+    MMEngine names those that do not fit, and goes on however few do.
+
+    Args:
+        runner (Runner): The runner.
+        checkpoint (dict): What it is about to load.
+
+    Raises:
+        ValueError: If no tensor has the name and the shape of the model's.
+    """
+    expected, found = _shapes(runner, checkpoint)
+    fitting = expected.items() & found.items()
+    if not fitting:
+        raise ValueError(
+            "expected weights of the config's model in the file to load, but "
+            f'none of its {len(found)} tensors fits, {next(iter(found), None)}'
+            ' for example; convert another library\'s file by '
+            'tools/model_converters/import_checkpoint.py, or load a backbone '
+            'alone by init_cfg')
+    runner.logger.info(f'{len(fitting)} of {len(expected)} tensors of the '
+                       'model are in the file to load.')
 
 
 def tell_of_settings(runner: Runner, checkpoint: Dict[str, Any]) -> None:
@@ -61,6 +82,23 @@ def tell_of_settings(runner: Runner, checkpoint: Dict[str, Any]) -> None:
                     'another value begin a new run from its weights by '
                     'load_from, without --resume.')
                 break
+
+
+def _shapes(runner: Runner, checkpoint: Dict[str,
+                                             Any]) -> Tuple[Shapes, Shapes]:
+    """The model's tensors, and the checkpoint's."""
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    given = checkpoint.get('state_dict', checkpoint)
+    return _shapes_of(model.state_dict()), _shapes_of(given)
+
+
+def _shapes_of(tensors: Dict[str, Any]) -> Shapes:
+    """Without the prefix of a wrapper, which loads what it wraps."""
+    return {
+        re.sub(r'^module\.', '', name): tuple(tensor.shape)
+        for name, tensor in tensors.items() if isinstance(tensor, Tensor)
+    }
 
 
 def _same(new: Any, old: Any) -> bool:

@@ -1,12 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What a signal to all processes of a job must not do."""
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from greenmim.engine import PreemptionHook
 from tests.conftest import CHECKOUT
 
 LOADING = '''
@@ -18,6 +21,7 @@ from greenmim.engine import PreemptionHook
 
 hook = PreemptionHook()
 hook.before_run(None)
+hook.before_train(None)
 
 
 class Slow(Dataset):
@@ -90,16 +94,35 @@ def start(text, **variables):
 
 @pytest.mark.skipif(
     not hasattr(signal, 'sigwaitinfo'), reason='Python cannot wait for them')
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize('number',
+                         [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_workers_go_on_until_their_parent_ends_them(number):
     process = start(LOADING)
     assert process.stdout.readline() == '0\n'
     os.killpg(process.pid, number)
     output = process.communicate(timeout=60)[0]
+    if number == signal.SIGINT:
+        hint, = re.findall('\nCtrl-C: .*\n', output)
+        assert 'once more to stop at once' in hint
+        output = output.replace(hint, '')
     assert output.split('\n') == [
         '1', '2', '3', '4', '5', f'received {int(number)}', 'ended with 0', ''
     ]
     assert process.returncode == 0
+
+
+def test_the_second_ctrl_c_stops_at_once(monkeypatch):
+    hook = PreemptionHook()
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        hook.before_train(None)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert hook.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_all_processes_leave_when_one_has_saved():

@@ -177,7 +177,8 @@ def test_killed_five_times(folder, expected):
     assert 'Going on in epoch' in log or rows[-1] == expected[-1]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize('number',
+                         [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_at_once(folder, expected, number):
     """Nothing is computed twice, and the newest file is damaged then."""
     name = f'preempted{int(number)}'

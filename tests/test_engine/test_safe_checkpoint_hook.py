@@ -265,6 +265,26 @@ def test_another_model_is_refused(tmp_path, before, now, message):
         build(tmp_path, 2, resume=True, model=now, ema=False).train()
 
 
+def test_weights_of_which_none_fits_are_refused(tmp_path):
+    file = tmp_path / 'foreign.pth'
+    torch.save(dict(state_dict={'conv1.weight': torch.ones(3)}), file)
+    with pytest.raises(ValueError, match='none of its 1 tensors fits, conv1'):
+        build(tmp_path, 1, load_from=str(file)).train()
+    partly = dict(Line().state_dict(), other=torch.ones(3))
+    torch.save(dict(state_dict=partly), file)
+    build(tmp_path, 1, load_from=str(file)).train()
+
+
+def test_nothing_to_resume(tmp_path):
+    runner = build(tmp_path, 1, resume=True)
+    warnings = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.logger, 'warning', warnings.append)
+        runner.train()
+    assert f'Nothing to resume: {tmp_path} has no checkpoint. The run ' \
+        'begins anew.' in warnings
+
+
 def test_settings_of_the_checkpoint_stay(tmp_path):
     build(tmp_path, 1, weight_decay=0.02).train()
     file = str(tmp_path / 'epoch_1.pth')

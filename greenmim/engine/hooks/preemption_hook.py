@@ -12,7 +12,7 @@ from greenmim.registry import HOOKS
 from ..worker_signals import leave_to_parent
 from .safe_checkpoint_hook import SafeCheckpointHook
 
-SIGNALS = ('SIGTERM', 'SIGUSR1')
+SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')
 
 
 @HOOKS.register_module()
@@ -20,19 +20,21 @@ class PreemptionHook(Hook):
     """Save and leave when a signal announces the end.
 
     Schedulers send one some time before they kill a job (Slurm with
-    ``--signal=USR1@120``). The iteration is finished, a checkpoint is written
-    and the process exits with :attr:`exit_code`; ``--resume`` goes on from
-    there. All processes of a distributed run leave together, whichever of
-    them got the signal. Data-loading workers do not heed it.
+    ``--signal=USR1@120``), and so does Ctrl-C (SIGINT). The iteration is
+    finished, a checkpoint is written and the process exits with
+    :attr:`exit_code`; ``--resume`` goes on from there. All processes of a
+    distributed run leave together, whichever of them got the signal.
+    Data-loading workers do not heed it. A second Ctrl-C stops at once.
 
     Args:
         signals (Sequence[str]): Names of the signals.
-            Defaults to ``('SIGTERM', 'SIGUSR1')``.
+            Defaults to ``('SIGTERM', 'SIGUSR1', 'SIGINT')``.
 
     Raises:
         RuntimeError: Upon a signal, if there is no :class:`SafeCheckpointHook`
             to save with.
         SystemExit: Upon a signal, after saving.
+        KeyboardInterrupt: Upon the second Ctrl-C.
     """
 
     # After the checkpoint hook, whose file of this iteration is enough.
@@ -48,9 +50,20 @@ class PreemptionHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         for number in self.signals:
-            signal.signal(number, self._receive)
+            if number != signal.SIGINT:
+                signal.signal(number, self._receive)
+
+    def before_train(self, runner: Runner) -> None:
+        """Until now Ctrl-C has stopped at once: there is nothing to save."""
+        if signal.SIGINT in self.signals:
+            signal.signal(signal.SIGINT, self._receive)
 
     def _receive(self, number: int, frame: Optional[FrameType]) -> None:
+        if number == signal.SIGINT:
+            if self.received == signal.SIGINT:
+                raise KeyboardInterrupt
+            print('\nCtrl-C: saving after this iteration; once more to stop '
+                  'at once.')
         self.received = number
 
     def after_train_iter(self,

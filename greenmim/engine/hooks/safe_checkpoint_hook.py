@@ -16,7 +16,7 @@ from greenmim.registry import HOOKS
 from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..latest_checkpoint import find_latest_whole_checkpoint
-from ..resume_checks import check_model, tell_of_settings
+from ..resume_checks import check_model, check_overlap, tell_of_settings
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
 LEFT_OUT = object()
@@ -87,7 +87,8 @@ class SafeCheckpointHook(CheckpointHook):
     Raises:
         TypeError: If an argument is unknown.
         ValueError: If a file to resume from could run code and is not
-            trusted, or is of another model.
+            trusted, or is of another model; if none of the weights of a file
+            to load is one of the model's.
     """
 
     def __init__(self,
@@ -113,6 +114,10 @@ class SafeCheckpointHook(CheckpointHook):
         if path is None and runner._resume:
             path = find_latest_whole_checkpoint(runner.work_dir)
             runner._load_from = path
+            if path is None:
+                runner.logger.warning(
+                    f'Nothing to resume: {runner.work_dir} has no checkpoint. '
+                    'The run begins anew.')
         if path is None or not osp.isfile(osp.expanduser(path)):
             return
         trusted = self.trusted is not None and osp.samefile(
@@ -188,6 +193,8 @@ class SafeCheckpointHook(CheckpointHook):
         if runner._resume:
             check_model(runner, checkpoint)
             tell_of_settings(runner, checkpoint)
+        else:
+            check_overlap(runner, checkpoint)
         if is_sharded(runner):
             cut_state(runner, checkpoint)
         message_hub = checkpoint.get('message_hub')
