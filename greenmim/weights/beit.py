@@ -97,7 +97,7 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 BEIT = Family(
     name='beit',
-    types='mmpretrain.BEiTViT',
+    types=('mmpretrain.BEiTViT', ),
     pattern=r'^layers\.\d+\.attn\.q_bias$',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,

@@ -116,7 +116,7 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 CMT = Family(
     name='cmt',
-    types='greenmim.GreenMIMCMT',
+    types=('greenmim.GreenMIMCMT', ),
     pattern=r'^position_biases\.\d+\.bias$',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,

@@ -90,6 +90,8 @@ class Layout:
             layout and leave no trace in the tensors.
         types: How configs name the classes that have these names; empty
             where they are the family's.
+        arguments: From the family's settings to the arguments of these
+            classes; None where they are the same.
         knows_prefix: Whether these classes load by MMEngine's ``init_cfg``,
             which takes a prefix off the names.
     """
@@ -98,7 +100,8 @@ class Layout:
     without: Tuple[str, ...] = ()
     norm_eps: Optional[float] = None
     pre_training: Dict[str, Any] = field(default_factory=dict)
-    types: str = ''
+    types: Tuple[str, ...] = ()
+    arguments: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]] = None
     knows_prefix: bool = True
 
 
@@ -129,7 +132,7 @@ class Family:
 
     Args:
         name: As in the passport of a file.
-        types: How configs name its classes.
+        types: How configs name its classes, the usual one first.
         pattern: Found in a name of every such backbone, and in no other.
         passing: Fits the names of tensors that serve pre-training alone or
             are computed, and are left out.
@@ -153,7 +156,7 @@ class Family:
             their own for it, which takes one window for all stages.
     """
     name: str
-    types: str
+    types: Tuple[str, ...]
     pattern: str
     passing: str
     layouts: Dict[str, Layout]

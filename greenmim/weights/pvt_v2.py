@@ -75,6 +75,25 @@ def unpack(tensors: Tensors) -> Tensors:
     return unpacked
 
 
+def mmdet_arguments(settings: Dict[str, Any]) -> Dict[str, Any]:
+    """Arguments of MMDetection's class.
+
+    Its widths are multiples of the heads, and all its norms have one eps.
+    """
+    arch = settings['arch']
+    return dict(
+        in_channels=settings['in_channels'],
+        embed_dims=arch['embed_dims'][0] // arch['num_heads'][0],
+        num_stages=len(arch['depths']),
+        num_layers=arch['depths'],
+        num_heads=arch['num_heads'],
+        mlp_ratios=arch['mlp_ratios'],
+        sr_ratios=arch['sr_ratios'],
+        qkv_bias=settings['qkv_bias'],
+        norm_cfg=settings['norm_cfg'],
+        convert_weights=False)
+
+
 LAYOUTS = {
     'openmmlab':
     Layout(norm_eps=1e-6),
@@ -87,7 +106,8 @@ LAYOUTS = {
     'mmdet': Layout(
         _MMDET,
         norm_eps=1e-6,
-        types='mmdet.PyramidVisionTransformerV2, convert_weights=False',
+        types=('mmdet.PyramidVisionTransformerV2', ),
+        arguments=mmdet_arguments,
         knows_prefix=False),
 }  # yapf: disable
 
@@ -185,7 +205,7 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 PVT_V2 = PVTv2Family(
     name='pvt_v2',
-    types='greenmim.GreenMIMPVTv2',
+    types=('greenmim.GreenMIMPVTv2', ),
     pattern=r'^stages\.\d+\.\d+\.ffn\.dwconv\.',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,

@@ -209,7 +209,7 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 SWIN = Family(
     name='swin',
-    types='mmpretrain.SwinTransformer or greenmim.GreenMIMSwinTransformer',
+    types=('mmpretrain.SwinTransformer', 'greenmim.GreenMIMSwinTransformer'),
     pattern=r'attn\.w_msa\.relative_position_bias_table$',
     merged=r'^stages\.\d+\.downsample\.(norm|reduction)\.',
     passing=r'(^|\.)(mask_token|attn_mask)$',

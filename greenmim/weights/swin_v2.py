@@ -262,7 +262,9 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 SWIN_V2 = Family(
     name='swin_v2',
-    types='mmpretrain.SwinTransformerV2 or greenmim.GreenMIMSwinTransformerV2',
+    # MMPretrain's takes no buffers from a file, and warns that they miss.
+    types=('greenmim.GreenMIMSwinTransformerV2',
+           'mmpretrain.SwinTransformerV2'),
     pattern=r'attn\.w_msa\.logit_scale$',
     merged=r'^stages\.\d+\.downsample\.reduction\.',
     passing=r'(^|\.)(mask_token|attn_mask)$',

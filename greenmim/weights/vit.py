@@ -170,7 +170,8 @@ def build(settings: Dict[str, Any]) -> nn.Module:
 
 VIT = Family(
     name='vit',
-    types='mmpretrain.VisionTransformer or greenmim.GreenMIMVisionTransformer',
+    types=('mmpretrain.VisionTransformer',
+           'greenmim.GreenMIMVisionTransformer'),
     pattern=r'^layers\.\d+\.attn\.qkv\.bias$',
     passing=r'^(head|mask_token)\b',
     layouts=LAYOUTS,

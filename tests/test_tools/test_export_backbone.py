@@ -5,7 +5,6 @@ import importlib
 import json
 import logging
 import re
-import textwrap
 from functools import partial
 from pathlib import Path
 
@@ -412,7 +411,7 @@ OTHERS = {
 
 def save_other(path, family):
     """A checkpoint of a backbone of the family, with its config."""
-    kind, cfg = OTHERS[family]
+    kind, cfg = ALL[family]
     torch.manual_seed(0)
     model = randomise(MODELS.build(dict(type=kind, **cfg)))
     text = Config(
@@ -448,24 +447,77 @@ def test_other_families_load_without_a_warning(export, tmp_path, capsys, to,
             assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize('family', ['vit', 'beit', 'swin_v2'])
+PVT = dict(
+    arch=dict(
+        embed_dims=[8, 16, 32, 64],
+        depths=[2, 1, 1, 1],
+        num_heads=[1, 2, 4, 8],
+        mlp_ratios=[2, 2, 2, 2],
+        sr_ratios=[8, 4, 2, 1]))
+ALL = dict(
+    OTHERS,
+    swin=('greenmim.GreenMIMSwinTransformer', SWIN),
+    pvt_v2=('greenmim.GreenMIMPVTv2', PVT))
+PASTED = [
+    pytest.param(
+        family,
+        to,
+        marks=pytest.mark.downstream if
+        (family, to) == ('pvt_v2', 'mmdet') else ()) for family in ALL
+    for to in TARGETS if (family, to) != ('cmt', 'timm')
+]
+
+
+def as_maps(tokens):
+    """Tokens of a square with a class token before them, as a map."""
+    side = round((tokens.shape[1] - 1)**0.5)
+    return tokens[:, 1:].transpose(1, 2).unflatten(2, (side, side))
+
+
+@pytest.mark.parametrize('family, to', PASTED)
 @torch.no_grad()
-def test_printed_lines_build_the_model_of_timm(export, tmp_path, capsys,
-                                               family):
-    timm = pytest.importorskip('timm')
+def test_printed_block_is_pasted(export, tmp_path, capsys, family, to):
+    """It loads every tensor, and the features are the same."""
+    if to == 'timm':
+        pytest.importorskip('timm')
     checkpoint, model = save_other(tmp_path / 'a.pth', family)
-    export(checkpoint, 'timm')
-    lines = textwrap.dedent(capsys.readouterr().out.split('use it with\n')[1])
-    scope = dict(timm=timm, torch=torch, partial=partial)
-    exec(lines, scope)
-    size = OTHERS[family][1]['img_size']
-    x = torch.randn(1, 3, size, size)
-    features = scope['model'].eval().forward_features(x)
-    if family == 'beit':
-        features = features[:, 1:].transpose(1, 2).unflatten(2, (2, 2))
-    elif family == 'swin_v2':
-        features = features.permute(0, 3, 1, 2)
-    assert_same_features(model(x), [features])
+    export(checkpoint, to)
+    pasted = {}
+    exec(capsys.readouterr().out.split('use it with\n')[1], pasted)
+
+    size = ALL[family][1].get('img_size', 64)
+    x = torch.randn(2, 3, size, size)
+    is_vit = family in ('vit', 'beit')
+    if is_vit:
+        model.out_type = 'featmap'
+    if to == 'timm':  # which loads strictly, as safetensors does
+        features = pasted['model'].eval().forward_features(x)
+        if is_vit:
+            features = as_maps(features)
+        elif 'swin' in family:
+            features = features.permute(0, 3, 1, 2)
+        assert_same_features(model(x), [features])
+        return
+    if to == 'safetensors':
+        loaded = pasted['backbone']
+        loaded.eval()  # MMPretrain's returns nothing
+    else:
+        # MMDetection asks for attributes, which the items of configs are.
+        cfg = Config(dict(backbone=pasted['backbone'])).backbone
+        loaded, warnings = load_warnings(lambda: MODELS.build(cfg))
+        loads = 'Load pre-trained model'  # a warning of MMDetection's PVT
+        assert not [text for text in warnings if loads not in text]
+    features = loaded(x)
+    if to in ('mmdet', 'mmseg'):
+        if is_vit:  # maps of layers, without a norm
+            model.ln1, model.out_indices = nn.Identity(), [0, 1]
+        for module in model.modules():
+            if hasattr(module, 'pad_small_map'):
+                module.pad_small_map = True
+        assert len(features) == (2 if is_vit else 4)
+    expected = model(x)
+    # The checkpoint of a pyramid has the norm of its last map alone.
+    assert_same_features(expected, features[-len(expected):])
 
 
 @pytest.mark.parametrize('to', TARGETS)

@@ -74,8 +74,8 @@ def test_greenmim(convert, tmp_path, capsys, source, order):
     out = capsys.readouterr().out
     assert f'backbone: {BACKBONE} of {BACKBONE} tensors matched' in out
     assert f'neck: {NECK} of {NECK} tensors matched' in out
-    assert "'embed_dims': 8, 'depths': [2, 2, 2, 2]" in out
-    assert 'eps of its LayerNorms: 1e-06' in out
+    assert 'arch=dict(embed_dims=8, depths=[2, 2, 2, 2]' in out
+    assert "norm_cfg=dict(type='LN', eps=1e-06)" in out
 
     passport = checkpoint['meta']['greenmim']
     digest = hashlib.sha256(src.read_bytes()).hexdigest()

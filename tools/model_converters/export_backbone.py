@@ -6,18 +6,17 @@ and origin are kept in it. A report with hashes and coverage lies beside it.
 """
 import argparse
 import sys
-import textwrap
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from greenmim.registry import MODELS
-from greenmim.weights import (TARGETS, Backbone, Target, fit_to, passport_of,
-                              read_backbone, read_source, summarise,
-                              write_report, write_weights)
+from greenmim.weights import (TARGETS, fit_to, passport_of, read_backbone,
+                              read_source, summarise, usage_of, write_report,
+                              write_weights)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -58,111 +57,14 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
 def build_from(config: str) -> Tuple[nn.Module, dict]:
     """The backbone of a config, and its part of the config."""
     cfg = Config.fromfile(config)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    scope = cfg.get('default_scope', 'mmpretrain')
+    init_default_scope(scope)
     # Built for the names and shapes; `init_cfg` is not needed for these.
-    backbone = cfg.model.backbone
-    return MODELS.build({**backbone, 'init_cfg': None}), backbone.to_dict()
-
-
-def timm_model(backbone: Backbone) -> Tuple[str, Dict[str, Any]]:
-    """The class of timm, and its arguments but for the LayerNorms'."""
-    settings = backbone.settings
-    arch = settings['arch']
-    family = backbone.family and backbone.family.name
-    if family == 'pvt_v2':
-        return 'pvt_v2.PyramidVisionTransformerV2', arch
-    size = dict(
-        img_size=backbone.img_size or settings.get('img_size', 224),
-        patch_size=settings['patch_size'],
-        in_chans=settings['in_channels'],
-        embed_dim=arch['embed_dims'])
-    if family in ('swin', 'swin_v2'):
-        size.update(
-            depths=arch['depths'],
-            num_heads=arch['num_heads'],
-            window_size=list(backbone.windows))
-        if family == 'swin':
-            return 'swin_transformer.SwinTransformer', size
-        key = 'pretrained_window_sizes'
-        return 'swin_transformer_v2.SwinTransformerV2', {
-            **size, key: settings[key]
-        }
-    size.update(
-        depth=arch['num_layers'],
-        num_heads=arch['num_heads'],
-        mlp_ratio=arch['feedforward_channels'] / arch['embed_dims'],
-        global_pool='avg'
-        if settings['out_type'] == 'avg_featmap' else 'token',
-        init_values=settings['layer_scale_init_value'] or None)
-    if family == 'vit':
-        return 'vision_transformer.VisionTransformer', dict(
-            size, class_token=settings['with_cls_token'])
-    keys = ('use_abs_pos_emb', 'use_rel_pos_bias', 'use_shared_rel_pos_bias')
-    return 'beit.Beit', dict(
-        size,
-        use_fc_norm=settings['out_type'] == 'avg_featmap',
-        **{key: settings[key]
-           for key in keys})
-
-
-def timm_lines(backbone: Backbone) -> List[str]:
-    """The lines that build the model in timm."""
-    name, arguments = timm_model(backbone)
-    arguments = dict(num_classes=0, **arguments)
-    text = ', '.join(f'{key}={value!r}' for key, value in arguments.items())
-    if backbone.norm_eps:
-        text += ', norm_layer=partial(torch.nn.LayerNorm, '
-        text += f'eps={backbone.norm_eps})'
-    return [
-        f'model = timm.models.{name}(', *textwrap.wrap(
-            f'{text})',
-            initial_indent=' ' * 4,
-            subsequent_indent=' ' * 4,
-            break_long_words=False,
-            break_on_hyphens=False)
-    ]
-
-
-def how_to_use(backbone: Backbone, to: str, target: Target, out: Path) -> str:
-    """The lines that load the file, and the settings that it needs."""
-    eps = backbone.norm_eps
-    settings = backbone.settings
-    family = backbone.family
-    if to == 'timm':
-        lines = timm_lines(backbone) + [
-            f"timm.models.load_checkpoint(model, '{out}')"
-        ]
-    elif to == 'safetensors':
-        lines = [
-            f"backbone.load_state_dict(safetensors.torch.load_file('{out}'))"
-        ]
-    else:
-        layout = family and family.layouts[target.layout]
-        prefix = f", prefix='{target.prefix}'"
-        if layout and not layout.knows_prefix:
-            prefix = ''
-        lines = [
-            f"init_cfg=dict(type='Pretrained', checkpoint='{out}'{prefix})"
-        ]
-    if family is not None and to != 'timm':
-        types = family.layouts[target.layout].types or family.types
-        lines.append(f'# type: {types}')
-    if backbone.windows:
-        windows = backbone.windows
-        one_window = target.maps and family is not None and family.one_window
-        lines.append(f'# window_size: {windows[0] if one_window else windows}')
-    for name in ('pretrained_window_sizes', 'out_type', 'final_norm'):
-        if name in settings:
-            lines.append(f'# {name}: {settings[name]}')
-    if family is not None and 'num_heads' in family.untraced:
-        lines.append(f"# num_heads: {settings['arch']['num_heads']}")
-    if family is not None and family.name == 'beit':
-        shared = settings['use_shared_rel_pos_bias']
-        lines.append(f'# use_shared_rel_pos_bias: {shared}')
-    lines.append('# eps of every LayerNorm: ' + (
-        f'{eps}' if eps else
-        'not recorded, or they differ; take those of the pre-training'))
-    return '\n'.join('    ' + line for line in lines)
+    backbone = cfg.model.backbone.to_dict()
+    built = MODELS.build({**backbone, 'init_cfg': None})
+    if '.' not in backbone['type']:
+        backbone['type'] = f'{scope}.{backbone["type"]}'
+    return built, backbone
 
 
 def export(args: argparse.Namespace) -> None:
@@ -202,8 +104,8 @@ def export(args: argparse.Namespace) -> None:
                            'mmpretrain', args.to)
     write_weights(out, backbone, target, passport)
     report = write_report(out, passport, backbone)
-    print(f'{out} is written; report: {report}\nuse it with')
-    print(how_to_use(backbone, args.to, target, out))
+    print(f'{out} is written; report: {report}\nuse it with\n')
+    print(usage_of(backbone, args.to, out, config))
 
 
 def main() -> None:

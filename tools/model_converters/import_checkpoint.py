@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from greenmim.weights import (SOURCES, TARGETS, convert_rest, passport_of,
-                              read_backbone, read_source, summarise,
+                              read_backbone, read_source, summarise, usage_of,
                               write_report, write_weights)
 
 
@@ -121,11 +121,8 @@ def convert(args: argparse.Namespace) -> None:
                            'mmpretrain')
     write_weights(out, backbone, TARGETS['mmpretrain'], passport, rest)
     report = write_report(out, passport, backbone, *parts)
-    print(f'it fits a backbone with {backbone.settings}')
-    print(f'eps of its LayerNorms: {backbone.norm_eps or "not recorded"}')
-    print(f'{out} is written; report: {report}\nuse it with\n'
-          f"    init_cfg=dict(type='Pretrained', checkpoint='{out}', "
-          "prefix='backbone.')")
+    print(f'{out} is written; report: {report}\nuse it with\n')
+    print(usage_of(backbone, 'mmpretrain', out))
 
 
 def main() -> None:
