@@ -12,6 +12,14 @@
 # the checkout. Without a wheel the second part is left out (with CI=true
 # that is a failure).
 set -uo pipefail
+
+case ${1:-} in
+-h | --help)
+    sed -n '3,13s/^#[[:space:]]\{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit
+    ;;
+esac
+
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 DOWNSTREAM=$ROOT/.venv-downstream
 

@@ -7,7 +7,8 @@
 # An environment that is active and has everything that the level needs is
 # used as it is; otherwise one is made in `.venv` of the checkout. Nothing is
 # installed anywhere else. Afterwards `python` and `mim` are those of that
-# environment, and greenmim is this checkout.
+# environment, and greenmim is this checkout. If the shell that called is not in
+# it, GREENMIM_ACTIVATE is the line that takes it there.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
@@ -103,6 +104,8 @@ use_own_environment() {
         done
     fi
     exec 9<&-
+    [ "${VIRTUAL_ENV:-}" = "$VENV" ] ||
+        export GREENMIM_ACTIVATE="source $(printf %q "$VENV")/bin/activate"
     export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
     unset PYTHONHOME
     say "using $VENV"

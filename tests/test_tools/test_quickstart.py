@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -17,8 +18,11 @@ DRIVER = ROOT / 'tools' / 'misc' / 'quickstart.py'
 CONFIGS = ROOT / 'configs' / 'quickstart'
 
 
-def bash(environment, tmp_path, *arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(['bash', str(SCRIPT), *map(str, arguments)],
+def bash(environment,
+         tmp_path,
+         *arguments,
+         script=SCRIPT) -> subprocess.CompletedProcess:
+    return subprocess.run(['bash', str(script), *map(str, arguments)],
                           env=environment,
                           cwd=tmp_path,
                           stdout=subprocess.PIPE,
@@ -43,6 +47,7 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     work_dir = tmp_path / 'D'
     (work_dir / 'run_1').mkdir(parents=True)  # an earlier run
 
+    active['GREENMIM_ACTIVATE'] = 'source it'  # see the test below
     result = bash(active, tmp_path, folder, 'train_cfg.max_iters=6',
                   'param_scheduler.0.end=2', 'param_scheduler.1.begin=2',
                   'train_dataloader.batch_size=3',
@@ -65,6 +70,10 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     for name in ('log', 'checkpoint', 'backbone', 'reconstructions'):
         file = Path(summary[name])
         assert file.is_file() and work_dir / 'run_2' in file.parents
+    following = result.stdout.split('\nnext:\n')[1]
+    assert following.splitlines()[0].strip() == 'source it'
+    pages = re.findall(r'docs/\w+\.md', following)
+    assert pages and all((ROOT / page).is_file() for page in pages)
     picture = Image.open(summary['reconstructions'])
     assert picture.mode == 'RGB' and min(picture.size) > 4 * 96
 
@@ -77,6 +86,31 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     }
     SwinTransformer(**cfg.model.backbone).load_state_dict(
         state_dict, strict=True)
+
+
+@pytest.mark.parametrize('is_active', [False, True])
+def test_a_new_environment_has_to_be_activated(environment, tmp_path,
+                                               is_active):
+    root = tmp_path / 'my checkout'
+    (root / '.venv').mkdir(parents=True)
+    for name in 'tools', 'setup.cfg', 'requirements':
+        (root / name).symlink_to(ROOT / name)
+    venv = root / '.venv'
+    printed = subprocess.run([
+        'bash', '-c', 'source tools/setup_env.sh; build_venv() { :; }; '
+        'use_environment runtime; echo "$GREENMIM_ACTIVATE"'
+    ],
+                             env=dict(
+                                 environment,
+                                 VIRTUAL_ENV=str(venv) if is_active else ''),
+                             cwd=root,
+                             stdout=subprocess.PIPE,
+                             check=True,
+                             text=True).stdout.strip()
+    if is_active:
+        assert not printed
+    else:
+        assert shlex.split(printed) == ['source', f'{venv}/bin/activate']
 
 
 @pytest.mark.parametrize(
@@ -113,11 +147,20 @@ def test_missing_folder_is_told_before_the_set_up(active, tmp_path, arguments,
     assert result.stdout.count('\n') == 1
 
 
-def test_help(active, tmp_path):
-    result = bash(active, tmp_path, '--help')
+@pytest.mark.parametrize('line', [
+    'bash tools/quickstart.sh [IMAGE_FOLDER]',
+    'bash tools/run_tests.sh [PYTEST_ARGUMENTS]'
+])
+def test_help(active, tmp_path, line):
+    """It is there at once: nothing is installed."""
+    result = bash(
+        dict(active, VIRTUAL_ENV=''),
+        tmp_path,
+        '--help',
+        script=ROOT / line.split()[1])
     assert result.returncode == 0
-    assert 'bash tools/quickstart.sh [IMAGE_FOLDER]' in result.stdout
-    assert '#' not in result.stdout
+    assert line in result.stdout
+    assert '#' not in result.stdout and '[greenmim]' not in result.stdout
 
 
 @pytest.mark.parametrize('files, message', [

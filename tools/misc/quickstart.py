@@ -143,6 +143,14 @@ reconstructions: {picture}''')
     skipped = list(run.glob('*/skipped_images.txt'))
     if skipped:
         print(f'skipped images:  {skipped[0]}')
+    # The shell that started it is in no environment if this one is new.
+    steps = [
+        os.environ.get('GREENMIM_ACTIVATE'),
+        'docs/get_started.md: a run of your own, step by step',
+        'docs/reconstructions.md: why reconstructions are tints and noise '
+        'after minutes'
+    ]
+    print('\nnext:', *filter(None, steps), sep='\n    ')
 
 
 if __name__ == '__main__':
