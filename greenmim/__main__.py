@@ -13,6 +13,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Optional, Tuple
 
@@ -73,7 +74,8 @@ def check_mmcv(mmcv: ModuleType) -> Finding:
     try:
         importlib.import_module('mmcv._ext')
     except ModuleNotFoundError:
-        return 'without compiled operators, as MMDetection needs them', ''
+        return ('without the compiled operators that MMDetection and '
+                'MMSegmentation need', '')
     except ImportError as error:
         return f'its compiled operators do not load: {error}', MMCV
     return 'with compiled operators', ''
@@ -203,6 +205,15 @@ def examine(library: Library, broken: Tuple[str, ...] = ()) -> Finding:
     return f'{name}{", " if found else ""}{found}', fix
 
 
+def other_environment() -> Optional[Path]:
+    """The `.venv` of this checkout, if it is complete and not in use."""
+    venv = Path(__file__).resolve().parents[1] / '.venv'
+    if Path(sys.prefix).resolve() == venv:
+        return None
+    # setup_env.sh writes this when all is installed.
+    return venv if (venv / 'runtime.stamp').is_file() else None
+
+
 def main() -> int:
     warnings.simplefilter('ignore')
     print(f'greenmim {__version__}, Python {platform.python_version()}, '
@@ -217,9 +228,12 @@ def main() -> int:
             problems[library.module] = library
     needed = [name for name, library in problems.items() if library.needed]
     if needed:
+        venv = other_environment()
         print(f'Pre-training does not work here because of '
-              f'{", ".join(needed)}. Run the first line that fixes something '
-              'and ask again.')
+              f'{", ".join(needed)}. ' +
+              (f'{venv} is a complete environment: run "source '
+               f'{venv}/bin/activate"' if venv else
+               'Run the first line that fixes something') + ' and ask again.')
     else:
         print('Pre-training works here.')
     return int(bool(needed))

@@ -2,6 +2,7 @@
 """``python -m greenmim`` in sound and broken environments."""
 import os
 import re
+import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -82,6 +83,24 @@ def test_nothing_but_python():
     assert all('is not installed' in line for line, _ in problems)
     assert ('mmcv is not installed', 'pip uninstall -y mmcv mmcv-lite && '
             'pip install mmcv-lite==2.0.1') in problems
+
+
+@pytest.mark.parametrize('complete', [True, False])
+def test_the_environment_of_the_quick_start_is_not_active(tmp_path, complete):
+    checkout = tmp_path / 'checkout'
+    shutil.copytree(CHECKOUT / 'greenmim', checkout / 'greenmim')
+    (checkout / '.venv').mkdir()
+    if complete:
+        (checkout / '.venv' / 'runtime.stamp').touch()
+    result = subprocess.run([sys.executable, '-S', '-m', 'greenmim'],
+                            env=dict(PYTHONPATH=str(checkout)),
+                            cwd=checkout,
+                            stdout=subprocess.PIPE,
+                            text=True)
+    last = result.stdout.splitlines()[-1]
+    line = f'run "source {checkout}/.venv/bin/activate" and ask again.'
+    assert last.endswith(line) == complete
+    assert result.returncode == 1
 
 
 @pytest.mark.parametrize('needed', [True, False])
