@@ -16,10 +16,11 @@ __all__ = [
 
 GREY = 128  # of masked pixels
 
-CAPTION = ('Reconstruction: everything as predicted. Paste: predictions where '
-           'masked, input elsewhere. Error: of the paste against what was to '
-           'be predicted, averaged over the channels shown; white is '
-           f'{WHITE_ERROR} of 255 levels or more.')
+CAPTION = ('Reconstruction: everything as predicted, visible units too; no '
+           'loss trains these, so that noise there is normal. Paste: '
+           'predictions where masked, input elsewhere. Error: of the paste '
+           'against what was to be predicted, averaged over the channels '
+           f'shown; white is {WHITE_ERROR} of 255 levels or more.')
 TRUTH = ("The model predicts every unit's pixels relative to their own mean "
          'and deviation; these two are taken from the input.')
 NEIGHBOURS = ("The model predicts every unit's pixels relative to their own "

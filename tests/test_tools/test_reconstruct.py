@@ -72,6 +72,18 @@ def test_files_size_ratio_and_seed(run_tool, config, checkpoint, images,
     assert pictures[0] == pictures[1] != pictures[2]
 
 
+def test_folder(run_tool, config, checkpoint, images, tmp_path, capsys):
+    """As many of its images as asked for, and files beside it."""
+    file = sorted(images.rglob('*.png'))[1]
+    out = tmp_path / 'page.html'
+    run_tool(TOOL, config, checkpoint, images, file, '--num-images', 2,
+             '--out', out)
+    assert f'{out} shows 3 images' in capsys.readouterr().out
+    page = out.read_text('utf-8')
+    assert page.count('<img src="data:image/png;base64,') == 15
+    assert re.findall(r'\d\.png', page) == ['0.png', '1.png', '2.png']
+
+
 def test_page_and_statistics_of_neighbours(run_tool, config, checkpoint,
                                            images, tmp_path, capsys):
     """A page for a browser; no statistics of what is masked in it."""
@@ -129,6 +141,7 @@ def test_bars_and_thirteen_channels(run_tool, make_config, tmp_path):
 
 @pytest.mark.parametrize('arguments, message', [
     (['gone.png'], 'gone.png'),
+    ([str(ROOT / 'greenmim' / 'ops')], 'no file below'),
     (['--bands', '0', '1', '2'], 'more than three channels'),
     (['--size', '100'], '100'),
     (['--mask-ratio', '1'], '1'),

@@ -122,6 +122,7 @@ def test_bars_are_drawn_in_their_own_brightness():
 def test_captions_say_whose_statistics():
     result = dict(pred_uses_target_statistics=False)
     assert len(captions_of(result)) == 1
+    assert 'noise there is normal' in captions_of(result)[0]
     result['pred_uses_neighbour_statistics'] = True
     assert 'guessed from the visible' in captions_of(result)[1]
     result['pred_uses_target_statistics'] = True

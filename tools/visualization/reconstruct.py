@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
+from greenmim.datasets import ImageFolder
 from greenmim.engine.checkpoint import read_state_dict
 from greenmim.ops import random_mask, unit_grid
 from greenmim.registry import MODELS
@@ -32,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         'images',
         nargs='*',
-        help='image files; by default images of the training data, evenly '
-        'spaced')
+        help='image files, or folders, of which --num-images images are '
+        'taken; by default images of the training data, evenly spaced')
     parser.add_argument(
         '--out',
         type=Path,
@@ -44,7 +45,8 @@ def parse_args() -> argparse.Namespace:
         '--num-images',
         type=int,
         default=6,
-        help='how many images of the training data (default: %(default)s)')
+        help='how many images of the training data or of a folder, evenly '
+        'spaced (default: %(default)s)')
     parser.add_argument(
         '--size',
         type=int,
@@ -91,6 +93,32 @@ def build_model(cfg: Config, checkpoint: str) -> BaseSelfSupervisor:
     return model.eval().to(get_device())
 
 
+def evenly_spaced(total: int, number: int) -> List[int]:
+    """Indices of at most so many items."""
+    number = min(number, total)
+    return [i * total // number for i in range(number)]
+
+
+def files_of(paths: List[str], cfg: Config, number: int) -> List[str]:
+    """Files as they are, and of each folder as many images.
+
+    Raises:
+        FileNotFoundError: If a folder holds no image.
+    """
+    extensions = cfg.train_dataloader.dataset.get('extensions',
+                                                  ImageFolder.EXTENSIONS)
+    files = []
+    for path in paths:
+        if Path(path).is_dir():
+            folder = ImageFolder(
+                path, [], extensions=extensions, lazy_init=True)
+            found = [item['img_path'] for item in folder.load_data_list()]
+            files += [found[i] for i in evenly_spaced(len(found), number)]
+        else:
+            files.append(path)
+    return files
+
+
 def load_images(cfg: Config, files: List[str], number: int,
                 size: int) -> Tuple[Tensor, List[str]]:
     """Load files, or images of the training data, for a model.
@@ -112,8 +140,7 @@ def load_images(cfg: Config, files: List[str], number: int,
         packed = [load(dict(img_path=file)) for file in files]
     else:
         dataset = DATASETS.build({**dataset_cfg, 'pipeline': pipeline})
-        number = min(number, len(dataset))
-        packed = [dataset[i * len(dataset) // number] for i in range(number)]
+        packed = [dataset[i] for i in evenly_spaced(len(dataset), number)]
     # Of any number of channels, which Pillow does not resize
     images = [
         center_crop(
@@ -151,7 +178,8 @@ def main() -> None:
     try:
         model = build_model(cfg, args.checkpoint)
         size = args.size or cfg.model.backbone.get('img_size', 224)
-        images, names = load_images(cfg, args.images, args.num_images, size)
+        files = files_of(args.images, cfg, args.num_images)
+        images, names = load_images(cfg, files, args.num_images, size)
         mask_ratio = args.mask_ratio
         if mask_ratio is None:
             mask_ratio = model.mask_planner.mask_ratio
