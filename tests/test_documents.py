@@ -18,6 +18,9 @@ TESTS = CHECKOUT / 'tests'
 ELSEWHERE = {
     r'bash tools/quickstart\.sh( \S+)*':
     'test_tools/test_quickstart.py::test_own_folder_from_start_to_end',
+    r'source \.venv/bin/activate':
+    'test_tools/test_quickstart.py::'
+    'test_a_new_environment_has_to_be_activated',
     # This is it.
     r'bash tools/run_tests\.sh':
     'test_documents.py::test_every_block_is_claimed_by_a_test',

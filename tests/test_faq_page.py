@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import greenmim.models  # noqa: F401
@@ -94,3 +96,24 @@ def test_cost_of_a_mask_for_every_image():
     seconds = {scope: float(value) for scope, value in rows}
     more = 100 * (seconds['image'] / seconds['batch'] - 1)
     assert low <= more <= high
+
+
+def test_a_warm_up_that_is_too_long():
+    """The options of the answer make the schedule of a short run."""
+    question, = [key for key in ANSWERS if 'larger than begin' in key]
+    options = re.findall(r'(param_scheduler[\w.]+)=(\d)', answer(question))
+    cfg = Config.fromfile(CONFIGS / 'greenmim_swin-tiny-w7_8xb256-amp-coslr-'
+                          '200e_in1k.py')  # yapf: disable
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+
+    def build_schedules():
+        for schedule in cfg.param_scheduler:
+            schedule = dict(schedule, optimizer=optimizer, epoch_length=9)
+            if schedule['type'] == 'CosineAnnealingLR':
+                schedule['end'] = 2  # as the runner sets it
+            PARAM_SCHEDULERS.build(schedule)
+
+    with pytest.raises(ValueError, match=question.strip('`.')):
+        build_schedules()
+    cfg.merge_from_dict({key: int(value) for key, value in options})
+    build_schedules()

@@ -163,7 +163,8 @@ def test_names_of_the_run_folder(workspace, monkeypatch):
     assert named == {'scalars.json', 'report.md'} and named <= written
 
 
-def test_backbones_of_the_page_hold_what_was_trained(workspace, monkeypatch):
+def test_backbones_of_the_page_hold_what_was_trained(workspace, monkeypatch,
+                                                     capsys):
     train, = [line for line in PAGE.commands()
               if line.startswith('python tools/train.py') and
               'work_dirs/mine --cfg-options' in line]  # yapf: disable
@@ -171,6 +172,7 @@ def test_backbones_of_the_page_hold_what_was_trained(workspace, monkeypatch):
                line]  # yapf: disable
     run(train, monkeypatch)
     run(export, monkeypatch)
+    assert BACKBONES[0] in capsys.readouterr().out
     trained = torch.load(
         'work_dirs/mine/iter_600.pth', weights_only=True)['state_dict']
     scopes = [{} for _ in BACKBONES]
