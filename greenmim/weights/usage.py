@@ -8,8 +8,9 @@ from greenmim.registry import MODELS
 from .convert import TARGETS, Backbone, Target
 
 WIDTH = 79
-EPS_UNKNOWN = ('# eps of the LayerNorms: not recorded, or they differ; take '
-               'those of the\n# pre-training')
+EPS_UNKNOWN = (
+    '# eps of the LayerNorms: not recorded, or they differ; compare '
+    'it with that\n# of the pre-training')
 
 
 def usage_of(backbone: Backbone,

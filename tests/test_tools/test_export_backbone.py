@@ -365,7 +365,7 @@ def test_config(export, config, tmp_path):
     assert not warnings
 
 
-def test_backbones_that_only_their_config_knows(export, tmp_path):
+def test_backbones_that_only_their_config_knows(export, tmp_path, capsys):
     """Names equal to the parent's need no layout."""
     from mmpretrain.models import ConvNeXt
     arch = dict(depths=[1, 1, 1, 1], channels=[4, 8, 16, 32])
@@ -376,6 +376,12 @@ def test_backbones_that_only_their_config_knows(export, tmp_path):
     checkpoint = save_training(tmp_path / 'c.pth', model)
     path = export(checkpoint, 'safetensors', '--config', config)
     model.load_state_dict(load_file(path), strict=True)
+    pasted = {}
+    exec(capsys.readouterr().out.split('use it with\n')[1], pasted)
+    assert type(pasted['backbone']) is ConvNeXt
+    stored = pasted['backbone'].state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(stored[name], tensor), name
     with pytest.raises(SystemExit, match='got one that only its config knows'):
         export(checkpoint, 'timm', '--config', config)
     with pytest.raises(SystemExit, match=r"expected a backbone of \['swin'"):
