@@ -104,7 +104,6 @@ use_own_environment() {
         done
     fi
     exec 9<&-
-    unset GREENMIM_ACTIVATE # of a command that called this one
     [ "${VIRTUAL_ENV:-}" = "$VENV" ] ||
         export GREENMIM_ACTIVATE="source $(printf %q "$VENV")/bin/activate"
     export VIRTUAL_ENV=$VENV PATH=$VENV/bin:$PATH
