@@ -4,20 +4,7 @@ _base_ = ['finetune_bs768_adamw_coslr_100e.py']
 
 optim_wrapper = dict(optimizer=dict(lr=1e-3 * 1024 / 256))
 
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=2.5e-7 / 1.25e-3,
-        by_epoch=True,
-        begin=0,
-        end=20,
-        convert_to_iter_based=True),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min=2.5e-7 * 1024 / 256,
-        by_epoch=True,
-        begin=20,
-        convert_to_iter_based=True)
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[1].eta_min = 2.5e-7 * 1024 / 256
 
 auto_scale_lr = dict(base_batch_size=1024)
