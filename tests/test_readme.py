@@ -4,6 +4,7 @@
 What its commands name is checked with those of all pages, in
 ``test_documents.py``.
 """
+import json
 import re
 
 import yaml
@@ -46,23 +47,36 @@ def test_five_minutes_are_enough():
 
 
 def test_first_number_is_that_of_the_benchmark():
-    claim, benchmark = PAGE.text.split('<!-- benchmark:begin -->')
-    row, = re.findall(r'^\| swin-base-w7, 224 px, 75% masked, batch 8, CPU '
-                      r'fp32 \| (.*) \|$', benchmark, re.M)  # yapf: disable
-    dense, ours, faster, _, memory = row.replace('*', '').split(' | ')
-    claim = ' '.join(claim.split())
-    assert f'takes **{ours} and {memory} the memory**' in claim
-    assert f'{dense}: **{faster} faster**' in claim
+    file, = CHECKOUT.glob('benchmarks/step_swin-base-w7_224px_r0.75_*.json')
+    rows = json.loads(file.read_text('utf-8'))['results'][0]['rows']
+    ours, dense = rows[0], rows[-1]
+    assert (ours['name'], dense['name']) == ('greenmim, mask per batch',
+                                             'simmim')
+    seconds = [f'{row["seconds"]:.2f} s' for row in (ours, dense)]
+    memory = ours['peak_memory'] / dense['peak_memory']
+    claim = ' '.join(PAGE.text.split('##')[0].split())
+    assert f'takes **{seconds[0]}** instead of the {seconds[1]} of' in claim
+    assert (f'**{ours["ratio"]:.1f}x faster, with {memory:.2f}x the memory**'
+            in claim)
 
 
-def test_layout_exists():
+def test_layout_is_that_of_the_folders():
+    """Every file that is named, and every folder that holds code."""
     tree, = [text for name, text in PAGE.blocks() if name == 'text']
-    parent = ''
+    named, parent = set(), ''
     for line in tree.splitlines():
         name = line.split()[0]
         parent = parent if line.startswith(' ') else name
-        path = parent + name if line.startswith(' ') else name
+        named.add(parent + name if line.startswith(' ') else name)
+    for path in named:
         assert (CHECKOUT / path).exists(), path
+    for folder in ('configs', 'greenmim'):
+        inside = {
+            f'{folder}/{path.name}/'
+            for path in (CHECKOUT / folder).iterdir()
+            if path.is_dir() and any(path.glob('**/*.py'))
+        }
+        assert inside <= named, inside - named
 
 
 def test_model_zoo_is_the_metafile():
