@@ -30,8 +30,9 @@ from benchmarking.report import environment
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
-from greenmim.engine.dense_equivalent import synchronize
-from greenmim.engine.hooks.run_meter_hook import RunMeterHook, peak_memory
+from greenmim.benchmarking.memory import memory_limit, peak_memory
+from greenmim.benchmarking.timing import synchronize
+from greenmim.engine.hooks.run_meter_hook import RunMeterHook
 from greenmim.engine.launch import build_runner, merge_common_arguments
 
 # World average of electricity generation in 2022, grams of CO2 per kWh (IEA,
@@ -173,18 +174,6 @@ def run_step(runner: Runner, number: int) -> None:
         loss = model.parse_losses(model(**batch, mode='loss'))[0]
     loss.backward()
     model.zero_grad(set_to_none=True)
-
-
-def memory_limit() -> int:
-    """Bytes of the GPU, or of the machine or container that we run in."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_properties(0).total_memory
-    limit = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-    try:
-        container = Path('/sys/fs/cgroup/memory.max').read_text()
-        return min(limit, int(container))
-    except (OSError, ValueError):  # there is none, or 'max'
-        return limit
 
 
 def show(figures: Dict) -> None:

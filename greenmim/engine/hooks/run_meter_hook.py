@@ -1,10 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
-import resource
-import sys
 import time
 from array import array
-from pathlib import Path
 from typing import Any, Dict, Optional
 
 import torch
@@ -12,7 +9,8 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..dense_equivalent import time_backbone, time_planning
+from greenmim.benchmarking.memory import peak_memory
+from greenmim.benchmarking.timing import time_backbone, time_planning
 from ..energy import EnergyMeter
 from .non_finite_hook import NonFiniteHook
 
@@ -225,22 +223,3 @@ class RunMeterHook(Hook):
             backbone_seconds=times['visible'],
             dense_backbone_seconds=times['dense'],
             dense_hours=figures['hours'] + more / 3600)
-
-
-def peak_memory() -> int:
-    """Bytes that this process has needed at most, on the GPU if it has one.
-
-    Without a GPU it is all memory of the process, the program itself
-    included, and without its data-loading workers.
-    """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    # What getrusage says on Linux begins with the memory of the process that
-    # started this one.
-    status = Path('/proc/self/status')
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith('VmHWM:'):
-                return 1024 * int(line.split()[1])
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

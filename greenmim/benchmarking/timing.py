@@ -1,23 +1,48 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Parts of a training step, timed by themselves."""
+"""Time parts of a training step."""
 import statistics
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from mmengine.runner import Runner
 
 
-def synchronize() -> None:
-    """Wait for the GPU, if there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def synchronize(device: Optional[torch.device] = None) -> None:
+    """Wait for the GPU, if there is one.
+
+    Args:
+        device (torch.device, optional): The device that computes. By default
+            the current GPU, if there is one.
+    """
+    if torch.cuda.is_available() and (device is None or device.type == 'cuda'):
+        torch.cuda.synchronize(device)
+
+
+def time_plans(draw: Callable[[], Any],
+               rounds: int = 20) -> Tuple[List[float], List[Any]]:
+    """Draw and plan masks.
+
+    Args:
+        draw (Callable): Returns a new :class:`greenmim.ops.MaskPlan`.
+        rounds (int): Number of plans. Defaults to 20.
+
+    Returns:
+        tuple[list[float], list[MaskPlan]]: The seconds of each, and the plans.
+    """
+    draw()  # what depends on the grid alone is computed once
+    seconds, plans = [], []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        plans.append(draw())
+        seconds.append(time.perf_counter() - start)
+    return seconds, plans
 
 
 def time_backbone(runner: Runner,
                   batch: dict,
                   rounds: int = 3) -> Optional[Dict[str, float]]:
-    """Time the backbone on visible and on all tokens, taking turns.
+    """Time the backbone on visible and on all tokens, alternating.
 
     All tokens: the same backbone with nothing masked.
 
@@ -66,7 +91,7 @@ def time_planning(runner: Runner,
     Args:
         runner (Runner): Its model masks images.
         batch (dict): A batch of the data loader.
-        rounds (int): Plans. Defaults to 5.
+        rounds (int): Number of plans. Defaults to 5.
 
     Returns:
         dict[str, float] | None: Median ``seconds``, and the share of the group
@@ -79,16 +104,11 @@ def time_planning(runner: Runner,
     images = _images(batch)
     size = getattr(model, 'image_size', None) or images[0].shape[-2:]
     generator = torch.Generator().manual_seed(0)
-    model.mask_planner(len(images), size, None, generator)  # the grid's part
-    times, fill_rates = [], []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        plan = model.mask_planner(len(images), size, None, generator)
-        times.append(time.perf_counter() - start)
-        fill_rates.append(plan.fill_rate)
+    seconds, plans = time_plans(
+        lambda: model.mask_planner(len(images), size, None, generator), rounds)
     return dict(
-        seconds=statistics.median(times),
-        fill_rate=statistics.mean(fill_rates))
+        seconds=statistics.median(seconds),
+        fill_rate=statistics.mean(plan.fill_rate for plan in plans))
 
 
 def _images(batch: dict) -> Any:
