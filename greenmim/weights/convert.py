@@ -105,7 +105,7 @@ def read_backbone(source: Source,
     """Bring a file's backbone into our names and check it.
 
     The tensors must be those of a model: ``built`` where it is given, else
-    the one that the file's own passport or config declares, else one that is
+    the one that the file's own metadata or config declares, else one that is
     inferred from the tensors themselves.
 
     Args:
@@ -126,7 +126,7 @@ def read_backbone(source: Source,
             f"expected a backbone of {[f.name for f in FAMILIES]} in the "
             f"layout {layout_name!r}, got names such as "
             f'{list(source.backbone)[:3]}')
-    added = source.passport.get('added', [])
+    added = source.metadata.get('added', [])
     left_out = [*source.others, *(name for name in added if name in tensors)]
     passing = [
         name for name in [*tensors, *homeless]
@@ -136,7 +136,7 @@ def read_backbone(source: Source,
     tensors = {k: v for k, v in tensors.items() if k not in left_out}
     homeless = tuple(name for name in homeless if name not in passing)
 
-    declared = config or source.config or source.passport.get('backbone')
+    declared = config or source.config or source.metadata.get('backbone')
     told: Dict[str, Any] = {}
     if family is not None:
         if declared and (built is None or family.untraced):
@@ -167,9 +167,9 @@ def read_backbone(source: Source,
         'the backbone that the config, the file itself or its tensors tell of')
 
     img_size, norm_eps = None, None
-    if source.passport and not config and not source.config:
-        img_size = source.passport.get('img_size')
-        norm_eps = source.passport.get('norm_eps')
+    if source.metadata and not config and not source.config:
+        img_size = source.metadata.get('img_size')
+        norm_eps = source.metadata.get('norm_eps')
     elif declared:
         # 224 is the default of every Swin.
         default = told.get('img_size', 224 if family else None)

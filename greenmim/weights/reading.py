@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Weights of any library out of a file, without running its code."""
+"""Reads checkpoints of any library without running code that they hold."""
 import argparse
 import collections
 import hashlib
@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmengine.utils import digit_version
@@ -17,78 +17,126 @@ from torch import Tensor
 from .layouts import Tensors
 from .recorded_config import read_model_config
 
-# Where files hold the weights themselves, and where their running averages.
-# MMEngine's EMAHook swaps the two: `state_dict` is then the average.
+# Where checkpoints keep the weights, and where their running averages (EMA).
+# MMEngine's EMAHook swaps the two: its `state_dict` holds the averages.
 RAW = ('state_dict', 'model')
 AVERAGES = ('state_dict_ema', 'model_ema')
-# A safetensors file has one level: what was a container is a prefix there.
+# Before the names of a safetensors file, which cannot nest the weights.
 CONTAINER = 'model.'
 PARTS = ('backbone.', 'encoder.')
-PASSPORT = 'greenmim'
+# The key of our metadata in `meta`, or in the metadata of safetensors.
+METADATA = 'greenmim'
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a file holds.
+    """The content of a checkpoint.
 
     Args:
         backbone: The backbone's tensors, without a prefix.
         others: All other tensors.
-        prefix: What was taken off the backbone's names.
-        averaged: Whether these are running averages; None if not known.
-        sha256: Of the file, in hexadecimal.
-        passport: What an export or import wrote about the weights.
-        config: The backbone's config that the training wrote down.
+        prefix: What was removed from the backbone's names.
+        averaged: Whether the weights are running averages.
+        sha256: Hash of the file, in hexadecimal.
+        metadata: What our exporter or importer recorded about the weights.
+        config: The backbone's config, where the training recorded it.
     """
     backbone: Tensors
     others: Tensors
     prefix: str
     averaged: bool
     sha256: str
-    passport: Dict[str, Any] = field(default_factory=dict)
+    metadata: Dict[str, Any] = field(default_factory=dict)
     config: Optional[Dict[str, Any]] = None
 
 
-def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
-    """Read a checkpoint; no code in it is run.
+def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint; no code in the file is run.
 
     Args:
-        path (Path): A file of PyTorch or, with the suffix ``.safetensors``,
-            of safetensors.
-        averaged (bool, optional): Take the running averages (True) or the
-            weights themselves (False). Defaults to None: those that the file
-            gives to whoever loads it.
+        path (str | Path): A file of PyTorch or, with the suffix
+            ``.safetensors``, of safetensors.
+        map_location: Device of the tensors, as in ``torch.load``. Defaults to
+            ``'cpu'``.
+
+    Returns:
+        The content: tensors and plain types. That of a safetensors file has
+        the keys ``state_dict`` and ``meta``, as MMEngine's checkpoints do.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds no weights, or not those that are
-            asked for.
+        ValueError: If the file is damaged, is no checkpoint, or holds objects
+            that could run code.
     """
+    path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f'expected a checkpoint, found no file {path}')
-    read = (
-        _read_safetensors if path.suffix == '.safetensors' else _read_pickle)
+        raise FileNotFoundError(
+            f'expected a checkpoint, but there is no file {path}')
     try:
-        content, passport = read(path)
+        if path.suffix == '.safetensors':
+            return _read_safetensors(path, map_location)
+        # Training options are often saved beside the weights. A Namespace
+        # holds attributes alone, and a CfgNode of yacs is read as the dict
+        # that it is, so that neither can run code.
+        allowed: List[Any] = [argparse.Namespace]
+        if digit_version(torch.__version__) >= digit_version('2.6'):
+            allowed.append((collections.OrderedDict, 'yacs.config.CfgNode'))
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(
+                path, map_location=map_location, weights_only=True)
     # Readers raise errors of many unrelated types on a damaged file.
     except Exception as error:
         raise ValueError(
             f'cannot read {path} ({type(error).__name__}): expected a '
-            'complete checkpoint of tensors and plain values; this file is '
+            'complete checkpoint of tensors and plain types, but the file is '
             'damaged, is no checkpoint, or holds objects that could run code'
         ) from error
-    content = content if isinstance(content, dict) else {}
-    meta = content.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
+
+
+def read_state_dict(path: Union[str, Path],
+                    averaged: Optional[bool] = None) -> Tensors:
+    """Read the weights of a checkpoint; no code in the file is run.
+
+    Args:
+        path (str | Path): A checkpoint, or a bare state dict.
+        averaged (bool, optional): Take the running averages (True) or the
+            weights themselves (False). Defaults to None: those that MMEngine
+            would load.
+
+    Returns:
+        dict[str, Tensor]: The weights, on the CPU.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or does not hold the weights
+            asked for.
+    """
+    return _choose(read_checkpoint(path), averaged, path)[0]
+
+
+def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
+    """Read a checkpoint and separate the backbone from the rest.
+
+    Args:
+        path (Path): The checkpoint.
+        averaged (bool, optional): As in :func:`read_state_dict`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or does not hold the weights
+            asked for.
+    """
+    content = read_checkpoint(path)
     tensors, is_average = _choose(content, averaged, path)
     backbone, others, prefix = _split(tensors)
+    meta = _dict(content.get('meta'))
     return Source(
         backbone,
         others,
         prefix,
         is_average,
         sha256_of(path),
-        passport=passport or _dict(meta.get(PASSPORT)),
+        metadata=_dict(meta.get(METADATA)),
         config=read_model_config(meta.get('cfg')).get('backbone'))
 
 
@@ -100,32 +148,21 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> Tuple[Any, Dict[str, Any]]:
-    with safe_open(str(path), framework='pt') as file:
-        passport = _dict(
-            json.loads((file.metadata() or {}).get(PASSPORT, '{}')))
+def _read_safetensors(path: Path, device: Any) -> Dict[str, Any]:
+    with safe_open(str(path), framework='pt', device=str(device)) as file:
+        metadata = json.loads((file.metadata() or {}).get(METADATA, '{}'))
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     nested = {
         name[len(CONTAINER):]: tensor
         for name, tensor in tensors.items() if name.startswith(CONTAINER)
     }
-    return nested or tensors, passport
+    return dict(state_dict=nested or tensors, meta={METADATA: metadata})
 
 
-def _read_pickle(path: Path) -> Tuple[Any, Dict[str, Any]]:
-    # Training options stand beside the weights: a Namespace holds attributes
-    # and runs nothing when it is read, and a CfgNode of yacs is read as the
-    # dict that it is.
-    allowed: List[Any] = [argparse.Namespace]
-    if digit_version(torch.__version__) >= digit_version('2.6'):
-        allowed.append((collections.OrderedDict, 'yacs.config.CfgNode'))
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location='cpu', weights_only=True), {}
-
-
-def _choose(content: Dict[Any, Any], averaged: Optional[bool],
-            path: Path) -> Tuple[Tensors, bool]:
-    """The named tensors asked for, and whether they are averages."""
+def _choose(content: Any, averaged: Optional[bool],
+            path: Union[str, Path]) -> Tuple[Tensors, bool]:
+    """The weights or their averages, and whether they are averages."""
+    content = _dict(content)
     raw = next((key for key in RAW if key in content), None)
     average = next((key for key in AVERAGES if key in content), None)
     swapped = raw == 'state_dict' and 'ema_state_dict' in content
@@ -138,9 +175,7 @@ def _choose(content: Dict[Any, Any], averaged: Optional[bool],
     if averaged is None:
         averaged = swapped
     key = average if averaged else raw
-    tensors = content if key is None else content[key]
-    if not isinstance(tensors, dict):
-        tensors = {}
+    tensors = _dict(content if key is None else content[key])
     named = {k: v for k, v in tensors.items() if isinstance(v, Tensor)}
     if not named or not all(isinstance(name, str) for name in named):
         raise ValueError(
@@ -148,9 +183,9 @@ def _choose(content: Dict[Any, Any], averaged: Optional[bool],
             f'{RAW + AVERAGES}, found something else')
     others = sorted(str(name) for name in tensors.keys() - named.keys())
     if others:
-        raise ValueError(f'expected tensors alone in {path}, found also '
-                         f'{others[:3]}')
-    # The averaging module counts its steps beside the weights.
+        raise ValueError('expected nothing but tensors among the weights in '
+                         f'{path}, found also {others[:3]}')
+    # MMEngine's averaged model counts its steps beside the weights.
     if key == 'ema_state_dict':
         named.pop('steps', None)
     return named, averaged
@@ -160,22 +195,22 @@ def _split(tensors: Tensors) -> Tuple[Tensors, Tensors, str]:
     """The backbone's tensors, all others, and the backbone's prefix."""
     outer = 'module.' if all(k.startswith('module.') for k in tensors) else ''
     tensors = {name[len(outer):]: t for name, t in tensors.items()}
-    for part in PARTS:
-        backbone = {
-            name[len(part):]: tensor
-            for name, tensor in tensors.items() if name.startswith(part)
-        }
-        if backbone:
-            others = {
-                name: tensor
-                for name, tensor in tensors.items()
-                if not name.startswith(part)
-            }
-            return backbone, others, outer + part
-    others = {k: v for k, v in tensors.items() if re.match(r'head\.|fc\.', k)}
-    backbone = {k: v for k, v in tensors.items() if k not in others}
-    return backbone, others, outer
+    part = next(
+        (part
+         for part in PARTS if any(name.startswith(part) for name in tensors)),
+        '')
+    # Without a prefix, the backbone is all but the classifier.
+    pattern = re.escape(part) if part else r'(?!(head|fc)\.)'
+    backbone = {
+        name[len(part):]: tensor
+        for name, tensor in tensors.items() if re.match(pattern, name)
+    }
+    others = {
+        name: tensor
+        for name, tensor in tensors.items() if not re.match(pattern, name)
+    }
+    return backbone, others, outer + part
 
 
-def _dict(value: Any) -> Dict[str, Any]:
+def _dict(value: Any) -> Dict[Any, Any]:
     return value if isinstance(value, dict) else {}

@@ -12,7 +12,7 @@ from greenmim.version import __version__
 from .convert import Backbone, Target, tensors_for
 from .coverage import Coverage
 from .layouts import Tensors
-from .reading import PASSPORT, Source, sha256_of
+from .reading import METADATA, Source, sha256_of
 
 
 def passport_of(backbone: Backbone, source: Source, file: str, layout: str,
@@ -57,12 +57,12 @@ def write_weights(path: Path,
     tensors = tensors_for(backbone, target)
     path.parent.mkdir(parents=True, exist_ok=True)
     if target.suffix == '.safetensors':
-        metadata = {'format': 'pt', PASSPORT: json.dumps(passport)}
+        metadata = {'format': 'pt', METADATA: json.dumps(passport)}
         save_file({**tensors, **(others or {})}, path, metadata=metadata)
     else:
         torch.save(
             dict(
-                meta={PASSPORT: passport},
+                meta={METADATA: passport},
                 state_dict={
                     **tensors,
                     **(others or {})

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
-from greenmim.engine.checkpoint import read_state_dict
+from greenmim.weights import read_state_dict
 
 ROOT = Path(__file__).parents[2]
 TRAIN, TEST = ROOT / 'tools' / 'train.py', ROOT / 'tools' / 'test.py'

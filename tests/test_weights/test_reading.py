@@ -14,7 +14,7 @@ from mmengine.model import ExponentialMovingAverage
 from safetensors.torch import save_file
 from torch import nn
 
-from greenmim.weights import read_source
+from greenmim.weights import read_source, read_state_dict
 from greenmim.weights.recorded_config import read_model_config
 from tests.micro_checkpoint import SWIN, config_text
 
@@ -32,9 +32,11 @@ def write(path, content):
 ])
 @pytest.mark.parametrize('container', [None, 'state_dict', 'model'])
 def test_prefixes_and_containers(tmp_path, prefix, container):
-    content = {f'{prefix}a.weight': ONE, f'{prefix}b': TWO}
-    content = content if container is None else {container: content}
-    source = read_source(write(tmp_path / 'a.pth', content))
+    weights = {f'{prefix}a.weight': ONE, f'{prefix}b': TWO}
+    path = write(tmp_path / 'a.pth',
+                 weights if container is None else {container: weights})
+    assert read_state_dict(path) == weights
+    source = read_source(path)
     assert source.backbone == {'a.weight': ONE, 'b': TWO}
     assert source.prefix == prefix and not source.others
     digest = hashlib.sha256((tmp_path / 'a.pth').read_bytes()).hexdigest()
@@ -90,11 +92,11 @@ def test_no_averages(tmp_path):
         read_source(path, averaged=True)
 
 
-def test_passport_of_safetensors(tmp_path):
+def test_metadata_of_safetensors(tmp_path):
     metadata = dict(greenmim=json.dumps(dict(img_size=192)))
     path = tmp_path / 'a.safetensors'
     save_file({'a': ONE}, path, metadata=metadata)
-    assert read_source(path).passport == dict(img_size=192)
+    assert read_source(path).metadata == dict(img_size=192)
 
 
 def test_options_beside_the_weights(tmp_path, monkeypatch):
@@ -176,7 +178,7 @@ def test_foreign_files(tmp_path, content):
 
 def test_values_beside_tensors(tmp_path):
     path = write(tmp_path / 'a.pth', dict(model={'a': ONE, 'odd': 1}))
-    with pytest.raises(ValueError, match=r"tensors alone .*\['odd'\]"):
+    with pytest.raises(ValueError, match=r"nothing but tensors .*\['odd'\]"):
         read_source(path)
 
 

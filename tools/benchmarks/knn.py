@@ -11,9 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from greenmim.engine.checkpoint import read_state_dict
 from greenmim.evaluation import knn_accuracy, labelled_folder
 from greenmim.registry import MODELS
+from greenmim.weights import read_state_dict
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,11 +17,11 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from greenmim.datasets import ImageFolder
-from greenmim.engine.checkpoint import read_state_dict
 from greenmim.ops import random_mask, unit_grid
 from greenmim.registry import MODELS
 from greenmim.visualization import (captions_of, draw_sheet,
                                     reconstruction_columns, write_gallery)
+from greenmim.weights import read_state_dict
 
 
 def parse_args() -> argparse.Namespace:
