@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from greenmim.datasets import ImageFolder, LoadImage
 from greenmim.models.utils import ChannelDataPreprocessor
-from tests.test_models.test_selfsup.micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 CROP = [
     dict(type='mmpretrain.RandomResizedCrop', scale=64),

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from greenmim.datasets import PlanningCollate
 from greenmim.ops import MaskPlan, MaskPlanner, random_mask
-from tests.test_models.test_selfsup.micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 SIZE = (192, 160)
 GRID = (6, 5)

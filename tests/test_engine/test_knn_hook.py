@@ -12,7 +12,7 @@ from PIL import Image
 
 from greenmim.engine import KNNHook
 from greenmim.evaluation import knn_accuracy
-from tests.test_models.test_selfsup.micro import micro_config
+from tests.micro import micro_config
 
 
 @pytest.fixture(scope='module')

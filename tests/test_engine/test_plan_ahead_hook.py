@@ -17,7 +17,7 @@ from greenmim.datasets import PlanningCollate
 from greenmim.engine import PlanAheadHook
 from greenmim.models import GreenMIM
 from greenmim.ops import MaskPlanner
-from tests.test_models.test_selfsup.micro import micro_config
+from tests.micro import micro_config
 
 
 class Images(BaseDataset):

@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 
 from greenmim.engine import ImageSizeHook, MaskRatioHook
 from greenmim.models import GreenMIM
-from tests.test_models.test_selfsup.micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 SIZES = dict(
     type='greenmim.ImageSizeHook', sizes=[64, 96, 128], milestones=[1, 2])

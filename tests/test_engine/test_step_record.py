@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from greenmim.engine.step_record import (get_random_state, replay,
                                          set_random_state)
 from greenmim.models import GreenMIMHead
-from tests.test_models.test_selfsup.micro import micro_config
+from tests.micro import micro_config
 
 
 class Doomed(GreenMIMHead):

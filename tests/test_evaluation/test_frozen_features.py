@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from greenmim.evaluation import (extract_features, frozen_features,
                                  knn_accuracy, knn_predict, labelled_folder)
-from tests.test_models.test_selfsup.micro import micro_model
+from tests.micro import micro_model
 
 PREPROCESSOR = dict(
     type='SelfSupDataPreprocessor',

@@ -4,12 +4,10 @@ import re
 from pathlib import Path
 
 import mmengine
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from PIL import Image
 
 from greenmim.weights import read_state_dict
 
@@ -22,24 +20,6 @@ MICRO = [
     for option in ('_delete_=True', 'embed_dims=16', 'depths=1,1,2,1',
                    'num_heads=1,2,4,8')
 ] + ['model.head.in_channels=128']
-
-
-@pytest.fixture(scope='session')
-def labelled(tmp_path_factory) -> Path:
-    """Six colours, four noisy images of each to train and two to test."""
-    root = tmp_path_factory.mktemp('labelled')
-    rng = np.random.default_rng(0)
-    colours = [[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40],
-               [40, 200, 200], [200, 200, 200]]
-    for part, number in ('train', 4), ('val', 2):
-        for label, colour in enumerate(colours):
-            folder = root / part / f'class{label}'
-            folder.mkdir(parents=True)
-            for i in range(number):
-                noise = rng.normal(colour, 20, (80, 96, 3)).clip(0, 255)
-                Image.fromarray(noise.astype('uint8')).save(folder /
-                                                            f'{i}.png')
-    return root
 
 
 def options_for(labelled, batch_size, epochs):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmpretrain.registry import MODELS
 
-from tests.test_models.test_selfsup.micro import NORM_CFG
+from tests.micro import NORM_CFG
 
 ARCH = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 CHANNELS = [8, 16, 32, 64]

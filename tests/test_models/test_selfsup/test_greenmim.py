@@ -10,7 +10,7 @@ from mmpretrain.structures import DataSample
 
 from greenmim.models import GreenMIM, GreenMIMSwinTransformer
 from greenmim.ops import VisibleLayout, random_mask
-from .micro import micro_model
+from tests.micro import micro_model
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from scipy import stats
 from torch import nn
 
-from .micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,7 @@ from greenmim.datasets import PlanningCollate, fixed_batches, padding_collate
 from greenmim.ops import MaskPlan, MaskPlanner, VisibleLayout
 from tests.backbones import FAMILIES
 from tests.backbones.checks import build
-from .micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 SIZES = [(96, 160), (128, 64), (128, 150), (90, 33)]  # 3x5, 4x2, 4x5, 3x2
 GRIDS = [(3, 5), (4, 2), (4, 5), (3, 2)]

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import BACKENDS, StageWindows, Window, random_mask
-from .micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 READS = [
     torch.ops.aten._local_scalar_dense.default,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from greenmim.ops import VisibleLayout, fill_from_neighbours, random_mask
-from tests.test_models.test_selfsup.micro import micro_config, micro_model
+from tests.micro import micro_config, micro_model
 
 GRID = 2, 3
 MASK = random_mask(2, GRID, 0.5, torch.Generator().manual_seed(0))

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
 from greenmim.models import TeacherTarget
-from tests.test_models.test_selfsup.micro import micro_model
+from tests.micro import micro_model
 
 SWIN = dict(
     type='SwinTransformer',

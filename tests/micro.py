@@ -1,0 +1,115 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Small models and images that the tests share."""
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmpretrain.registry import MODELS
+from PIL import Image
+from torch import nn
+
+# A stage of two blocks, so that windows are shifted; its latent has 64
+# channels. Change a part of it with dict(SWIN_ARCH, depths=[1, 1, 1, 1]).
+SWIN_ARCH = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4])
+NORM_CFG = dict(type='LN', eps=1e-6)
+
+
+def micro_config(in_channels: int = 3, **overrides: Any) -> Dict[str, Any]:
+    """The config of a GreenMIM model that trains on a CPU in seconds.
+
+    Args:
+        in_channels (int): Channels of the images. Defaults to 3.
+        overrides: Fields of the algorithm, in place of those here.
+    """
+    return dict(
+        dict(
+            type='greenmim.GreenMIM',
+            backbone=dict(
+                type='greenmim.GreenMIMSwinTransformer',
+                arch=dict(SWIN_ARCH, embed_dims=16, num_heads=[1, 2, 4, 8]),
+                in_channels=in_channels,
+                window_size=4,
+                drop_path_rate=0.,
+                norm_cfg=NORM_CFG),
+            neck=dict(
+                type='greenmim.GreenMIMNeck',
+                in_channels=128,
+                embed_dims=32,
+                num_heads=4,
+                out_channels=32 * 32 * in_channels),
+            head=dict(type='greenmim.GreenMIMHead')), **overrides)
+
+
+def micro_model(randomise: bool = True, **overrides: Any) -> nn.Module:
+    """The model of :func:`micro_config`, by default with random parameters."""
+    model = MODELS.build(micro_config(**overrides))
+    if randomise:
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=.1)
+    return model
+
+
+def save_images(folder: Path,
+                count: int = 4,
+                size: Tuple[int, int] = (64, 64),
+                colour: Union[int, Sequence[int], None] = None,
+                spread: float = 20.,
+                cells: Optional[int] = None,
+                seed: int = 0) -> List[Path]:
+    """Save random RGB images as ``0.png``, ``1.png`` and so on.
+
+    Args:
+        folder (Path): Made where it is missing.
+        count (int): Number of images. Defaults to 4.
+        size (tuple): Height and width. Defaults to (64, 64).
+        colour (int | Sequence[int], optional): Mean of normally distributed
+            noise. Defaults to None, uniform noise of all values.
+        spread (float): Standard deviation around the colour. Defaults to 20.
+        cells (int, optional): Number of random cells along a side, between
+            which the image is interpolated, so that there is something to
+            learn. Defaults to None, a value for each pixel.
+        seed (int): Defaults to 0.
+
+    Returns:
+        list[Path]: The files.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    shape = (*((cells, cells) if cells else size), 3)
+    files = []
+    for i in range(count):
+        if colour is None:
+            pixels = rng.integers(0, 256, shape, dtype=np.uint8)
+        else:
+            noise = rng.normal(colour, spread, shape)
+            pixels = noise.clip(0, 255).astype(np.uint8)
+        image = Image.fromarray(pixels)
+        if cells:
+            image = image.resize(size[::-1])
+        files.append(folder / f'{i}.png')
+        image.save(files[-1])
+    return files
+
+
+def save_classes(folder: Path,
+                 colours: Sequence[Union[int, Sequence[int]]],
+                 count: int = 4,
+                 seed: int = 0,
+                 **options: Any) -> Path:
+    """Save a folder of images of each colour: ``class0``, ``class1``, ...
+
+    Args:
+        folder (Path): Where the folders are made.
+        colours (Sequence): A colour for each class.
+        count (int): Number of images of a class. Defaults to 4.
+        seed (int): Images of another seed differ. Defaults to 0.
+        options: Those of :func:`save_images`.
+    """
+    for i, colour in enumerate(colours):
+        save_images(
+            folder / f'class{i}',
+            count,
+            colour=colour,
+            seed=100 * seed + i,
+            **options)
+    return folder
