@@ -1,60 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Masked image modelling that computes only what is visible.
 
-Importing the package checks which mmcv is installed and imports nothing
-heavy: the registries import the classes when they are first asked for.
+Importing the package imports nothing else: the registries import the classes
+when they are first asked for. :mod:`greenmim.ops` needs PyTorch and NumPy
+alone; all other packages check which mmcv is installed.
 """
-import runpy
-import sys
-import warnings
-from importlib.util import find_spec
-from pathlib import Path
-
 from .version import __version__
 
 __all__ = ['__version__']
-
-
-def _check_mmcv() -> None:
-    """Check that the installed mmcv is one that MMPretrain accepts.
-
-    The requirement is "mmcv or mmcv-lite", which package metadata cannot
-    express. The version is read from its file, as importing mmcv would
-    import PyTorch.
-
-    Raises:
-        ImportError: mmcv is missing, or MMPretrain refuses its version.
-    """
-    fix = 'pip install mmcv-lite==2.0.1'
-    spec = find_spec('mmcv')
-    if spec is None or spec.origin is None:
-        raise ImportError(
-            'greenmim needs mmcv or mmcv-lite, neither is installed. Run: '
-            f'{fix}')
-    folder = Path(spec.origin).parent
-    version = runpy.run_path(str(folder / 'version.py'))['__version__']
-    major_minor = tuple(int(part) for part in version.split('.')[:2])
-    # mmpretrain/__init__.py holds the same bounds, in an assertion.
-    if not (2, 0) <= major_minor < (2, 4):
-        raise ImportError(
-            'greenmim needs mmcv or mmcv-lite >= 2.0 and < 2.4, '
-            f'{version} is installed. Run: pip uninstall -y mmcv mmcv-lite && '
-            f'{fix}')
-
-    # No mmcv suits both of the following, and greenmim itself needs neither.
-    if find_spec('mmselfsup') and major_minor >= (2, 1):
-        warnings.warn(
-            f'MMSelfSup is installed but refuses mmcv {version}. To use it, '
-            f'run: pip uninstall -y mmcv && {fix}')
-    for name in ('mmdet', 'mmseg'):
-        if find_spec(name) and not any(folder.glob('_ext.*')):
-            warnings.warn(
-                f'{name} is installed but needs the compiled operators that '
-                'this mmcv lacks. To use it, run: pip uninstall -y mmcv-lite '
-                '&& mim install "mmcv>=2.1,<2.2"')
-
-
-# Python's first argument is -m just while it looks for the module to run, so
-# only `python -m greenmim` goes on: it reports a wrong mmcv with all the rest.
-if sys.argv[:1] != ['-m']:
-    _check_mmcv()

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, Optional, Tuple
 
-from . import _check_mmcv
 from .version import __version__
 
 Finding = Tuple[str, str]  # what was found, and the line that fixes it or ''
@@ -70,7 +69,7 @@ def check_torchvision(torchvision: ModuleType) -> Finding:
 def check_mmcv(mmcv: ModuleType) -> Finding:
     """A version that MMPretrain accepts, and the compiled operators that
     detection and segmentation need."""
-    _check_mmcv()
+    importlib.import_module('greenmim.mmcv_check')
     try:
         importlib.import_module('mmcv._ext')
     except ModuleNotFoundError:

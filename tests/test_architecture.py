@@ -18,7 +18,7 @@ COPYRIGHT = '# Copyright (c) greenmim authors. All rights reserved.'
 # strangers to each other.
 LAYERS = [
     ['greenmim.ops'],
-    ['greenmim.models.layers'],
+    ['greenmim.models.visible'],
     [
         'greenmim.models.backbones', 'greenmim.models.necks',
         'greenmim.models.heads', 'greenmim.models.target_generators',
@@ -113,7 +113,7 @@ def test_layer_check_sees_every_form_of_import(tmp_path, statement):
     folder.mkdir(parents=True)
     (folder / 'neck.py').write_text('import torch\n'
                                     'from greenmim.ops import plan\n'
-                                    'from ..layers import block\n')
+                                    'from ..visible import block\n')
     assert layer_breaches(tmp_path) == []
     (folder / 'neck.py').write_text(statement)
     assert len(layer_breaches(tmp_path)) == 1
@@ -130,6 +130,28 @@ def test_ops_import_torch_and_numpy():
         and not is_inside(found.module, 'greenmim.ops')
     ]
     assert breaches == []
+
+
+def test_ops_import_where_openmmlab_is_missing():
+    script = """
+import sys
+
+class Refuse:
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmcv', 'mmengine', 'mmpretrain'):
+            raise ImportError(f'no {name}')
+
+sys.meta_path.insert(0, Refuse())
+import greenmim.ops
+assert greenmim.ops.VisibleLayout
+try:
+    import greenmim.models
+except ImportError:
+    sys.exit(0)
+sys.exit('OpenMMLab was found')
+"""
+    subprocess.run([sys.executable, '-c', script], cwd=CHECKOUT, check=True)
 
 
 def test_triton_is_imported_lazily():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from greenmim.ops import choose_group_size
-from greenmim.ops.planner import SLOT_COST
+from greenmim.ops.planning import SLOT_COST
 from tests.conftest import CHECKOUT
 from tests.documents import Page, lines_of
 

@@ -114,7 +114,8 @@ def test_names_and_links_exist():
     names = re.findall(r'`(\w+)(?:\.from_layout)?`', table)
     assert len(names) > 12
     known = ''.join(
-        path.read_text(encoding='utf-8') for folder in ('ops', 'models/layers')
+        path.read_text(encoding='utf-8')
+        for folder in ('ops', 'models/visible')
         for path in (CHECKOUT / 'greenmim' / folder).glob('*.py'))
     for name in names:
         assert re.search(rf'^ *(def|class) {name}\b', known, re.M), name

@@ -149,11 +149,12 @@ def test_mim_search_prints_the_models():
         assert Path(model['Config']).stem in output
 
 
-def import_greenmim(folder, **packages):
-    """Import greenmim where only the given packages are installed.
+def import_greenmim(folder, module='greenmim.mmcv_check', **packages):
+    """Import a module where only the given packages are installed.
 
     Args:
         folder (Path): Where to make them.
+        module (str): The module. Defaults to the one that checks mmcv.
         **packages (str): Version of each, ``+ops`` marks compiled operators.
     """
     for name, text in packages.items():
@@ -167,7 +168,7 @@ def import_greenmim(folder, **packages):
     # -S leaves out site-packages.
     return subprocess.run([
         sys.executable, '-S', '-c',
-        'import greenmim, sys; assert "torch" not in sys.modules'
+        f'import {module}, sys; assert "torch" not in sys.modules'
     ],
                           env=dict(PYTHONPATH=f'{folder}:{CHECKOUT}'),
                           capture_output=True,
@@ -183,9 +184,10 @@ def test_import_accepts_mmcv(tmp_path, mmcv):
 @pytest.mark.parametrize('mmcv, told', [(None, 'neither is installed'),
                                         ('1.7.2', '1.7.2 is installed'),
                                         ('2.4.0', '2.4.0 is installed')])
-def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told):
+@pytest.mark.parametrize('package', ['models', 'datasets', 'engine'])
+def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told, package):
     packages = {} if mmcv is None else dict(mmcv=mmcv)
-    result = import_greenmim(tmp_path, **packages)
+    result = import_greenmim(tmp_path, f'greenmim.{package}', **packages)
     assert result.returncode == 1
     error = result.stderr.strip().splitlines()[-1]
     assert error.startswith('ImportError: greenmim needs mmcv or mmcv-lite')

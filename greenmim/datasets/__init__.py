@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from greenmim import mmcv_check  # noqa: F401
 from .fixed_batches import fixed_batches, fixed_samples, on_folder
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from greenmim import mmcv_check  # noqa: F401
 from .fully_sharded import FullyShardedModel
 from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
                     MaskRatioHook, NonFiniteHook, PlanAheadHook,

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from .mask_unit import Grid, VisibleLayout, unit_grid
-from .patchify import patchify, unpatchify
+from .mask_unit import Grid, VisibleLayout, patchify, unit_grid, unpatchify
 
 
 def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,

@@ -17,7 +17,7 @@ no output, and no gradient from them reaches a token or the bias table.
 Three backends compute it: ``eager``, plain operators and the reference;
 ``sdpa``, PyTorch's ``scaled_dot_product_attention`` with the bias as its mask;
 ``fused``, a Triton kernel that never writes logits or bias to memory (see
-:mod:`.triton_attention`).
+:mod:`._triton_attention`).
 
 S sequences share a plan of N tokens and P = G * g slots: all images and
 N = K * T for a shared mask; S = 1 and N = B * K * T for one mask per image.
@@ -255,7 +255,7 @@ def group_attention(qkv_SNC: Tensor,
     S, h, G, g = index.shape
     backend = choose_backend(backend, qkv_SNC, dropout)
     if backend == 'fused':
-        from .triton_attention import FusedGroupAttention
+        from ._triton_attention import FusedGroupAttention
         if bias_table is None:
             bias_table = qkv_SNC.new_zeros(index.plan.num_entries, h)
         return FusedGroupAttention.apply(qkv_SNC, bias_table, index.plan, h,

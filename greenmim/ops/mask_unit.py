@@ -12,8 +12,14 @@ whole, so at every stage the visible tokens are whole squares of
 In this order patch embedding, patch merging and every convolution whose
 kernel equals its stride are reshapes and a matrix product inside a unit.
 
+Decoder and targets work on one vector of pixels for every unit, visible or
+not::
+
+    patches_BLD   L = Gh * Gw units in row-major order, D = unit**2 * C pixels
+                  ordered row, column, channel: (y * unit + x) * C + c
+
 Further letters: M masks (1 shared by the batch, or B), ``Gh x Gw`` the unit
-grid, ``L = Gh * Gw`` units.
+grid.
 """
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,6 +125,17 @@ class VisibleLayout:
         """The unit grid (Gh, Gw)."""
         return self.visible.shape[1], self.visible.shape[2]
 
+    @cached_property
+    def masked(self) -> Tensor:
+        """Bool (M, Gh, Gw), True = masked and not padding."""
+        masked = ~self.visible
+        return masked if self.valid is None else masked & self.valid
+
+    @property
+    def num_units(self) -> int:
+        """L = Gh * Gw."""
+        return self.visible[0].numel()
+
     @property
     def num_masks(self) -> int:
         """M: 1 for a mask shared by the batch, else the batch size."""
@@ -136,8 +153,8 @@ class VisibleLayout:
         A visible unit has its rank among the visible ones, a masked unit has
         K, the place of a mask token appended to them.
         """
-        restore = self.units.new_full(
-            (self.num_masks, self.visible[0].numel()), self.num_visible)
+        restore = self.units.new_full((self.num_masks, self.num_units),
+                                      self.num_visible)
         rank = torch.arange(self.num_visible).expand_as(self.units)
         return restore.scatter_(1, self.units, rank)
 
@@ -346,3 +363,52 @@ def merge_tokens(x_BKTC: Tensor) -> Tensor:
     x = x_BKTC.view(B, K, half, 2, half, 2, C)
     x = x.permute(0, 1, 2, 4, 6, 3, 5)
     return x.reshape(B, K, half * half, 4 * C)
+
+
+def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
+    """Cut images into the pixel vectors of their mask units.
+
+    Args:
+        images_BCHW (Tensor): Images with sides that are multiples of
+            ``unit_size``.
+        unit_size (int): Side of a mask unit in pixels.
+
+    Returns:
+        Tensor: Shape (B, L, unit_size**2 * C).
+
+    Raises:
+        ValueError: If a side is not a multiple of ``unit_size``.
+    """
+    B, C, H, W = images_BCHW.shape
+    rows, cols = unit_grid((H, W), unit_size)
+    x = images_BCHW.reshape(B, C, rows, unit_size, cols, unit_size)
+    x = x.permute(0, 2, 4, 3, 5, 1)  # (B, Gh, Gw, y, x, C)
+    return x.reshape(B, rows * cols, unit_size * unit_size * C)
+
+
+def unpatchify(patches_BLD: Tensor, unit_size: int, grid: Grid) -> Tensor:
+    """Put the pixel vectors of all mask units together, undo `patchify`.
+
+    Args:
+        patches_BLD (Tensor): Shape (B, L, unit_size**2 * C).
+        unit_size (int): Side of a mask unit in pixels.
+        grid (tuple[int, int]): The unit grid (Gh, Gw).
+
+    Returns:
+        Tensor: Images of shape (B, C, Gh * unit_size, Gw * unit_size).
+
+    Raises:
+        ValueError: If there are not Gh * Gw vectors, or their length is no
+            multiple of ``unit_size**2``.
+    """
+    B, L, D = patches_BLD.shape
+    rows, cols = grid
+    C, rest = divmod(D, unit_size * unit_size)
+    if L != rows * cols or rest or not C:
+        raise ValueError(
+            f'expected vectors of shape (B, {rows * cols}, a multiple of '
+            f'{unit_size**2}) for the unit grid {(rows, cols)}, got '
+            f'{tuple(patches_BLD.shape)}')
+    x = patches_BLD.reshape(B, rows, cols, unit_size, unit_size, C)
+    x = x.permute(0, 5, 1, 3, 2, 4)  # (B, C, Gh, y, Gw, x)
+    return x.reshape(B, C, rows * unit_size, cols * unit_size)

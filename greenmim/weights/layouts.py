@@ -12,7 +12,7 @@ from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
 
 from torch import Tensor, nn
 
-from greenmim.ops import merge_permutation
+from .merge_order import merge_permutation
 
 Tensors = Dict[str, Tensor]
 Renames = Tuple[Tuple[str, str], ...]
@@ -81,7 +81,7 @@ class Layout:
         renames: Pairs (theirs, ours) without the backbone's prefix; one of
             empty templates where all names are the same.
         merge_order: Order of the merged channels, see
-            :mod:`greenmim.ops.merge_order`.
+            :mod:`.merge_order`.
         without: Beginnings or ends of our names that the library does not
             store, since it computes them.
         norm_eps: Eps of the LayerNorms of all models in this layout; None

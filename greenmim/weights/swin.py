@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformer
-from greenmim.ops import bias_table_window, resize_bias_table
+from greenmim.models.backbones.swin import bias_table_window, resize_bias_table
 from .layouts import Family, Layout, Tensors, outputs_of_stages
 
 _MICROSOFT_BLOCKS = (

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import greenmim.models.layers.swin as swin_layers
+import greenmim.models.visible.swin as swin_layers
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import (BACKENDS, GroupIndex, GroupPlan, VisibleLayout,
                           Window, group_attention, plan_groups)

@@ -26,6 +26,18 @@ class TestVisibleLayout:
         assert layout.grid == (2, 3)
         assert layout.num_masks == 2
         assert layout.num_visible == 3
+        assert layout.num_units == 6
+        assert torch.equal(layout.masked, MASK)
+
+    def test_padding_is_not_masked(self):
+        valid = torch.ones_like(MASK)
+        valid[1, :, 2] = False
+        mask = MASK.clone()
+        mask[1] = torch.tensor([[0, 0, 1], [1, 0, 1]])
+        layout = VisibleLayout.from_mask(mask, valid=valid)
+        assert layout.masked[1].tolist() == [[False, False, False],
+                                             [True, False, False]]
+        assert torch.equal(layout.masked[0], mask[0])
 
     @pytest.mark.parametrize('grid', [(1, 1), (1, 7), (5, 1), (3, 4)])
     def test_fields_by_loops(self, grid):

@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from greenmim.ops.patchify import patchify, unpatchify
+from greenmim.ops import patchify, unpatchify
 
 
 @pytest.mark.parametrize('channels', [1, 3, 5])

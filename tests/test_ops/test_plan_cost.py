@@ -11,7 +11,7 @@ from scipy.optimize import LinearConstraint, milp
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import GroupPlan, GroupPlanner, random_mask
 from greenmim.ops.packing import min_groups
-from greenmim.ops.planner import SLOT_COST
+from greenmim.ops.planning import SLOT_COST
 from tests.test_ops.test_packing import fewest_groups
 
 

@@ -209,7 +209,7 @@ def test_breakdown_restores_what_it_names(micro_model):
     from benchmarking.contenders import green_contenders
     from benchmarking.measure import Stepper
 
-    import greenmim.models.layers.swin as layers
+    import greenmim.models.visible.swin as layers
     before = layers.group_attention
     images = torch.randn(1, 3, 64, 64)
     contender, decoder = green_contenders(micro_model, images, ['batch'])

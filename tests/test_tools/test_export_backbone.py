@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from greenmim.ops import resize_bias_table
+from greenmim.models.backbones.swin import resize_bias_table
 from greenmim.registry import MODELS
 from greenmim.weights import TARGETS
 from tests.backbones.cmt import arch as cmt_arch

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.registry import MODELS
-from ..layers import (CMTBlock, PositionBias, Pyramid, VisibleBackbone,
-                      conv_in_units, norm_tokens)
+from ..visible import (CMTBlock, PositionBias, Pyramid, VisibleBackbone,
+                       conv_in_units, norm_tokens)
 
 
 @MODELS.register_module()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from greenmim.ops import (Halo, MaskPlan, depthwise_conv, merge_tokens,
                           patches_of_units)
 from greenmim.registry import MODELS
-from ..layers import VisibleBackbone
+from ..visible import VisibleBackbone
 
 
 @MODELS.register_module()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from greenmim.ops import MaskPlan, patches_of_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..layers import VisibleBackbone, check_in_units, visible_positions
+from ..visible import VisibleBackbone, check_in_units, visible_positions
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.registry import MODELS
-from ..layers import PVTv2Block, Pyramid, VisibleBackbone, check_in_units
+from ..visible import PVTv2Block, Pyramid, VisibleBackbone, check_in_units
 
 
 @MODELS.register_module()

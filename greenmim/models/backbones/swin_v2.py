@@ -6,8 +6,8 @@ from mmpretrain.models import SwinTransformerV2
 from mmpretrain.models.utils import WindowMSAV2
 
 from greenmim.registry import MODELS
-from ..layers import (VisibleSwin, cosine_before_attention,
-                      post_norm_after_attention)
+from ..visible import (VisibleSwin, cosine_before_attention,
+                       post_norm_after_attention)
 
 
 @MODELS.register_module()

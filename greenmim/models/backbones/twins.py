@@ -11,9 +11,9 @@ from torch import Tensor
 from greenmim.ops import (BACKENDS, GroupIndex, Halo, MaskPlan, StageWindows,
                           Window, depthwise_conv, patches_of_units)
 from greenmim.registry import MODELS
-from ..layers import (Pyramid, VisibleBackbone, check_in_units, conv_in_units,
-                      index_windows, visible_patch_embed, visible_twins_block)
-from ..layers.visible_backbone import Mask
+from ..visible import (Pyramid, VisibleBackbone, check_in_units, conv_in_units,
+                       index_windows, visible_patch_embed, visible_twins_block)
+from ..visible.visible_backbone import Mask
 
 
 class VisibleTwins(Pyramid, VisibleBackbone):

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, patches_of_units, sincos_positions
 from greenmim.registry import MODELS
-from ..layers import (CheckpointedLayer, Compiled, StageOutputs,
-                      VisibleBackbone, check_in_units, visible_patch_embed,
-                      visible_positions)
+from ..visible import (CheckpointedLayer, Compiled, StageOutputs,
+                       VisibleBackbone, check_in_units, visible_patch_embed,
+                       visible_positions)
 
 
 def _run_layer(layer: nn.Module, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, VisibleLayout, unit_grid, units_of_map
 from greenmim.registry import MODELS
-from ..layers import VisibleBackbone
+from ..visible import VisibleBackbone
 from .masked_image_modeling import MaskedImageModeling, NeckInputs
 
 

@@ -19,7 +19,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from greenmim.models import GreenMIM, GreenMIMSwinTransformer
-from greenmim.ops import resize_bias_table
+from greenmim.models.backbones.swin import resize_bias_table
 from tests.backbones.checks import randomise
 
 MICRO = dict(

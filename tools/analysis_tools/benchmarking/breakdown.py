@@ -17,8 +17,8 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-import greenmim.models.layers.swin as green_layers
-import greenmim.models.layers.visible_swin as green_backbone
+import greenmim.models.visible.swin as green_layers
+import greenmim.models.visible.visible_swin as green_backbone
 from greenmim.ops import GroupIndex
 from .contenders import Contender
 from .measure import Stepper

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from greenmim.ops import bias_table_window, resize_bias_table
+from greenmim.models.backbones.swin import bias_table_window, resize_bias_table
 
 
 def cubic(x):
