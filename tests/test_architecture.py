@@ -22,7 +22,7 @@ LAYERS = [
     [
         'greenmim.models.backbones', 'greenmim.models.necks',
         'greenmim.models.heads', 'greenmim.models.target_generators',
-        'greenmim.models.mask_samplers'
+        'greenmim.models.masking'
     ],
     ['greenmim.models.selfsup'],
     ['greenmim.weights'],

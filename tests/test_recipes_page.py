@@ -15,8 +15,7 @@ from PIL import Image
 
 from greenmim.datasets import ImageFolder
 from greenmim.engine.hooks.plan_changing_hook import PlanChangingHook
-from greenmim.models import (heads, mask_samplers, necks, selfsup,
-                             target_generators)
+from greenmim.models import heads, masking, necks, selfsup, target_generators
 from tests.conftest import CHECKOUT
 from tests.documents import Page
 
@@ -81,8 +80,7 @@ def test_config_trains(block, workspace, monkeypatch):
 def test_every_part_is_named():
     parts = {
         name
-        for package in (heads, mask_samplers, necks, selfsup,
-                        target_generators)
+        for package in (heads, masking, necks, selfsup, target_generators)
         for name in package.__all__
     }
     assert parts - set(re.findall(r'\w+', TEXT)) == {'MaskedImageModeling'}

@@ -4,7 +4,7 @@ from typing import Any, Callable, List, Sequence, Union
 
 import torch
 
-from greenmim.ops import MaskPlanner
+from greenmim.models.masking import MaskPlanner
 from .image_folder import ImageFolder
 from .planning_collate import PlanningCollate, image_size
 from .seeding import SeededIndex, mix_seeds, sample_randomness

@@ -6,7 +6,7 @@ import torch
 from mmpretrain.structures import DataSample
 from torch.utils.data import get_worker_info
 
-from greenmim.ops import MaskPlanner
+from greenmim.models.masking import MaskPlanner
 
 
 class PlanningCollate:

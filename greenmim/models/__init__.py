@@ -5,7 +5,7 @@ from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
                         GreenMIMSwinTransformer, GreenMIMSwinTransformerV2,
                         GreenMIMVisionTransformer, PyramidVisionTransformerV2)
 from .heads import GreenMIMHead, SumOfHeads
-from .mask_samplers import BlockMask, GivenMask, RandomMask, UniformMask
+from .masking import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
                     LocalReconstructionNeck)
 from .selfsup import GreenMIM, MaskTokenMIM

@@ -11,7 +11,8 @@ from PIL import Image
 
 from greenmim.datasets import (PlanningCollate, fixed_batches, fixed_samples,
                                on_folder)
-from greenmim.ops import GroupPlanner, MaskPlanner
+from greenmim.models.masking import MaskPlanner
+from greenmim.ops import GroupPlanner
 
 PIPELINE = [
     dict(type='greenmim.LoadImage'),

@@ -13,7 +13,8 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from greenmim.datasets import PlanningCollate
-from greenmim.ops import MaskPlan, MaskPlanner, random_mask
+from greenmim.models.masking import MaskPlanner, random_mask
+from greenmim.ops import MaskPlan
 from tests.micro import micro_config, micro_model
 
 SIZE = (192, 160)

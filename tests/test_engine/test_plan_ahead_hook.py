@@ -16,7 +16,7 @@ from torch import nn
 from greenmim.datasets import PlanningCollate
 from greenmim.engine import PlanAheadHook
 from greenmim.models import GreenMIM
-from greenmim.ops import MaskPlanner
+from greenmim.models.masking import MaskPlanner
 from tests.micro import micro_config
 
 

@@ -6,8 +6,9 @@
 import pytest
 import torch
 
+from greenmim.models.masking import random_mask
 from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
-                          group_attention, plan_groups, random_mask)
+                          group_attention, plan_groups)
 from tests.test_ops.test_grouping import tokens_by_loops
 
 CPU = torch.device('cpu')

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenmim.ops import VisibleLayout, Window, plan_groups, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout, Window, plan_groups
 from tests.backbones.swin_twin import window_ids, window_of_map
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from greenmim.models.masking import random_mask
 from greenmim.ops import (Halo, VisibleLayout, depthwise_conv, gather_units,
-                          overlapping_conv, random_mask, units_of_map)
+                          overlapping_conv, units_of_map)
 
 CPU = torch.device('cpu')
 

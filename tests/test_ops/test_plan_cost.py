@@ -9,7 +9,8 @@ import torch
 from scipy.optimize import LinearConstraint, milp
 
 from greenmim.models import GreenMIMSwinTransformer
-from greenmim.ops import GroupPlan, GroupPlanner, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import GroupPlan, GroupPlanner
 from greenmim.ops.packing import min_groups
 from greenmim.ops.planning import SLOT_COST
 from tests.test_ops.test_packing import fewest_groups

@@ -17,7 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from greenmim.ops import VisibleLayout, Window, plan_groups, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout, Window, plan_groups
 from greenmim.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

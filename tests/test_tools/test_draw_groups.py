@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from greenmim.ops import (GroupPlanner, StageWindows, VisibleLayout, Window,
-                          random_mask)
+from greenmim.models.masking import random_mask
+from greenmim.ops import GroupPlanner, StageWindows, VisibleLayout, Window
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'visualization' / 'draw_groups.py'

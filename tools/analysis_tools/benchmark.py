@@ -27,7 +27,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 from torch import Tensor
 
-from greenmim.ops import BACKENDS, num_visible_units, unit_grid
+from greenmim.models.masking import num_visible_units
+from greenmim.ops import BACKENDS, unit_grid
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DEFAULT_CONFIG = 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'

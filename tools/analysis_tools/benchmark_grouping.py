@@ -22,8 +22,9 @@ import torch
 from benchmarking.measure import time_planning
 from benchmarking.report import finish
 
+from greenmim.models.masking import MaskPlanner
 from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
-                          MaskPlanner, StageWindows, Window)
+                          StageWindows, Window)
 
 UNIT_SIZE = 32
 NUM_HEADS = (4, 8, 16, 32)  # of Swin-B

@@ -21,7 +21,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from greenmim.datasets.sample_photographs import load_photograph
-from greenmim.ops import GroupPlan, MaskPlan, Window, random_mask, unit_grid
+from greenmim.models.masking import random_mask
+from greenmim.ops import GroupPlan, MaskPlan, Window, unit_grid
 from greenmim.registry import MODELS
 
 HIDDEN = 228  # grey level of masked units

@@ -13,7 +13,8 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
 from greenmim.datasets.sample_photographs import load_photograph
-from greenmim.ops import VisibleLayout, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout
 
 UNIT = 32  # pixels along a mask unit's side
 GRID = (7, 7)  # units of an image of 224 x 224 pixels

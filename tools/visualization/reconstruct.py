@@ -17,7 +17,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from greenmim.datasets import ImageFolder
-from greenmim.ops import random_mask, unit_grid
+from greenmim.models.masking import random_mask
+from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
 from greenmim.visualization import (captions_of, draw_sheet,
                                     reconstruction_columns, write_gallery)

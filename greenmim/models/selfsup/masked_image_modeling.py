@@ -7,9 +7,10 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from greenmim.ops import (GroupPlanner, MaskPlan, MaskPlanner, VisibleLayout,
-                          fill_from_neighbours)
+from greenmim.ops import GroupPlanner, MaskPlan, VisibleLayout
 from greenmim.registry import TASK_UTILS
+from ..masking import MaskPlanner
+from ..target_generators import fill_from_neighbours
 
 Images = Union[Tensor, Sequence[Tensor]]
 Latent = Union[Tensor, List[Tensor]]
@@ -44,7 +45,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
             batch (and process), as the paper does; ``'image'`` draws one for
             every image. Defaults to ``'batch'``.
         mask_sampler (dict): Config of what draws the masks, called as
-            :func:`greenmim.ops.random_mask`.
+            :func:`greenmim.models.masking.random_mask`.
             Defaults to ``dict(type='greenmim.RandomMask')``.
         data_preprocessor (dict | nn.Module, optional): See
             :class:`mmpretrain.models.BaseSelfSupervisor`. Defaults to None.
@@ -173,8 +174,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
                 the mean and deviation that undo it in masked units are those
                 of the true pixels, ``'truth'``, or follow from the visible
                 units nearby, ``'neighbours'``, see
-                :func:`greenmim.ops.fill_from_neighbours`. Defaults to
-                ``'truth'``.
+                ``fill_from_neighbours``. Defaults to ``'truth'``.
 
         Returns:
             dict: On the device of the images and in their (preprocessed)

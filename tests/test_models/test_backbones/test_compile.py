@@ -18,7 +18,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from greenmim.models import (GreenMIMSwinTransformer,
                              GreenMIMSwinTransformerV2,
                              GreenMIMVisionTransformer)
-from greenmim.ops import random_mask
+from greenmim.models.masking import random_mask
 from tests.conftest import skip_or_fail
 
 GRID = (4, 5)

@@ -5,7 +5,8 @@ import torch
 from mmpretrain.registry import MODELS
 
 from greenmim.models import GreenMIMHead
-from greenmim.ops import VisibleLayout, patchify, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout, patchify
 
 
 def build_head(criterion='L2', **overrides):

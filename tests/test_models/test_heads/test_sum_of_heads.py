@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 
 from greenmim.models import HOGTarget, PixelTarget
-from greenmim.ops import random_mask
+from greenmim.models.masking import random_mask
 
 PIXELS = dict(type='greenmim.GreenMIMHead', unit_size=8, norm_pix=False)
 HOG = dict(

@@ -7,7 +7,8 @@ from mmpretrain.registry import MODELS
 from torch.nn import functional as F
 
 from greenmim.models import GreenMIMNeck
-from greenmim.ops import VisibleLayout, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout
 
 MICRO = dict(
     type='greenmim.GreenMIMNeck',

@@ -4,7 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from greenmim.models import LinearNeck
-from greenmim.ops import patchify, random_mask, units_of_map
+from greenmim.models.masking import random_mask
+from greenmim.ops import patchify, units_of_map
 
 ALL = torch.zeros(1, 2, 3, dtype=torch.bool)
 

@@ -6,7 +6,7 @@ from mmpretrain.registry import MODELS
 from torch.nn import functional as F
 
 from greenmim.models import ConvNeck, FusionNeck, LocalReconstructionNeck
-from greenmim.ops import random_mask
+from greenmim.models.masking import random_mask
 
 CHANNELS, TOKENS = (4, 8, 16), (16, 4, 1)
 SMALL = dict(embed_dims=16, num_heads=2)

@@ -9,7 +9,8 @@ from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 
 from greenmim.models import GreenMIM, GreenMIMSwinTransformer
-from greenmim.ops import VisibleLayout, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import VisibleLayout
 from tests.micro import micro_model
 
 

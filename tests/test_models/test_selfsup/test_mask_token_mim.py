@@ -5,7 +5,8 @@ import torch
 from mmpretrain.registry import MODELS
 
 from greenmim.models import MaskTokenMIM
-from greenmim.ops import patchify, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import patchify
 
 SWIN = dict(
     arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),

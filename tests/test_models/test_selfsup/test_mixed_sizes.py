@@ -8,7 +8,8 @@ import torch
 from mmpretrain.structures import DataSample
 
 from greenmim.datasets import PlanningCollate, fixed_batches, padding_collate
-from greenmim.ops import MaskPlan, MaskPlanner, VisibleLayout
+from greenmim.models.masking import MaskPlanner
+from greenmim.ops import MaskPlan, VisibleLayout
 from tests.backbones import FAMILIES
 from tests.backbones.checks import build
 from tests.micro import micro_config, micro_model

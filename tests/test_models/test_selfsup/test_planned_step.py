@@ -9,7 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from greenmim.models import GreenMIMSwinTransformer
-from greenmim.ops import BACKENDS, StageWindows, Window, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.ops import BACKENDS, StageWindows, Window
 from tests.micro import micro_config, micro_model
 
 READS = [

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from greenmim.ops import VisibleLayout, fill_from_neighbours, random_mask
+from greenmim.models.masking import random_mask
+from greenmim.models.target_generators import fill_from_neighbours
+from greenmim.ops import VisibleLayout
 from tests.micro import micro_config, micro_model
 
 GRID = 2, 3

@@ -11,7 +11,8 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
-from greenmim.ops import MaskPlanner, VisibleLayout, random_mask, unit_grid
+from greenmim.models.masking import MaskPlanner, random_mask
+from greenmim.ops import VisibleLayout, unit_grid
 
 
 def no_mask() -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from greenmim.models import BlockMask, GivenMask, RandomMask, UniformMask
-from greenmim.ops import num_visible_units
+from greenmim.models.masking import num_visible_units
 from greenmim.registry import TASK_UTILS
 
 DRAWN = ['RandomMask', 'BlockMask', 'UniformMask']

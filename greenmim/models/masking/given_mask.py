@@ -45,7 +45,7 @@ class GivenMask:
                  grid: Grid,
                  mask_ratio: float,
                  generator: Optional[torch.Generator] = None) -> Tensor:
-        """See :func:`greenmim.ops.random_mask`.
+        """See :func:`greenmim.models.masking.random_mask`.
 
         Raises:
             ValueError: If none of the masks fits the grid.

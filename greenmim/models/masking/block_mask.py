@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from greenmim.ops import num_visible_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import TASK_UTILS
+from .random_mask import num_visible_units
 
 
 @TASK_UTILS.register_module()
@@ -44,7 +44,7 @@ class BlockMask:
                  grid: Grid,
                  mask_ratio: float,
                  generator: Optional[torch.Generator] = None) -> Tensor:
-        """See :func:`greenmim.ops.random_mask`."""
+        """See :func:`greenmim.models.masking.random_mask`."""
         num_units = grid[0] * grid[1]
         hidden = num_units - num_visible_units(num_units, mask_ratio)
         masks = np.zeros((num_masks, *grid), dtype=bool)

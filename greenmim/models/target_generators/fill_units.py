@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from .mask_unit import Grid, VisibleLayout, patchify, unit_grid, unpatchify
+from greenmim.ops import VisibleLayout, patchify, unit_grid, unpatchify
+from greenmim.ops.mask_unit import Grid
 
 
 def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,

@@ -4,9 +4,9 @@ from typing import Optional
 import torch
 from torch import Tensor
 
-from greenmim.ops import num_visible_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import TASK_UTILS
+from .random_mask import num_visible_units
 
 
 @TASK_UTILS.register_module()
@@ -26,7 +26,7 @@ class UniformMask:
                  grid: Grid,
                  mask_ratio: float,
                  generator: Optional[torch.Generator] = None) -> Tensor:
-        """See :func:`greenmim.ops.random_mask`.
+        """See :func:`greenmim.models.masking.random_mask`.
 
         Raises:
             ValueError: If the ratio leaves more units than there are cells.
