@@ -24,10 +24,8 @@ _base_ = [
 train_cfg = dict(max_epochs=400)
 
 # The pipeline crops to 224 px, the model scales down.
-custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
+default_hooks = dict(
+    image_size=dict(
         type='greenmim.ImageSizeHook',
         sizes=[128, 160, 224],
-        milestones=[200, 300]),
-]
+        milestones=[200, 300]))

@@ -182,8 +182,7 @@ def test_every_launcher_finds_what_it_needs(config):
     # because every process draws on from a seed of its own.
     seeded = config.train_dataloader.sampler.type.startswith('greenmim.Seeded')
     assert seeded != config.randomness.get('diff_rank_seed', False)
-    hooks = [hook.type for hook in config.get('custom_hooks', [])]
-    assert ('greenmim.SeedStepHook' in hooks) == seeded
+    assert ('seed_step' in config.default_hooks) == seeded
     assert 'work_dir' not in config and 'launcher' not in config
 
 

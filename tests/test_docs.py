@@ -38,10 +38,6 @@ LOADING = [
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
 WARMUP = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
-# The hook of nearest neighbours comes after those of the quick start.
-HOOKS = Config.fromfile(CHECKOUT / 'configs' / 'quickstart' /
-                        QUICK_START).custom_hooks
-NEIGHBOURS = f'custom_hooks.{len(HOOKS)}'
 # What makes a command as short as a test has to be: config's name: options.
 SHORTER = {
     QUICK_START: [
@@ -49,8 +45,8 @@ SHORTER = {
         'train_dataloader.batch_size=4', *WARMUP, *LOADING[:2]
     ],
     'watch.py': [
-        'train_cfg.max_iters=4', f'{NEIGHBOURS}.interval=2',
-        f'{NEIGHBOURS}.num_workers=0', 'train_dataloader.batch_size=4',
+        'train_cfg.max_iters=4', 'default_hooks.knn.interval=2',
+        'default_hooks.knn.num_workers=0', 'train_dataloader.batch_size=4',
         *WARMUP, *LOADING[:2]
     ],
     'swin-micro-w4_1xb32-coslr-30e_folder-128px.py':

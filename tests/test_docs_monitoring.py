@@ -11,7 +11,6 @@ from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 from mmengine.visualization import Visualizer
 from PIL import Image
 
@@ -122,11 +121,3 @@ def test_from_top_to_bottom(workspace, monkeypatch, capsys):
         if 'learning/loss' in call.args[0]
     ]
     assert steps == [0, 4]
-
-
-def test_options_of_the_page_are_those_of_the_hook():
-    """custom_hooks.8 is where the recipes have it."""
-    number = int(re.search(r'custom_hooks\.(\d+)\.data_root', TEXT).group(1))
-    hooks = Config.fromfile(CHECKOUT / 'configs' / '_base_' /
-                            'default_runtime.py').custom_hooks
-    assert hooks[number].type == 'greenmim.LearningHook'

@@ -1,15 +1,22 @@
 # Copyright (c) greenmim authors. All rights reserved.
 _base_ = ['default_runtime.py']
 
-# Compare the number of classes in the folder with the head's; draw the same
-# drop path in a resumed run; leave out steps that are not finite; save and
-# leave on SIGTERM and SIGUSR1.
-custom_hooks = [
-    dict(type='greenmim.ClassCountHook'),
-    dict(type='greenmim.SeedStepHook'),
-    dict(type='greenmim.NonFiniteHook'),
-    dict(type='greenmim.PreemptionHook'),
-]
+default_hooks = dict(
+    _delete_=True,  # the hooks that are for pre-training
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=100),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='greenmim.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Compare the number of classes of the folder with that of the head.
+    class_count=dict(type='greenmim.ClassCountHook'),
+    # Let a resumed run draw the same random numbers as an uninterrupted one.
+    seed_step=dict(type='greenmim.SeedStepHook'),
+    # Skip steps whose loss or gradient is not finite.
+    non_finite=dict(type='greenmim.NonFiniteHook'),
+    # Save and exit on SIGTERM and SIGUSR1.
+    preemption=dict(type='greenmim.PreemptionHook'))
 
 # MixUp and CutMix draw from NumPy, differently in every process.
 randomness = dict(diff_rank_seed=True)

@@ -3,6 +3,8 @@
 # found by bare name; this project's own classes are named `greenmim.X`.
 default_scope = 'mmpretrain'
 
+# Every hook has a name: `default_hooks.learning.data_root=...` sets one of its
+# arguments, and a config that inherits adds a hook under a name of its own.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
@@ -11,25 +13,28 @@ default_hooks = dict(
     # A file holds the weights and both AdamW moments, about 1 GB for Swin-B.
     checkpoint=dict(
         type='greenmim.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # List the images that could not be read and were skipped.
+    unreadable_images=dict(type='greenmim.UnreadableImageHook'),
+    # Draw and plan masks in the data-loading workers.
+    plan_ahead=dict(type='greenmim.PlanAheadHook'),
+    # Let a resumed run draw the same random numbers as an uninterrupted one.
+    seed_step=dict(type='greenmim.SeedStepHook'),
+    # Skip steps whose loss or gradient is not finite.
+    non_finite=dict(type='greenmim.NonFiniteHook'),
+    # Save and exit on SIGTERM and SIGUSR1.
+    preemption=dict(type='greenmim.PreemptionHook'),
+    # Log and report speed, energy and waiting times.
+    run_report=dict(type='greenmim.RunReportHook'),
+    # Write versions and the commit into the work folder.
+    provenance=dict(type='greenmim.ProvenanceHook'),
+    # Show a progress bar on a terminal.
+    progress=dict(type='greenmim.ProgressHook'),
+    # Measure on fixed images whether the model is learning.
+    learning=dict(type='greenmim.LearningHook'))
 
-# List the images that could not be read and were left out, at the end; draw
-# and plan masks in the data-loading workers; make a resumed run draw what the
-# uninterrupted one would have drawn; leave out steps that are not finite;
-# save and leave on SIGTERM and SIGUSR1; show and report speed, energy and
-# waiting; write versions and commit into the run's folder; show a bar on a
-# terminal.
-custom_hooks = [
-    dict(type='greenmim.UnreadableImageHook'),
-    dict(type='greenmim.PlanAheadHook'),
-    dict(type='greenmim.SeedStepHook'),
-    dict(type='greenmim.NonFiniteHook'),
-    dict(type='greenmim.PreemptionHook'),
-    dict(type='greenmim.RunReportHook'),
-    dict(type='greenmim.ProvenanceHook'),
-    dict(type='greenmim.ProgressHook'),
-    dict(type='greenmim.LearningHook'),
-]
+# For hooks without a name, which come after those above.
+custom_hooks = []
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -23,6 +23,10 @@ RANK_VARIABLES = {
             'OMPI_COMM_WORLD_LOCAL_RANK'),
 }
 
+# The hooks that MMEngine registers by itself, and removes if they are None.
+MMENGINE_HOOKS = ('checkpoint', 'logger', 'param_scheduler', 'runtime_info',
+                  'sampler_seed', 'timer')
+
 # Settings that are read, but are no arguments of the runner.
 OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
@@ -129,10 +133,26 @@ def _check_options(cfg: Config, options: Dict[str, Any]) -> None:
             raise ValueError(
                 f'--cfg-options {option}: expected a setting of the config, '
                 f'of which none is named {name!r}{hint}')
+    hooks = {*MMENGINE_HOOKS, *cfg.default_hooks}
+    for option, value in options.items():
+        parent, _, name = option.partition('.')
+        if parent == 'default_hooks' and value is None and name not in hooks:
+            raise ValueError(
+                f'--cfg-options {option}=None: expected the name of a hook, '
+                f'one of {", ".join(sorted(hooks))}')
+
+
+def _remove_hooks(cfg: Config) -> None:
+    """Remove the hooks that are None; MMEngine removes only its own."""
+    hooks = cfg.get('default_hooks') or {}
+    for name, hook in list(hooks.items()):
+        if hook is None and name not in MMENGINE_HOOKS:
+            del hooks[name]
 
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of the config, after adapting it to the machine."""
+    _remove_hooks(cfg)
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
         # Jobs that share a node must not meet at one port.

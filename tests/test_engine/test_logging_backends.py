@@ -63,9 +63,9 @@ def run(tmp_path_factory):
         'work_dir': str(folder),
         'experiment_name': uuid.uuid4().hex
     })
-    cfg.custom_hooks[8].num_images = 2
-    cfg.custom_hooks.append(
-        dict(type='greenmim.ReconstructionHook', num_images=2))
+    cfg.default_hooks.learning.num_images = 2
+    cfg.default_hooks.reconstruction = dict(
+        type='greenmim.ReconstructionHook', num_images=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, 'wandb', wandb)
         patch.setitem(sys.modules, 'mlflow', mlflow)

@@ -118,6 +118,37 @@ def test_settings_that_the_config_leaves_out(merged, make_config):
     assert cfg.find_unused_parameters and cfg.visualizer.name == 'x'
 
 
+@pytest.mark.parametrize('package, option', [
+    ('greenmim', 'default_hooks.run_report=None'),
+    ('mmpretrain', 'default_hooks.run_report.type=mmengine.hooks.Hook'),
+    ('mmselfsup', 'default_hooks.run_report.type=mmengine.hooks.Hook'),
+    ('greenmim', 'default_hooks.param_scheduler=None'),
+])
+def test_hook_switched_off(package, option, run_tool, make_config, tmp_path):
+    """MMEngine takes None for its own hooks only; tools/train.py for all."""
+    config = make_config({
+        'train_cfg.max_epochs':
+        1,
+        'default_hooks.run_report':
+        dict(type='greenmim.RunReportHook')
+    })
+    script = TRAIN
+    if package != 'greenmim':
+        folder = Path(pytest.importorskip(package).__file__).parent
+        script = folder / '.mim' / 'tools' / 'train.py'
+    run_tool(script, config, '--work-dir', tmp_path / 'D', '--cfg-options',
+             option)
+    assert (tmp_path / 'D' / 'epoch_1.pth').exists()
+    switched_off = 'run_report' in option
+    assert (tmp_path / 'D' / 'report.json').exists() != switched_off
+
+
+def test_misspelt_hook_to_switch_off(run_tool, make_config):
+    with pytest.raises(ValueError, match='the name of a hook, one of check'):
+        run_tool(TRAIN, make_config(), '--cfg-options',
+                 'default_hooks.lerning=None')
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_amp_without_gpu(run_tool, make_config, tmp_path):
     config = make_config({'train_cfg.max_epochs': 1})

@@ -38,7 +38,7 @@ PRETRAININGS = {
     for method in ('greenmim', 'simmim')
 }
 # Hooks that watch a run and are no part of its budget.
-WATCHING = ('greenmim.LearningHook', 'greenmim.RunReportHook')
+WATCHING = ('learning', 'run_report')
 
 
 def parse_args() -> argparse.Namespace:
@@ -200,9 +200,8 @@ class Comparison:
                           self.args.pretrain_options, seed,
                           self.run_dir(method, seed, run))
         cfg.train_dataloader.dataset.data_root = str(self.images)
-        cfg.custom_hooks = [
-            hook for hook in cfg.custom_hooks if hook.type not in WATCHING
-        ]
+        for name in WATCHING:
+            cfg.default_hooks.pop(name, None)
         return cfg
 
     def classifier_config(self, method: str, seed: int, run: str) -> Config:

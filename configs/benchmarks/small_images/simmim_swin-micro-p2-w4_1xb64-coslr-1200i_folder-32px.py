@@ -47,4 +47,16 @@ train_dataloader = dict(
         dict(type='PackInputs')
     ]))
 
-custom_hooks = [dict(type='greenmim.UnreadableImageHook')]
+# MMPretrain's SimMIM has no masks to plan and no held-out loss to measure.
+default_hooks = dict(
+    _delete_=True,
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(
+        type='greenmim.SafeCheckpointHook',
+        by_epoch=False,
+        interval=1200,
+        max_keep_ckpts=3),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    unreadable_images=dict(type='greenmim.UnreadableImageHook'))
