@@ -1,12 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """docs/clusters.md: its commands run, its tables follow from its formulas.
 
-The lines of Slurm run in tests/test_tools/test_slurm.py, that of FSDP2 in
+Its lines for Slurm run in tests/test_tools/test_slurm.py, that for FSDP2 in
 tests/test_tools/test_fully_sharded.py.
 """
 import os
 import re
-import shlex
 import socket
 import subprocess
 import sys
@@ -22,113 +21,69 @@ from PIL import Image
 
 from greenmim.engine.fully_sharded import _blocks
 from tests.conftest import CHECKOUT
+from tests.documents import Page
 
-PAGE = CHECKOUT / 'docs' / 'clusters.md'
-TEXT = PAGE.read_text('utf-8')
-COMMANDS = [
-    line for block in re.findall(r'^```bash\n(.*?)^```', TEXT, re.M | re.S)
-    for line in block.splitlines()
-]
+PAGE = Page('docs/clusters.md')
+MODEL = {}
+for block in PAGE.take('python'):
+    exec(block, MODEL)
 LAUNCH = CHECKOUT / 'tests' / 'data' / 'launch'
-
-
-def value_of(symbol):
-    """The number in the table of symbols."""
-    text = re.search(rf'^\| {symbol} \|[^|]*\|([^|]*)\|', TEXT, re.M).group(1)
-    return float(re.findall(r'[\d.]+', text)[0])
-
-
-P = value_of('P') * 1e6
-G = 4 * P
-F = value_of('F') * 1e9
-R = value_of('R') * 1e12
 SLOW, FAST = 10e9, 100e9
-A, RATE, FILE = value_of('a'), value_of('r'), value_of('d') * 1e3
-SIZES = (8, 64, 256)
 
 
-def step(gpus, batch, width):
-    """Seconds of computing, of the exchange and of the whole step."""
-    s = batch * F / R
-    t = 2 * (gpus - 1) / gpus * G / width
-    return s, t, s + max(0, t - A * s)
+def rows(heading):
+    """The numbers of a table's rows; text and empty cells are left out."""
+    _, table = PAGE.text.split(heading)
+    for line in re.findall(r'^\|(.*)\|$', table.split('\n\n')[0], re.M)[1:]:
+        yield [float(x) for x in re.findall(r'(?<![\w.])[\d.]+(?!\w)', line)]
 
 
-def step_rows():
-    for gpus, batch in [(n, 256) for n in SIZES] + [(n, 4096 // n)
-                                                    for n in SIZES]:
-        row = [gpus, batch, gpus * batch]
-        s, _, _ = step(gpus, batch, FAST)
-        row.append(f'{s * 1e3:.0f}')
-        for width in SLOW, FAST:
-            _, t, whole = step(gpus, batch, width)
-            one_machine = gpus == 8 and width == SLOW
-            row += ['', ''] if one_machine else [
-                f'{t * 1e3:.0f}', f'{s / whole:.0%}'.replace('%', ' %')
-            ]
-        yield row
+def equal(found, shown):
+    """A shown number is the computed one, to its digits."""
+    assert found == pytest.approx(shown, rel=0, abs=0.5), (found, shown)
 
 
-def data_rows():
-    for gpus in SIZES:
-        images = 256 / step(gpus, 256, FAST)[2]
-        yield [
-            gpus, f'{images:.0f}', f'{images / RATE:.1f}',
-            f'{gpus * images * FILE / 1e9:.2g} GB/s'
-        ]
+def test_values_are_those_of_the_table_of_symbols():
+    shown = dict(
+        re.findall(r'^\| ([PFRar]) \|[^|]*\| ([\d.]+)', PAGE.text, re.M))
+    scale = dict(P=1e6, F=1e9, R=1e12, a=1)
+    for name, unit in scale.items():
+        assert MODEL[name] == float(shown[name]) * unit
 
 
-def rate_rows():
-    for batch in 2048, 4096, 16384, 65536:
-        known = {2048: 'GreenMIM, SimMIM', 4096: 'MAE'}.get(batch, 'none')
-        yield [
-            batch, f'{1.5e-4 * batch / 256:.2g}',
-            f'{1.2e-3 * (batch / 2048)**0.5:.2g}', known
-        ]
-
-
-def memory_rows():
-    for name, counts in re.findall(
-            r'^\| (Swin\S*) \| ([\d.]+, [\d.]+, [\d.]+)', TEXT, re.M):
-        p, rest, block = (float(word) * 1e6 for word in counts.split(', '))
-        sharded = [
-            f'{(16 * p / gpus + 8 * (rest + block)) / 1e9:.2g}'
-            for gpus in SIZES
-        ]
-        yield [name, counts, f'{20 * p / 1e9:.1f}', *sharded]
-
-
-@pytest.mark.parametrize('rows',
-                         [step_rows, data_rows, rate_rows, memory_rows])
-def test_table(rows):
-    lines = [f'| {" | ".join(map(str, row))} |' for row in rows()]
-    lines = [
-        line.replace('|  |', '| |').replace('|  |', '| |') for line in lines
-    ]
-    assert len(lines) > 2
-    assert '\n'.join(lines) in TEXT
-
-
-def test_smallest_batch():
+def test_exchange_of_gradients():
+    found = list(rows('| GPUs | b | B |'))
+    assert len(found) == 6
+    for gpus, batch, total, s, *exchange in found:
+        assert total == gpus * batch
+        widths = [FAST] if gpus == 8 else [SLOW, FAST]
+        for width, t, share in zip(widths, exchange[::2], exchange[1::2]):
+            model = MODEL['step'](gpus, batch, width)
+            equal(model[0] * 1e3, s)
+            equal(model[1] * 1e3, t)
+            equal(100 * model[0] / model[2], share)
     for width, number in (SLOW, 308), (FAST, 31):
-        assert round(2 * G * R / (A * F * width)) == number
-    assert 'b* is 308 at 10 GB/s and 31 at 100 GB/s' in TEXT
+        assert round(MODEL['smallest_batch'](width)) == number
+    assert 'b* is 308 at 10 GB/s and 31 at 100 GB/s' in PAGE.text
 
 
-def test_steps_of_a_run():
-    """Epochs are rounded up to whole batches."""
-    for batch, steps in (2048, '500 800'), (65536, '16 000'):
-        assert f'{800 * -(-1281167 // batch):,}'.replace(',', ' ') == steps
-        assert steps in TEXT
+def test_loading_of_images():
+    found = list(rows('| GPUs | images/s per GPU |'))
+    assert len(found) == 3
+    for gpus, images, cores, storage in found:
+        model = MODEL['loading'](gpus, 256, FAST)
+        equal(model[0], images)
+        assert model[1] == pytest.approx(cores, abs=0.05)
+        assert model[2] / 1e9 == pytest.approx(storage, rel=0.02)
 
 
 @pytest.mark.parametrize('name, config', [
     ('Swin-B', 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'),
     ('Swin-L', 'greenmim_swin-large-w14_8xb256-amp-coslr-800e_in1k.py'),
 ])
-def test_parameters(name, config):
-    cfg = Config.fromfile(CHECKOUT / 'configs' / config)
-    model = MODELS.build(cfg.model)
+def test_memory(name, config):
+    """Parameters are those of the model, bytes those of the formula."""
+    model = MODELS.build(Config.fromfile(CHECKOUT / 'configs' / config).model)
     blocks = [
         sum(p.numel() for layer in block.modules()
             if isinstance(layer, torch.nn.Linear) for p in layer.parameters())
@@ -136,8 +91,20 @@ def test_parameters(name, config):
     ]
     total = sum(p.numel() for p in model.parameters() if p.requires_grad)
     counts = total, total - sum(blocks), max(blocks)
-    text = ', '.join(f'{count / 1e6:.1f}' for count in counts)
-    assert f'| {name} | {text} |' in TEXT
+    row, = re.findall(rf'^\| {name} \| (.*) \|$', PAGE.text, re.M)
+    shown, ddp, *sharded = row.split(' | ')
+    assert shown == ', '.join(f'{count / 1e6:.1f}' for count in counts)
+    for gpus, size in zip((8, 64, 256), sharded):
+        model = [size / 1e9 for size in MODEL['memory'](*counts, gpus)]
+        assert model[0] == pytest.approx(float(ddp), abs=0.05)
+        assert model[1] == pytest.approx(float(size), rel=0.04)
+
+
+def test_steps_of_a_run():
+    """Epochs are rounded up to whole batches."""
+    for batch, steps in (2048, '500 800'), (65536, '16 000'):
+        assert f'{800 * -(-1281167 // batch):,}'.replace(',', ' ') == steps
+        assert steps in PAGE.text
 
 
 @pytest.fixture
@@ -181,7 +148,7 @@ def test_several_machines(workspace):
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         port = str(listener.getsockname()[1])
-    lines = [line for line in COMMANDS if line.startswith('NNODES=2')]
+    lines = [line for line in PAGE.commands() if line.startswith('NNODES=2')]
     assert len(lines) == 2
     processes = [start(line, port) for line in lines]
     for process in processes:
@@ -194,54 +161,18 @@ def test_several_machines(workspace):
 
 
 def test_decoding_speed(workspace):
-    (line, ) = (line for line in COMMANDS if 'channel_statistics' in line)
+    line, = (line for line in PAGE.commands() if 'channel_statistics' in line)
     process = start(line, '')
     output = process.communicate(timeout=60)[0]
     assert re.search(r'8 of 8 images, decoded at \d+ images/s', output)
 
 
-def test_other_commands_are_those_that_other_tests_run():
-    """On one machine: test_launchers.py, with the same options."""
-    rest = [
-        shlex.split(line) for line in COMMANDS
-        if not re.match(r'NNODES|python tools/misc', line)
-    ]
-    assert [words[-2:] for words in rest
-            if '--cfg-options' not in words] == [['--work-dir', 'D']] * 6
-    assert [' '.join(words).split(' CONFIG')[0] for words in rest] == [
-        'python tools/train.py', 'bash tools/dist_train.sh',
-        'mim train greenmim',
-        'GPUS=16 GPUS_PER_NODE=8 bash tools/slurm_train.sh PARTITION JOB',
-        'mim train greenmim',
-        'sbatch --partition=PARTITION --nodes=2 tools/slurm_job.sh',
-        'bash tools/dist_train.sh'
-    ]
-    (sharded, ) = (words for words in rest if '--cfg-options' in words)
-    assert sharded[-1] == 'model_wrapper_cfg.type=greenmim.FullyShardedModel'
-
-
-def test_links_resolve():
-    anchors = {
-        re.sub(r'\W+', '-', title.lower())
-        for title in re.findall(r'^## (.+)', TEXT, re.M)
-    }
-    for target in re.findall(r'\]\(([^)]+)\)', TEXT):
-        if target.startswith('#'):
-            assert target[1:] in anchors
-        else:
-            assert (PAGE.parent / target).exists()
-
-
-def test_named_tests_exist():
-    names = re.findall(r'`(tests/[\w/]+\.py)`', TEXT)
-    assert names and all((CHECKOUT / name).is_file() for name in names)
-
-
 def test_every_line_of_the_fault_table_names_its_test():
-    text = (CHECKOUT / 'docs' / 'reliability.md').read_text('utf-8')
-    rows = re.findall(r'^\| .* \| (`test_.*) \|$', text, re.M)
-    assert len(rows) == 16
-    for row in rows:
+    """That of docs/reliability.md."""
+    text = Page('docs/reliability.md').text
+    table = re.findall(r'^\| .* \| (`test_.*) \|$', text, re.M)
+    assert len(table) == 16
+    for row in table:
         file = ''
         for name in re.findall(r'`(test_\w+(?:\.py)?)`', row):
             if name.endswith('.py'):
