@@ -7,6 +7,10 @@ from typing import Any, Dict, Optional
 
 import torch
 
+# World average of electricity generation in 2022, grams of CO2 per kWh (IEA,
+# Electricity 2024); that of a supplier differs.
+GRAMS_PER_KWH = 460.
+
 POWERCAP = Path('/sys/class/powercap')
 
 

@@ -27,6 +27,8 @@ RANK_VARIABLES = {
 MMENGINE_HOOKS = ('checkpoint', 'logger', 'param_scheduler', 'runtime_info',
                   'sampler_seed', 'timer')
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
 # Settings that are read, but are no arguments of the runner.
 OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
@@ -96,30 +98,43 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('./work_dirs', name)
 
-    for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = cfg.get(field)
-        if loader is None:
-            continue
-        loader.setdefault('pin_memory', True)
-        loader.setdefault('persistent_workers', loader.num_workers > 0)
-        loader.setdefault('collate_fn', dict(type='default_collate'))
+    set_defaults(cfg)
+    for field in LOADERS:
+        loader = cfg.get(field) or ConfigDict()
         if args.no_pin_memory:
             loader.pin_memory = False
         if args.no_persistent_workers:
             loader.persistent_workers = False
+    set_options(cfg, args.cfg_options or {})
+    if args.trust_checkpoint:
+        cfg.default_hooks.checkpoint.trusted = (
+            cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
 
-    # What MMEngine's own hook writes cannot be resumed since PyTorch 2.6.
+
+def set_defaults(cfg: Config) -> None:
+    """Set what a config leaves open of data loading and checkpoints."""
+    for field in LOADERS:
+        loader = cfg.get(field)
+        if loader is not None:
+            loader.setdefault('pin_memory', True)
+            loader.setdefault('persistent_workers', loader.num_workers > 0)
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+
+    # Checkpoints of MMEngine's own hook cannot be resumed since PyTorch 2.6.
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('checkpoint', ConfigDict())
     if hook is not None and hook.get('type') in (None, 'CheckpointHook'):
         hook.type = 'greenmim.SafeCheckpointHook'
 
-    if args.cfg_options is not None:
-        _check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
-    if args.trust_checkpoint:
-        cfg.default_hooks.checkpoint.trusted = (
-            cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir))
+
+def set_options(cfg: Config, options: Dict[str, Any]) -> None:
+    """Override settings of a config.
+
+    Raises:
+        ValueError: If an option is no setting of the config or the runner.
+    """
+    _check_options(cfg, options)
+    cfg.merge_from_dict(options)
 
 
 def _check_options(cfg: Config, options: Dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
 def _pack(counts: List[int], group_size: int) -> List[List[int]]:
     groups = _fill_groups(counts, group_size)
     if len(groups) > min_groups(counts, group_size):
-        fewest = _min_groups_by_halves(counts, group_size)
+        fewest = min_groups_by_halves(counts, group_size)
         while len(groups) > fewest:
             better = _search(counts, group_size, len(groups) - 1)
             if better is None:
@@ -64,7 +64,7 @@ def min_groups(counts: Sequence[int], group_size: int) -> int:
     return max(volume, sum(2 * count > group_size for count in counts))
 
 
-def _min_groups_by_halves(counts: Sequence[int], group_size: int) -> int:
+def min_groups_by_halves(counts: Sequence[int], group_size: int) -> int:
     """A tighter lower bound (Martello and Toth, 1990).
 
     For every ``k`` up to half a group: windows of more than half a group

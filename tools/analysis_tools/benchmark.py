@@ -3,32 +3,19 @@
 
 All contenders run in one process and take turns, so that what else the
 machine does hits them alike. A step is zero_grad, forward, loss, backward.
-The limit by token count, were everything but the matrix sizes free, is
-
-    dense / (dense backbone * K / L + decoder)
-
-for K of L units visible: a green step cannot be faster than the visible share
-of the dense backbone and its own decoder and loss.
 """
 import argparse
-import statistics
 from pathlib import Path
 from typing import List
 
 import torch
-from benchmarking.breakdown import breakdown
-from benchmarking.contenders import (Contender, green_contenders,
-                                     other_contenders)
-from benchmarking.measure import (DTYPES, Stepper, make_optimizer,
-                                  peak_memories, take_turns, time_planning)
-from benchmarking.report import finish, show_step
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
-from mmpretrain.registry import MODELS
-from torch import Tensor
 
-from greenmim.models.masking import num_visible_units
-from greenmim.ops import BACKENDS, unit_grid
+from greenmim.benchmarking.results import finish
+from greenmim.benchmarking.step_comparison import compare_steps, show
+from greenmim.benchmarking.steps import DTYPES, Stepper
+from greenmim.ops import BACKENDS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DEFAULT_CONFIG = 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
@@ -135,79 +122,16 @@ def model_config(path: str, args: argparse.Namespace) -> ConfigDict:
     return model
 
 
-def make_contenders(cfg: ConfigDict, images: Tensor,
-                    args: argparse.Namespace) -> List[Contender]:
-    model = MODELS.build(cfg).to(images.device)
-    contenders = green_contenders(model, images, args.mask_scope)
-    return contenders + other_contenders(cfg, model, images, args.against)
-
-
 def benchmark(path: str, args: argparse.Namespace) -> dict:
     cfg = model_config(path, args)
     size = args.image_size or cfg.backbone.get('img_size', 224)
     size = (size, size) if isinstance(size, int) else tuple(size * 2)[:2]
-    images = torch.randn(
-        args.batch_size,
-        cfg.backbone.get('in_channels', 3),
-        *size,
-        device=args.device)
-    contenders = make_contenders(cfg, images, args)
-    step = Stepper(images, args.dtype, args.plan_ahead)
-    timings = take_turns(contenders, step, args.warmup, args.rounds,
-                         args.optimizer)
-    shown = [contender for contender in contenders if not contender.is_part]
-    memories = peak_memories(shown, step)
-
-    planner = contenders[0].model.mask_planner
-    rows, cols = unit_grid(size, planner.unit_size)
-    visible = num_visible_units(rows * cols, planner.mask_ratio)
-    decoder = timings['decoder'].median
-    result = dict(
-        config=Path(path).stem,
-        image_size=size,
-        batch_size=args.batch_size,
-        mask_ratio=planner.mask_ratio,
-        visible_units=visible,
-        units=rows * cols,
-        dtype=args.dtype,
-        attention=cfg.backbone.get('attn_backend', 'auto'),
-        compile=args.compile,
-        with_cp=args.with_cp,
-        plan_ahead=args.plan_ahead,
-        decoder_seconds=decoder)
-    compared = 'dense backbone' in timings
-    if compared:
-        reference = 'simmim' if 'simmim' in timings else 'dense backbone'
-        dense = timings['dense backbone'].median
-        fastest = dense * visible / (rows * cols) + decoder
-        result['reference'] = reference
-        result['limit'] = timings[reference].median / fastest
-
-    result['rows'] = []
-    for contender in shown:
-        timing = timings[contender.name]
-        row = dict(
-            name=contender.name,
-            seconds=timing.median,
-            all_seconds=timing.steps,
-            images_per_second=args.batch_size / timing.median,
-            peak_memory=memories[contender.name])
-        if args.optimizer:
-            row['optimizer_seconds'] = statistics.median(timing.optimizer)
-        if compared:
-            row['ratio'] = timings[reference].median / timing.median
-        if contender.model is contenders[0].model:
-            if compared:
-                row['share_of_limit'] = fastest / timing.median
-            seconds, plans = time_planning(contender.draw)
-            row['planning_seconds'] = statistics.median(seconds)
-            row['fill_rate'] = statistics.mean(plan.fill_rate
-                                               for plan in plans)
-        if args.breakdown:
-            row['breakdown'] = breakdown(
-                contender, step, make_optimizer if args.optimizer else None)
-        result['rows'].append(row)
-    return result
+    channels = cfg.backbone.get('in_channels', 3)
+    images = torch.randn(args.batch_size, channels, *size, device=args.device)
+    result = compare_steps(cfg, Stepper(images, args.dtype, args.plan_ahead),
+                           args.mask_scope, args.against, args.warmup,
+                           args.rounds, args.optimizer, args.breakdown)
+    return dict(config=Path(path).stem, **result)
 
 
 def main() -> None:
@@ -218,7 +142,7 @@ def main() -> None:
     results = []
     for path in args.configs:
         results.append(benchmark(path, args))
-        show_step(results[-1])
+        show(results[-1])
     finish(torch.device(args.device), results, args.json)
 
 

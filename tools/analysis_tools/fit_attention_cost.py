@@ -1,33 +1,22 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Measure the coefficient of the cost model that chooses group sizes.
 
-The time of group attention, forward and backward, of n groups of g slots is
-
-    time = logit_seconds * n * g^2 + slot_seconds * n * g
-
-per image. The ratio of the two coefficients is the ``overhead`` of
-:class:`greenmim.ops.GroupPlanner`: what a slot costs, padding included, in
-units of one logit. They are fitted by least squares to the relative errors
-of median times, group sizes taking turns.
+The result is the ``overhead`` of ``greenmim.ops.GroupPlanner``, what a slot
+costs in units of one logit; see greenmim/benchmarking/attention_cost.py.
 """
 import argparse
-import statistics
-import time
-from typing import Dict, List, Sequence
 
-import numpy as np
 import torch
-from benchmarking.report import finish
 
-from greenmim.ops import (GroupIndex, VisibleLayout, Window, group_attention,
-                          plan_groups)
+from greenmim.benchmarking.attention_cost import measure, show
+from greenmim.benchmarking.results import finish
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', type=torch.device, default='cpu')
     parser.add_argument('--batch-size', type=int, default=8)
     parser.add_argument('--num-heads', type=int, default=16)
     parser.add_argument(
@@ -42,92 +31,13 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Attention:
-    """Group attention over full groups of one window each.
-
-    Args:
-        side (int): Side of the windows in tokens.
-        args (argparse.Namespace): The arguments of the program.
-    """
-
-    def __init__(self, side: int, args: argparse.Namespace) -> None:
-        grid = (max(1, 56 // side), max(1, 56 // side))
-        layout = VisibleLayout.from_mask(torch.zeros(1, *grid))
-        plan = plan_groups(layout, side, Window(side, 0, side))
-        self.num_groups, self.group_size = plan.num_groups, plan.group_size
-        assert self.group_size == side**2
-        self.index = GroupIndex.from_plan(plan, args.batch_size,
-                                          args.num_heads, args.device)
-        channels = 32 * args.num_heads
-        self.qkv = torch.randn(
-            args.batch_size,
-            self.num_groups * self.group_size,
-            3 * channels,
-            device=args.device,
-            requires_grad=True)
-        self.table = torch.randn(
-            (2 * side - 1)**2,
-            args.num_heads,
-            device=args.device,
-            requires_grad=True)
-        self.backend = args.backend
-
-    def seconds(self) -> float:
-        """The seconds of one forward and backward."""
-        self.qkv.grad = self.table.grad = None
-        _synchronize(self.qkv.device)
-        start = time.perf_counter()
-        out = group_attention(
-            self.qkv, self.index, self.table, 1., backend=self.backend)
-        out.sum().backward()
-        _synchronize(self.qkv.device)
-        return time.perf_counter() - start
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-
-
-def fit(sizes: Sequence[int], groups: Sequence[int],
-        seconds: Sequence[float]) -> np.ndarray:
-    """The seconds of a logit and of a slot."""
-    n, g, t = (np.asarray(x, float) for x in (groups, sizes, seconds))
-    terms = np.stack([n * g**2, n * g], 1) / t[:, None]
-    return np.linalg.lstsq(terms, np.ones(len(t)), rcond=None)[0]
-
-
 def main() -> None:
     args = parse_args()
-    args.device = torch.device(args.device)
     torch.manual_seed(0)
-    layers = [Attention(side, args) for side in args.windows]
-    times: Dict[int, List[float]] = {layer.group_size: [] for layer in layers}
-    for turn in range(args.rounds + 2):
-        for layer in layers:
-            elapsed = layer.seconds()
-            if turn >= 2:
-                times[layer.group_size].append(elapsed)
-    medians = [statistics.median(times[layer.group_size]) for layer in layers]
-    sizes = [layer.group_size for layer in layers]
-    groups = [layer.num_groups for layer in layers]
-    logit, slot = fit(sizes, groups, medians)
-    for g, n, t in zip(sizes, groups, medians):
-        fitted = logit * n * g**2 + slot * n * g
-        print(f'{n:4d} groups of {g:3d}: {t * 1e3:8.2f} ms, '
-              f'fitted {fitted * 1e3:8.2f} ms')
-    print(f'overhead: a slot costs {slot / logit:.1f} logits')
-    results = dict(
-        backend=args.backend,
-        batch_size=args.batch_size,
-        num_heads=args.num_heads,
-        group_sizes=sizes,
-        num_groups=groups,
-        seconds=medians,
-        logit_seconds=logit,
-        slot_seconds=slot,
-        overhead=slot / logit)
-    finish(args.device, [results], args.json)
+    result = measure(args.windows, args.batch_size, args.num_heads,
+                     args.device, args.backend, args.rounds)
+    show(result)
+    finish(args.device, [result], args.json)
 
 
 if __name__ == '__main__':

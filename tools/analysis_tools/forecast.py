@@ -17,53 +17,15 @@ compares what --json has written with the report of the run that followed.
 """
 import argparse
 import json
-import math
-import os
-import statistics
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional
 
 import torch
-from benchmarking.report import environment
-from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
+from mmengine.config import Config, DictAction
 
-from greenmim.benchmarking.memory import memory_limit, peak_memory
-from greenmim.benchmarking.timing import synchronize
-from greenmim.engine.hooks.run_meter_hook import RunMeterHook
-from greenmim.engine.launch import build_runner, merge_common_arguments
-
-# World average of electricity generation in 2022, grams of CO2 per kWh (IEA,
-# Electricity 2024). Take that of your supplier.
-GRAMS_PER_KWH = 460.
-
-TOLERANCE = 0.15
-"""Largest relative error of a forecast."""
-
-
-class Enough(Exception):
-    """Raised to stop a run that has been measured."""
-
-
-class Stopwatch(RunMeterHook):
-    """Measures some iterations of a run, and stops it."""
-
-    def __init__(self, warmup: int, steps: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.warmup, self.steps = warmup, steps
-
-    def end_iteration(self, runner: Runner) -> None:
-        super().end_iteration(runner)
-        if self.warmup:
-            self.warmup -= 1
-            if not self.warmup:
-                synchronize()
-                self.restart()
-        elif len(self.seconds) == self.steps:
-            synchronize()
-            raise Enough
+from greenmim.benchmarking.forecast import TOLERANCE, check, forecast, show
+from greenmim.benchmarking.results import environment, write_json
+from greenmim.engine.energy import GRAMS_PER_KWH
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,176 +61,22 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(cfg: Config, args: argparse.Namespace) -> Dict:
-    """Run the steps; the figures of the run."""
-    stopwatch = Stopwatch(
-        args.warmup,
-        args.steps,
-        watts=args.watts,
-        grams_per_kwh=args.grams_per_kwh)
-    cfg.default_hooks.checkpoint = ConfigDict(
-        type='greenmim.SafeCheckpointHook', interval=-1, save_last=False)
-    cfg.resume, cfg.load_from = False, None
-    runner = build_runner(cfg)
-    runner.register_hook(stopwatch)
-    try:
-        runner.train()
-    except Enough:
-        pass
-    else:
-        sys.exit(f'forecast: the run ended after {len(stopwatch.seconds)} '
-                 f'measured steps; expected more than {args.steps} after '
-                 f'{args.warmup}: lower --steps or --warmup')
-    figures = stopwatch.figures(runner, runner.max_iters)
-    world_size = int(os.environ.get('WORLD_SIZE', 1))
-    figures.update(
-        batch_size=runner.train_dataloader.batch_size * world_size,
-        median_step_seconds=statistics.median(stopwatch.seconds),
-        **batch_figures(runner, figures['peak_memory']))
-    figures.update(stopwatch.dense_figures(runner, figures))
-    return figures
-
-
-def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
-    """How many images would fill the memory, a tenth left free.
-
-    Steps on some times as many images say how peak memory grows.
-
-    Args:
-        runner (Runner): After some steps, so that all that does not grow is
-            in ``peak``.
-        peak (int): Bytes that the run has needed so far.
-
-    Returns:
-        dict[str, int | None]: ``bytes_per_image`` and ``largest_batch_size``,
-        None where the run fills most of the memory already, or needs less
-        than the process did before.
-    """
-    batch = runner.train_dataloader.batch_size
-    limit = 0.9 * memory_limit()
-    for factor in (4, 2, 1.25):
-        number = math.ceil(factor * batch)
-        if peak * number / batch < limit:
-            break
-    else:
-        return dict(bytes_per_image=None, largest_batch_size=None)
-    for _ in range(3):  # an allocator needs some until it stays
-        run_step(runner, number)
-    growth = (peak_memory() - peak) / (number - batch)
-    if growth <= 0:  # something before the run needed more
-        return dict(bytes_per_image=None, largest_batch_size=None)
-    return dict(
-        bytes_per_image=round(growth),
-        largest_batch_size=max(int(batch + (limit - peak) / growth), 0))
-
-
-def run_step(runner: Runner, number: int) -> None:
-    """Forward and backward pass of so many images."""
-    model, loader = runner.model, runner.train_dataloader
-    size = len(loader.dataset)
-    batch = loader.collate_fn(
-        [loader.dataset[i % size] for i in range(number)])
-    model.zero_grad(set_to_none=True)
-    batch = model.data_preprocessor(batch, True)
-    with runner.optim_wrapper.optim_context(model):
-        loss = model.parse_losses(model(**batch, mode='loss'))[0]
-    loss.backward()
-    model.zero_grad(set_to_none=True)
-
-
-def show(figures: Dict) -> None:
-    """Print the figures in words."""
-    gib = figures['peak_memory'] / 2**30
-    speed = f'{figures["images_per_second"]:.1f} images/s'
-    rows = dict(
-        run=f'{figures["iterations"]} iterations of '
-        f'{figures["batch_size"]} images',
-        step=f'{figures["step_seconds"]:.3f} s, {speed}, '
-        f'{figures["data_share"]:.0%} of it waiting for data, '
-        f'{figures["plan_share"]:.1%} planning masks',
-        time=f'{figures["hours"]:.2f} hours',
-        memory=f'{gib:.2f} GiB at most')
-    if 'dense_hours' in figures:
-        rows['dense'] = (
-            f'{figures["dense_hours"]:.2f} hours with all tokens in '
-            'the backbone')
-    if figures['fill_rate'] is not None:
-        rows['fill rate'] = f'{figures["fill_rate"]:.1%} of the group slots'
-    if figures['largest_batch_size'] is not None:
-        where = 'GPU' if torch.cuda.is_available() else 'memory'
-        rows['batch'] = (
-            f'about {figures["largest_batch_size"]} images fit into the '
-            f'{where}, each takes {figures["bytes_per_image"] / 2**20:.1f} '
-            'MiB')
-    if 'kwh' in figures:
-        rows['energy'] = (f'{figures["kwh"]:.3g} kWh, '
-                          f'{figures["kg_co2e"]:.3g} kg CO2e '
-                          f'({figures["energy_source"]})')
-    else:
-        rows['energy'] = 'not measured here; give the power by --watts'
-    for name, text in rows.items():
-        print(f'{name + ":":11}{text}')
-
-
-def check(forecast: Dict, report: Dict) -> bool:
-    """Print by how much a forecast was wrong; whether it is good enough.
-
-    Args:
-        forecast (dict): The figures that were forecast.
-        report (dict): ``report.json`` of the run.
-    """
-    if forecast['iterations'] != report['iterations']:
-        raise ValueError(
-            f'expected the report of a run of {forecast["iterations"]} '
-            f'iterations, got one of {report["iterations"]}; compare with a '
-            'run of the same config that was not resumed')
-    rows = dict(
-        hours=('hours', 1.),
-        peak_memory=('peak memory, GiB', 2.**-30),
-        kwh=('energy, kWh', 1.))
-    print(f'{"":18}{"forecast":>10}{"run":>10}{"error":>9}')
-    errors = []
-    for key, (name, unit) in rows.items():
-        if key not in forecast or key not in report:
-            print(f'{name:18}  not measured')
-            continue
-        errors.append(forecast[key] / report[key] - 1)
-        print(f'{name:18}{forecast[key] * unit:10.3g}'
-              f'{report[key] * unit:10.3g}{errors[-1]:+9.1%}')
-    return max(map(abs, errors)) <= TOLERANCE
-
-
-def forecast(args: argparse.Namespace) -> Dict:
-    """Measure what the config takes, in a folder that is thrown away."""
-    cfg = Config.fromfile(args.config)
-    with tempfile.TemporaryDirectory() as folder:
-        cfg.visualizer = None
-        merge_common_arguments(
-            cfg,
-            argparse.Namespace(
-                config=args.config,
-                work_dir=folder,
-                launcher='none',
-                local_rank=0,
-                no_pin_memory=False,
-                no_persistent_workers=False,
-                cfg_options=args.cfg_options,
-                trust_checkpoint=False))
-        cfg.log_level = 'ERROR'
-        return measure(cfg, args)
-
-
 def main() -> None:
     args = parse_args()
     if args.config.endswith('.json'):
         figures = json.loads(Path(args.config).read_text())
     else:
-        figures = forecast(args)
+        try:
+            figures = forecast(
+                Config.fromfile(args.config), args.cfg_options, args.warmup,
+                args.steps, args.watts, args.grams_per_kwh)
+        except ValueError as error:
+            sys.exit(f'forecast: {error}')
         show(figures)
     if args.json:
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-        report = dict(figures, environment=environment(device))
-        Path(args.json).write_text(json.dumps(report, indent=1) + '\n')
+        write_json(
+            dict(figures, environment=environment(device)), Path(args.json))
         print(f'written: {args.json}')
     if args.check and not check(figures,
                                 json.loads(Path(args.check).read_text())):

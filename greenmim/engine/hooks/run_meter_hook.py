@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from greenmim.benchmarking.memory import peak_memory
 from greenmim.benchmarking.timing import time_backbone, time_planning
-from ..energy import EnergyMeter
+from ..energy import GRAMS_PER_KWH, EnergyMeter
 from .non_finite_hook import NonFiniteHook
 
 
@@ -67,7 +67,7 @@ class RunMeterHook(Hook):
 
     def __init__(self,
                  watts: Optional[float] = None,
-                 grams_per_kwh: float = 460.,
+                 grams_per_kwh: float = GRAMS_PER_KWH,
                  interval: int = 10) -> None:
         self.energy = EnergyMeter(watts)
         self.grams_per_kwh = grams_per_kwh

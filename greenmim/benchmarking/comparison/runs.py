@@ -1,18 +1,26 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Pre-training and fine-tuning by MMEngine's runner."""
+"""Training runs of MMEngine's runner: their results, time and memory."""
+import gc
 import json
+import statistics
 import time
 import uuid
 from pathlib import Path
-from typing import Tuple
+from typing import Callable, Dict, List, Tuple
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from greenmim.engine.launch import build_runner
+from ..memory import step_memory
+from ..timing import synchronize
+
+WARMUP, TIMED, ROUNDS = 5, 20, 3
 
 
 def read_config(path: str, options: dict, seed: int, work_dir: Path) -> Config:
@@ -47,7 +55,7 @@ def fine_tune(cfg: Config) -> dict:
 
 
 def train(cfg: Config) -> Tuple[Runner, dict]:
-    """Train, and say how long it took and how the loss fell."""
+    """Train; the result has the time that it took and the losses."""
     runner = build_runner(cfg)
     start, cpu_start = time.perf_counter(), time.process_time()
     runner.train()
@@ -92,3 +100,79 @@ def save_backbone(pretrained: nn.Module, classifier: Config,
             f'{", ".join(faults)}; pre-train and fine-tune one architecture')
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: given[name].cpu() for name in expected}, out)
+
+
+def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
+    """Time iterations of real runs, loading of the data included.
+
+    The runs take turns, so that what else the machine does hits them alike.
+    Every turn restarts its data loading and lets some iterations pass: no run
+    profits from images that were loaded during the turns of others.
+
+    Args:
+        cfgs (dict[str, Config]): Configs of the runs, by name.
+
+    Returns:
+        dict[str, float]: The median over all rounds, by name.
+    """
+    turns = {name: _turn_of(cfg) for name, cfg in cfgs.items()}
+    seconds: Dict[str, List[float]] = {name: [] for name in turns}
+    for _ in range(ROUNDS):
+        for name, turn in turns.items():
+            seconds[name] += turn()
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _turn_of(cfg: Config) -> Callable[[], List[float]]:
+    runner, optim_wrapper = _ready_to_train(cfg)
+
+    def turn() -> List[float]:
+        times = []
+        batches = iter(runner.build_dataloader(cfg.train_dataloader))
+        for _ in range(WARMUP + TIMED):
+            start = clock()
+            runner.model.train_step(next(batches), optim_wrapper)
+            times.append(clock() - start)
+        return times[WARMUP:]
+
+    return turn
+
+
+def _ready_to_train(cfg: Config) -> Tuple[Runner, OptimWrapper]:
+    runner = build_runner(cfg)
+    optim_wrapper = runner.build_optim_wrapper(cfg.optim_wrapper)
+    runner.model.init_weights()
+    runner.model.train()
+    return runner, optim_wrapper
+
+
+def clock() -> float:
+    """Seconds on the clock, or without a GPU those of the process's CPU time.
+
+    On one thread and an idle machine the two are equal; other work on the
+    machine does not lengthen the latter.
+    """
+    if torch.cuda.is_available():
+        synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def memory_of_step(cfg: Config) -> int:
+    """Bytes that a model and a step on a batch of its data need at once.
+
+    Args:
+        cfg (Config): Config of a pre-training.
+    """
+    gc.collect()  # the models of earlier runs, which a GPU would count
+    runner, optim_wrapper = _ready_to_train(cfg)
+    model = runner.model
+    batch = next(iter(runner.build_dataloader(cfg.train_dataloader)))
+    batch = model.data_preprocessor(batch, True)
+
+    def step() -> None:
+        with optim_wrapper.optim_context(model):
+            loss = model.parse_losses(model(**batch, mode='loss'))[0]
+        loss.backward()
+
+    return step_memory(model, step, torch.device(get_device()))

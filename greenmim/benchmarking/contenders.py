@@ -1,5 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The models that are compared, each with its mask and its loss."""
+"""The models that are compared, each with its mask and its loss.
+
+Ranges of PyTorch's profiler name what :mod:`.breakdown` counts as a whole.
+"""
 import copy
 from dataclasses import dataclass
 from typing import Any, Callable, List, Optional, Sequence, Tuple
@@ -9,10 +12,13 @@ from mmengine.config import ConfigDict
 from mmpretrain.models.utils import SparseHelper
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, unit_grid
+
+REGION = 'greenmim: '  # how the names of ranges begin
 
 
 def no_mask() -> None:
@@ -39,6 +45,21 @@ class Contender:
     is_part: bool = False
 
 
+def decode(model: Any, images: Tensor, encoded: tuple, *target: Any) -> Tensor:
+    """The loss of an encoded batch.
+
+    Args:
+        model (nn.Module): Has a decoder, ``neck``, and a ``head``.
+        images (Tensor): Shape (B, C, H, W).
+        encoded (tuple): Arguments of the decoder.
+        *target: Further arguments of the loss.
+    """
+    with record_function(f'{REGION}decoder'):
+        pred = model.neck(*encoded)
+    with record_function(f'{REGION}loss'):
+        return model.head.loss(pred, images, *target)
+
+
 def green_contenders(model: GreenMIM, images: Tensor,
                      scopes: Sequence[str]) -> List[Contender]:
     """GreenMIM with each of the mask scopes, and its decoder alone."""
@@ -46,18 +67,16 @@ def green_contenders(model: GreenMIM, images: Tensor,
     planner = model.mask_planner
 
     def loss(images: Tensor, plan: Any) -> Tensor:
-        pred = model.neck(model.backbone(images, plan), plan.layout)
-        return model.head.loss(pred, images, plan.layout)
+        return decode(model, images, model.encode(images, plan), plan.layout)
 
-    def draw_with(planner: MaskPlanner) -> Callable[[], Any]:
-        return lambda: planner(len(images), size)
+    def draw_with(scope: str) -> Callable[[], Any]:
+        scoped = MaskPlanner(planner.group_planner, planner.unit_size,
+                             planner.mask_ratio, scope)
+        return lambda: scoped(len(images), size)
 
     contenders = [
-        Contender(
-            f'greenmim, mask per {scope}', model, loss,
-            draw_with(
-                MaskPlanner(planner.group_planner, planner.unit_size,
-                            planner.mask_ratio, scope))) for scope in scopes
+        Contender(f'greenmim, mask per {scope}', model, loss, draw_with(scope))
+        for scope in scopes
     ]
 
     grid = unit_grid(size, planner.unit_size)
@@ -70,7 +89,7 @@ def green_contenders(model: GreenMIM, images: Tensor,
         requires_grad=True)
 
     def decoder_loss(images: Tensor, mask: None) -> Tensor:
-        return model.head.loss(model.neck(latent, layout), images, layout)
+        return decode(model, images, (latent, layout), layout)
 
     return contenders + [
         Contender('decoder', model, decoder_loss, is_part=True)
@@ -101,11 +120,13 @@ def other_contenders(cfg: ConfigDict, model: GreenMIM, images: Tensor,
             'there is not for this backbone')
     if not against:
         return []
-    simmim = None
+    simmim: Any = None
     if 'simmim' in names:
         # Its backbone is the dense one, with windows that the map allows.
-        simmim = build_simmim(cfg, model.backbone, images.shape[-2:])
-    dense = simmim.backbone if simmim else MODELS.build(cfg.backbone)
+        simmim = build_simmim(cfg, model.backbone,
+                              (images.shape[-2], images.shape[-1]))
+    dense: nn.Module = simmim.backbone if simmim else MODELS.build(
+        cfg.backbone)
     dense.to(images.device)
 
     def dense_loss(images: Tensor, mask: None) -> Tensor:
@@ -138,7 +159,7 @@ def against_names(green: nn.Module) -> Tuple[str, ...]:
     return ('dense', )
 
 
-def simmim_contender(simmim: nn.Module, images: Tensor,
+def simmim_contender(simmim: Any, images: Tensor,
                      planner: MaskPlanner) -> Contender:
     """MMPretrain's SimMIM."""
     grid = unit_grid(images.shape[-2:], planner.unit_size)
@@ -152,8 +173,8 @@ def simmim_contender(simmim: nn.Module, images: Tensor,
 
     def loss(images: Tensor, mask: Tensor) -> Tensor:
         mask = mask.to(images.device, non_blocking=True)
-        pred = simmim.neck(simmim.backbone(images, mask)[0])
-        return simmim.head.loss(pred, images, mask)
+        latent = simmim.backbone(images, mask)[0]
+        return decode(simmim, images, (latent, ), mask)
 
     return Contender('simmim', simmim, loss, draw)
 
@@ -166,9 +187,10 @@ def spark_contender(backbone: ConfigDict, images: Tensor,
     """
     grid = unit_grid(images.shape[-2:], planner.unit_size)
     if grid[0] != grid[1]:
-        raise ValueError('expected square images, which SparK needs, got '
-                         f'{tuple(images.shape[-2:])}; leave spark out of '
-                         '--against')
+        raise ValueError(
+            'expected square images, which SparK needs, got '
+            f'{(images.shape[-2], images.shape[-1])}; leave spark out of '
+            '--against')
     backbone = copy.deepcopy(backbone)
     backbone.type = 'mmpretrain.SparseConvNeXt'
     encoder = MODELS.build(dict(backbone, gap_before_output=False))

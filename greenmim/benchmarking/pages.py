@@ -1,12 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Result files, and their tables in the documents."""
+"""Result files of the benchmarks, and their tables in the documents."""
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, List
+
+from .results import origin
+from .tables import table
 
 NOT_MEASURED = 'Not measured yet.'
-BEGIN, END = '<!-- benchmark:begin -->', '<!-- benchmark:end -->'
+MARK = 'benchmark'  # of the generated part of a document
 
 # A result, with its file's environment under `environment`.
 Results = List[dict]
@@ -62,17 +65,8 @@ def setting(result: dict) -> str:
 
 def origins(results: Results) -> str:
     """Where and when results were measured, in a sentence each."""
-    sentences = [
-        '{hardware}, PyTorch {torch}, MMPretrain {mmpretrain}, '
-        'greenmim {greenmim}, {date}'.format(**result['environment'])
-        for result in results
-    ]
+    sentences = [origin(result['environment']) for result in results]
     return '; '.join(dict.fromkeys(sentences)) + '.'
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def row_of(result: dict, name: str) -> dict:
@@ -228,12 +222,3 @@ def grouping_section(results: Results) -> str:
         'image', 'window', 'masks', 'masked', 'plan ms (slowest)',
         'indices ms', 'fill', 'cost above the bound'
     ], rows)
-
-
-def write_block(file: Path, block: str) -> None:
-    text = file.read_text('utf-8')
-    pattern = f'(?<={BEGIN}\n).*?(?={END})'
-    if not re.search(pattern, text, re.S):
-        raise ValueError(f'expected the lines {BEGIN} and {END} in {file}')
-    text = re.sub(pattern, lambda _: block + '\n', text, flags=re.S)
-    file.write_text(text, 'utf-8')

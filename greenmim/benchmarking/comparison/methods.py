@@ -1,24 +1,94 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""What methods cost and what they learn, as one table and one plot."""
+"""What methods cost and what they learn: the runs and their report."""
 import itertools
 import statistics
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import matplotlib.pyplot as plt
 
-from .report import COLORS, MEASURES, SCRATCH, by_method, mean_and_spread
+from ..results import origin
+from ..tables import table as markdown
+from .base import (COLORS, MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
+                   cost_cells, mean_and_spread)
+from .data import labelled_part, unpack
+from .runs import memory_of_step, train
+
+
+@dataclass
+class MethodComparison(Comparison):
+    """Pre-trainings, whose weights are evaluated if there are labels.
+
+    Args:
+        with_fine_tuning (bool): Fine-tune the weights, too.
+    """
+    with_fine_tuning: bool = False
+
+    def __post_init__(self) -> None:
+        unpacked = unpack(self.data, self.work_dir / 'data')
+        top = labelled_part(unpacked)
+        self.labelled = top is not None
+        if top is not None:
+            self.folder, self.images = top, top / 'train'
+            self.methods = [SCRATCH, *self.pretrain]
+            return
+        if self.with_fine_tuning:
+            raise ValueError(
+                'expected train/ and test/ with a folder for every class in '
+                f'{self.data}, since --fine-tuning needs labels; leave it out')
+        self.images = unpacked.resolve()
+        self.methods = list(self.pretrain)
+
+    def runs(self) -> Dict[str, Run]:
+        memory: Dict[str, Run] = {
+            f'{method}_memory': partial(self.measure_memory, method)
+            for method in self.pretrain
+        }
+        return {**memory, **super().runs()}
+
+    def runs_of(self, method: str) -> Runs:
+        runs: Runs = {}
+        if method != SCRATCH:
+            runs['pretraining'] = self.pretraining
+        if self.labelled:
+            runs['frozen'] = self.frozen
+        if self.with_fine_tuning:
+            runs['fine_tuning'] = self.fine_tuning
+        return runs
+
+    def measure_memory(self, method: str) -> dict:
+        """Bytes of a training step."""
+        cfg = self.pretraining_config(method, 0, 'memory')
+        return dict(memory=memory_of_step(cfg))
+
+    def pretraining(self, method: str, seed: int) -> dict:
+        if self.labelled:
+            return super().pretraining(method, seed)
+        cfg = self.pretraining_config(method, seed, 'pretraining')
+        cfg.train_cfg.max_iters = self.iterations(method)
+        return train(cfg)[1]
+
+    def report(self) -> dict:
+        speed, methods = self.result('speed'), {}
+        for method in self.pretrain:
+            cfg = self.pretraining_config(method, 0, 'speed')
+            batch_size = cfg.train_dataloader.batch_size
+            methods[method] = dict(
+                seconds_per_iteration=speed[method],
+                images_per_second=batch_size / speed[method],
+                **self.result(f'{method}_memory'))
+        return dict(super().report(), methods=methods)
 
 
 def table(report: dict) -> str:
     """A row for every method, and one for random weights if tested."""
     groups = by_method(report['results'])
     measures = measured(report)
-    rows = [[
-        'method', 'images/s', 'memory, MB', 'images', 'seconds', 'CPU seconds',
-        'loss', *(MEASURES[key] for key in measures)
-    ]]
-    rows.append(['---'] * len(rows[0]))
+    header = ('method', 'images/s', 'memory, MB', 'images', 'seconds',
+              'CPU seconds', 'loss', *(MEASURES[key] for key in measures))
+    rows = []
     for method, results in groups.items():
         cost = [''] * 6
         if method != SCRATCH:
@@ -29,17 +99,14 @@ def table(report: dict) -> str:
             cost = [
                 f'{report["methods"][method]["images_per_second"]:,.0f}',
                 f'{report["methods"][method]["memory"] / 1e6:,.1f}',
-                f'{runs[0]["images"]:,}',
-                mean_and_spread([run['seconds'] for run in runs]),
-                mean_and_spread([run['cpu_seconds'] for run in runs]),
-                f'{first:.3f} to {last:.3f}'
+                *cost_cells(results), f'{first:.3f} to {last:.3f}'
             ]
         values = [
             mean_and_spread([result[key] for result in results])
             for key in measures
         ]
         rows.append([method, *cost, *values])
-    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+    return markdown(header, rows)
 
 
 def measured(report: dict) -> List[str]:
@@ -70,9 +137,7 @@ def text(report: dict) -> str:
         parts.append(f'Mean ± standard deviation over {seeds} seeds.')
     else:
         parts.append('One seed, so that the spread is not known.')
-    parts.append(
-        'Measured on {hardware}, PyTorch {torch}, MMPretrain '
-        '{mmpretrain}, greenmim {greenmim}, {date}.'.format(**machine))
+    parts.append(f'Measured on {origin(machine)}.')
     return f'{table(report)}\n\n{" ".join(parts)}'
 
 

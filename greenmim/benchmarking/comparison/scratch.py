@@ -1,84 +1,65 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The results of all runs as one table and one plot."""
+"""Compare pre-trained weights with random ones: the runs and their report."""
 import itertools
-import platform
-import re
 import statistics
-from datetime import date
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict
 
 import matplotlib.pyplot as plt
-import mmpretrain
-import torch
 
-from greenmim.version import __version__
-
-# Random weights, fine-tuned as long as others, and longer by the time of a
-# pre-training.
-SCRATCH, LONGER = 'scratch', 'scratch, longer'
-MEASURES = dict(fine_tuning='fine-tuning', linear='linear probe', knn='k-NN')
-BEGIN, END = '<!-- comparison:begin -->', '<!-- comparison:end -->'
-COLORS = ('#9a9a9a', '#4a4a4a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d')
+from ..results import origin
+from ..tables import table as markdown
+from .base import (COLORS, LONGER, MEASURES, SCRATCH, Comparison, Runs,
+                   by_method, cost_cells, mean_and_spread)
+from .data import find_labelled_folder
+from .runs import seconds_per_iteration
 
 
-def environment() -> Dict[str, str]:
-    """What the results depend on beside the settings."""
-    if torch.cuda.is_available():
-        hardware, clock = torch.cuda.get_device_name(), 'wall-clock time'
-    else:
-        hardware = f'{_cpu_name()}, CPU threads: {torch.get_num_threads()}'
-        clock = 'CPU time'
-    return dict(
-        hardware=hardware,
-        clock=clock,
-        date=date.today().isoformat(),
-        torch=torch.__version__,
-        mmpretrain=mmpretrain.__version__,
-        greenmim=__version__)
+@dataclass
+class ScratchComparison(Comparison):
+    """Fine-tuning from pre-trained and from random weights.
 
+    Random weights are fine-tuned once more for as long as a pre-training and
+    its fine-tuning take together.
+    """
 
-def _cpu_name() -> str:
-    info = Path('/proc/cpuinfo')
-    names = re.findall(r'^model name\s*: (.*)$',
-                       info.read_text('utf-8') if info.exists() else '', re.M)
-    return names[0] if names else platform.machine()
+    def __post_init__(self) -> None:
+        self.folder = find_labelled_folder(self.data, self.work_dir / 'data')
+        self.images = self.folder / 'train'
+        self.methods = [SCRATCH, LONGER, *self.pretrain]
 
+    def runs_of(self, method: str) -> Runs:
+        runs: Runs = {}
+        if method in self.pretrain:
+            runs['pretraining'] = self.pretraining
+        runs['fine_tuning'] = self.fine_tuning
+        if method != LONGER:
+            runs['frozen'] = self.frozen
+        return runs
 
-def by_method(results: Sequence[dict]) -> Dict[str, List[dict]]:
-    """The results of each method, seed by seed."""
-    groups: Dict[str, List[dict]] = {}
-    for result in results:
-        groups.setdefault(result['method'], []).append(result)
-    return groups
+    def measure_speed(self) -> Dict[str, float]:
+        """Seconds of an iteration; under scratch, of the fine-tuning."""
+        cfgs = {SCRATCH: self.classifier_config(SCRATCH, 0, 'speed')}
+        for method in self.pretrain:
+            cfgs[method] = self.pretraining_config(method, 0, 'speed')
+        return seconds_per_iteration(cfgs)
 
-
-def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
-    if not values:
-        return ''
-    spread = ''
-    if len(values) > 1:
-        spread = f' ± {statistics.stdev(values):.1f}'
-    return f'{statistics.mean(values):{sign}.1f}{spread}'
+    def report(self) -> dict:
+        return dict(
+            super().report(), seconds_per_iteration=self.result('speed'))
 
 
 def table(report: dict) -> str:
     """Accuracies, their differences to scratch, and what they cost."""
     groups = by_method(report['results'])
-    rows = [[
-        'weights', 'pre-training: images', 'seconds', 'CPU seconds',
-        *MEASURES.values()
-    ]]
-    rows.append(['---'] * len(rows[0]))
+    header = ('weights', 'pre-training: images', 'seconds', 'CPU seconds',
+              *MEASURES.values())
+    rows = []
     for method, results in groups.items():
         cost = ['none', '', '']
         if 'pretraining' in results[0]:
-            runs = [result['pretraining'] for result in results]
-            cost = [
-                f'{runs[0]["images"]:,}',
-                mean_and_spread([run['seconds'] for run in runs]),
-                mean_and_spread([run['cpu_seconds'] for run in runs])
-            ]
+            cost = cost_cells(results)
         values = [[result[key] for result in results if key in result]
                   for key in MEASURES]
         rows.append([method, *cost, *map(mean_and_spread, values)])
@@ -90,7 +71,7 @@ def table(report: dict) -> str:
             ] for key in MEASURES]
             rows.append([f'{method} − {SCRATCH}', '', '', ''] +
                         [mean_and_spread(gain, '+') for gain in gains])
-    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+    return markdown(header, rows)
 
 
 def text(report: dict) -> str:
@@ -108,8 +89,6 @@ def text(report: dict) -> str:
     seconds, cpu_seconds = (
         statistics.mean(run[key] for run in tunings)
         for key in ('seconds', 'cpu_seconds'))
-    origin = ('{hardware}, PyTorch {torch}, MMPretrain {mmpretrain}, greenmim '
-              '{greenmim}, {date}'.format(**machine))
     return (
         f'{table(report)}\n\nTop-1 accuracy in percent on the test images, '
         f'mean ± standard deviation over {seeds} seeds; the differences are '
@@ -119,20 +98,8 @@ def text(report: dict) -> str:
         f'{tunings[0]["iterations"]} iterations, {tunings[0]["images"]:,} '
         f'images, {cpu_seconds:.0f} s of CPU time, {seconds:.0f} s on the '
         f'clock. "{LONGER}" has {longer["iterations"]} iterations, which take '
-        f'the time of a pre-training more. Measured on {origin}.')
-
-
-def write_text(content: str, file: Path) -> None:
-    """Write a file, or the part of it between the marked lines."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    block = f'{BEGIN}\n{content}\n{END}\n'
-    if file.exists():
-        old = file.read_text('utf-8')
-        pattern = f'{BEGIN}\n.*?{END}\n'
-        if not re.search(pattern, old, re.S):
-            raise ValueError(f'expected the lines {BEGIN} and {END} in {file}')
-        block = re.sub(pattern, lambda _: block, old, flags=re.S)
-    file.write_text(block, 'utf-8')
+        f'the time of a pre-training more. Measured on '
+        f'{origin(machine)}.')
 
 
 def draw(report: dict, file: Path) -> None:

@@ -1,20 +1,16 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Time and memory of training steps."""
-import json
+"""Time and memory of training steps of several models."""
 import statistics
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import (Callable, Dict, Iterable, List, Optional, Sequence, Tuple,
-                    Union)
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
-from greenmim.ops import MaskPlan
 from .contenders import Contender
+from .memory import step_memory
+from .timing import synchronize
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
@@ -53,10 +49,6 @@ class Stepper:
     def device(self) -> torch.device:
         return self.images.device
 
-    def synchronize(self) -> None:
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-
     def __call__(
         self,
         contender: Contender,
@@ -67,7 +59,7 @@ class Stepper:
         A step is zero_grad, forward, loss and backward.
         """
         mask = contender.draw() if self.plan_ahead else None
-        self.synchronize()
+        synchronize(self.device)
         start = time.perf_counter()
         contender.model.zero_grad(set_to_none=True)
         if not self.plan_ahead:
@@ -77,11 +69,11 @@ class Stepper:
                                 self.dtype != 'fp32'):
                 loss = contender.loss(self.images, mask)
             loss.backward()
-            self.synchronize()
+            synchronize(self.device)
             stop = time.perf_counter()
             if optimizer is not None:
                 optimizer.step()
-                self.synchronize()
+                synchronize(self.device)
         except torch.OutOfMemoryError as error:
             raise SystemExit(
                 f'{contender.name} ran out of memory on {self.device} with a '
@@ -117,65 +109,24 @@ def take_turns(contenders: Sequence[Contender], step: Stepper, warmup: int,
     return timings
 
 
-def peak_memory(contender: Contender, step: Stepper) -> int:
-    """Bytes that a model and a step of it need at once.
-
-    These are weights, activations, gradients and temporary tensors, without
-    the optimizer's state.
-    """
-    model = contender.model
-    model.zero_grad(set_to_none=True)
-    if step.device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(step.device)
-        step(contender)
-        return torch.cuda.max_memory_allocated(step.device)
-    # What the CPU allocates shows in a trace alone.
-    with profile(
-            activities=[ProfilerActivity.CPU],
-            profile_memory=True) as profiler:
-        step(contender)
-        # The profiler goes on counting what it does not see freed.
-        model.zero_grad(set_to_none=True)
-    with TemporaryDirectory() as folder:
-        trace = Path(folder) / 'trace.json'
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())['traceEvents']
-    allocated = [
-        event['args']['Total Allocated'] for event in events
-        if event['name'] == '[memory]'
-    ]
-    weights = [*model.parameters(), *model.buffers()]
-    return max(allocated) + sum(tensor.nbytes for tensor in weights)
-
-
 def peak_memories(contenders: Sequence[Contender],
                   step: Stepper) -> Dict[str, int]:
     """The peak memory of every contender, alone on the device."""
     models = {contender.model for contender in contenders}
-    _move(models, 'cpu')
+    for model in models:
+        _move(model, 'cpu')
     peaks = {}
     for contender in contenders:
         contender.model.to(step.device)
-        peaks[contender.name] = peak_memory(contender, step)
-        _move([contender.model], 'cpu')
-    _move(models, step.device)
+        peaks[contender.name] = step_memory(contender.model,
+                                            lambda: step(contender),
+                                            step.device)
+        _move(contender.model, 'cpu')
+    for model in models:
+        model.to(step.device)
     return peaks
 
 
-def _move(models: Iterable[nn.Module], device: Union[str,
-                                                     torch.device]) -> None:
-    for model in models:
-        model.zero_grad(set_to_none=True)
-        model.to(device)
-
-
-def time_planning(draw: Callable[[], MaskPlan],
-                  rounds: int = 20) -> Tuple[List[float], List[MaskPlan]]:
-    """Draw and plan masks; the seconds of each, and the plans."""
-    draw()  # what depends on the grid alone is computed once
-    seconds, plans = [], []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        plans.append(draw())
-        seconds.append(time.perf_counter() - start)
-    return seconds, plans
+def _move(model: nn.Module, device: str) -> None:
+    model.zero_grad(set_to_none=True)
+    model.to(device)

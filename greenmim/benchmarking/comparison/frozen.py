@@ -4,16 +4,14 @@
 Legend: N labelled images in the bank, Q queries, C channels, M classes.
 """
 import copy
-from typing import Tuple
 
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from greenmim.engine.launch import build_runner
-from greenmim.evaluation import knn_predict
+from greenmim.evaluation import extract_features, knn_predict
 
 
 def evaluate_frozen(cfg: Config) -> dict:
@@ -30,27 +28,17 @@ def evaluate_frozen(cfg: Config) -> dict:
     loader = copy.deepcopy(cfg.test_dataloader)
     loader.dataset = copy.deepcopy(cfg.train_dataloader.dataset)
     loader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline
-    bank, labels = extract(runner.model, runner.build_dataloader(loader))
-    queries, answers = extract(runner.model,
-                               runner.build_dataloader(cfg.test_dataloader))
+    known = extract_features(runner.model, runner.build_dataloader(loader))
+    asked = extract_features(runner.model,
+                             runner.build_dataloader(cfg.test_dataloader))
+    assert known is not None and asked is not None  # in the first process
+    (bank, labels), (queries, answers) = known, asked
     num_classes = cfg.model.head.num_classes
     neighbours = knn_predict(
         bank, labels, queries, min(20, len(bank)), num_classes=num_classes)
     linear = linear_probe(bank, labels, queries, num_classes)
     return dict(
         knn=accuracy(neighbours, answers), linear=accuracy(linear, answers))
-
-
-@torch.no_grad()
-def extract(model: nn.Module, loader: DataLoader) -> Tuple[Tensor, Tensor]:
-    """Features (N, C) before the head, and labels (N, ), on the CPU."""
-    model.eval()
-    features, labels = [], []
-    for batch in loader:
-        batch = model.data_preprocessor(batch)
-        features.append(model.extract_feat(batch['inputs'])[-1].cpu())
-        labels += [int(sample.gt_label) for sample in batch['data_samples']]
-    return torch.cat(features), torch.tensor(labels)
 
 
 def linear_probe(bank: Tensor, labels: Tensor, queries: Tensor,

@@ -1,0 +1,109 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Measure the coefficient of the cost model that chooses group sizes.
+
+The time of group attention, forward and backward, of n groups of g slots is
+
+    time = logit_seconds * n * g^2 + slot_seconds * n * g
+
+per image. The ratio of the two coefficients is the ``overhead`` of
+:class:`greenmim.ops.GroupPlanner`: what a slot costs, padding included, in
+units of one logit. They are fitted by least squares to the relative errors
+of median times, group sizes taking turns.
+"""
+import statistics
+import time
+from typing import Sequence
+
+import numpy as np
+import torch
+
+from greenmim.ops import (GroupIndex, VisibleLayout, Window, group_attention,
+                          plan_groups)
+from .timing import synchronize
+
+WARMUP = 2
+
+
+class Attention:
+    """Group attention over full groups of one window each.
+
+    Args:
+        side (int): Side of the windows in tokens.
+        batch_size (int): Images.
+        num_heads (int): Heads of 32 channels.
+        device (torch.device): What computes.
+        backend (str): See :func:`greenmim.ops.group_attention`.
+    """
+
+    def __init__(self, side: int, batch_size: int, num_heads: int,
+                 device: torch.device, backend: str) -> None:
+        grid = (max(1, 56 // side), max(1, 56 // side))
+        layout = VisibleLayout.from_mask(torch.zeros(1, *grid))
+        plan = plan_groups(layout, side, Window(side, 0, side))
+        self.num_groups, self.group_size = plan.num_groups, plan.group_size
+        assert self.group_size == side**2
+        self.index = GroupIndex.from_plan(plan, batch_size, num_heads, device)
+        self.qkv = torch.randn(
+            batch_size,
+            self.num_groups * self.group_size,
+            3 * 32 * num_heads,
+            device=device,
+            requires_grad=True)
+        self.table = torch.randn(
+            (2 * side - 1)**2, num_heads, device=device, requires_grad=True)
+        self.backend = backend
+
+    def seconds(self) -> float:
+        """The seconds of one forward and backward."""
+        self.qkv.grad = self.table.grad = None
+        synchronize(self.qkv.device)
+        start = time.perf_counter()
+        out = group_attention(
+            self.qkv, self.index, self.table, 1., backend=self.backend)
+        out.sum().backward()
+        synchronize(self.qkv.device)
+        return time.perf_counter() - start
+
+
+def fit(sizes: Sequence[int], groups: Sequence[int],
+        seconds: Sequence[float]) -> np.ndarray:
+    """The seconds of a logit and of a slot."""
+    n, g, t = (np.asarray(x, float) for x in (groups, sizes, seconds))
+    terms = np.stack([n * g**2, n * g], 1) / t[:, None]
+    return np.linalg.lstsq(terms, np.ones(len(t)), rcond=None)[0]
+
+
+def measure(windows: Sequence[int], batch_size: int, num_heads: int,
+            device: torch.device, backend: str, rounds: int) -> dict:
+    """Time attention in windows of several sides, and fit the coefficients."""
+    layers = [
+        Attention(side, batch_size, num_heads, device, backend)
+        for side in windows
+    ]
+    turns = [[layer.seconds() for layer in layers]
+             for _ in range(WARMUP + rounds)]
+    medians = [statistics.median(times) for times in zip(*turns[WARMUP:])]
+    sizes = [layer.group_size for layer in layers]
+    groups = [layer.num_groups for layer in layers]
+    logit, slot = fit(sizes, groups, medians)
+    return dict(
+        backend=backend,
+        batch_size=batch_size,
+        num_heads=num_heads,
+        group_sizes=sizes,
+        num_groups=groups,
+        seconds=medians,
+        logit_seconds=logit,
+        slot_seconds=slot,
+        overhead=slot / logit)
+
+
+def show(result: dict) -> None:
+    """Print what was measured, what was fitted, and the coefficient."""
+    for g, n, t in zip(result['group_sizes'], result['num_groups'],
+                       result['seconds']):
+        fitted = result['logit_seconds'] * n * g**2
+        fitted += result['slot_seconds'] * n * g
+        print(f'{n:4d} groups of {g:3d}: {t * 1e3:8.2f} ms, '
+              f'fitted {fitted * 1e3:8.2f} ms')
+    print(f'overhead: a slot costs {result["overhead"]:.1f} logits')

@@ -1,0 +1,120 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The arguments of all comparisons of pre-trainings."""
+import argparse
+from dataclasses import fields
+from pathlib import Path
+from typing import Callable, Dict, Optional, Tuple, Type
+
+from mmengine.config import DictAction
+
+from .base import LONGER, SCRATCH, Comparison, write_report
+
+
+def make_parser(description: Optional[str], pretrain: Dict[str, str],
+                finetune: str, work_dir: str) -> argparse.ArgumentParser:
+    """A parser of what all comparisons have in common.
+
+    Args:
+        description (str, optional): What the command does.
+        pretrain (dict[str, str]): Default configs of the methods.
+        finetune (str): Default config of the fine-tuning.
+        work_dir (str): Default folder.
+    """
+    parser = argparse.ArgumentParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path, help='the folder or zip archive')
+    parser.add_argument(
+        '--pretrain',
+        nargs='*',
+        metavar='NAME=CONFIG',
+        default=pretrain.items(),
+        type=name_and_config,
+        help='pre-training configs (default: those of a Swin for images of '
+        '32 px in configs/benchmarks/small_images that the page of this tool '
+        'shows)')
+    parser.add_argument(
+        '--finetune',
+        metavar='CONFIG',
+        default=finetune,
+        help='config of the fine-tuning, with the same backbone')
+    parser.add_argument(
+        '--budget',
+        type=float,
+        default=240,
+        help='seconds of every pre-training, without a GPU of CPU time, so '
+        'that a shared machine does no harm (default: %(default)s)')
+    parser.add_argument(
+        '--labels-per-class',
+        type=int,
+        metavar='N',
+        help='labelled images of every class (default: all)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--work-dir', type=Path, default=Path(work_dir))
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=float('inf'),
+        help='start no run after this many minutes; the same command resumes')
+    parser.add_argument(
+        '--json', type=Path, help='default: WORK_DIR/comparison.json')
+    parser.add_argument(
+        '--table',
+        type=Path,
+        help='Markdown file, whose part between the marked lines is replaced '
+        'if it exists (default: WORK_DIR/comparison.md)')
+    parser.add_argument(
+        '--plot', type=Path, help='default: WORK_DIR/comparison.png')
+    for part in ('pretrain', 'finetune'):
+        parser.add_argument(
+            f'--{part}-options',
+            nargs='+',
+            action=DictAction,
+            default={},
+            metavar='KEY=VALUE',
+            help=f'override settings of the {part} config(s)')
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse, and name the files that are not named."""
+    args = parser.parse_args()
+    args.pretrain = dict(args.pretrain)
+    for name in ('json', 'table', 'plot'):
+        suffix = dict(json='json', table='md', plot='png')[name]
+        if getattr(args, name) is None:
+            setattr(args, name, args.work_dir / f'comparison.{suffix}')
+    return args
+
+
+def name_and_config(text: str) -> Tuple[str, str]:
+    name, _, config = text.partition('=')
+    if not config or name in (SCRATCH, LONGER):
+        raise argparse.ArgumentTypeError(
+            f'expected NAME=CONFIG with a name other than {SCRATCH!r} and '
+            f'{LONGER!r}, got {text!r}')
+    return name, config
+
+
+def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
+                   text: Callable[[dict], str], draw: Callable[[dict, Path],
+                                                               None]) -> None:
+    """Do the runs that have no result yet, then report all.
+
+    Args:
+        args (argparse.Namespace): See :func:`parse`.
+        kind (type): The comparison, whose fields are arguments.
+        text (Callable): Maps the report to the table and its explanation.
+        draw (Callable): Draws the report into a file.
+    """
+    comparison = kind(**{
+        one.name: getattr(args, one.name)
+        for one in fields(kind) if one.init
+    })
+    if not comparison.do_runs(args.minutes):
+        return
+    report = comparison.report()
+    write_report(report, text(report), args.json, args.table)
+    args.plot.parent.mkdir(parents=True, exist_ok=True)
+    draw(report, args.plot)
+    print(f'{text(report)}\n\nwritten: {args.json}, {args.table}, {args.plot}')

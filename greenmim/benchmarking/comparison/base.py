@@ -1,0 +1,252 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The runs of a comparison, their results, and what all reports share."""
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from ..results import command, environment, write_json
+from ..tables import marked, write_marked
+from .data import class_names, write_labels
+from .frozen import evaluate_frozen
+from .runs import fine_tune, pretrain, read_config, seconds_per_iteration
+
+# Random weights, fine-tuned as long as others, and longer by the time of a
+# pre-training.
+SCRATCH, LONGER = 'scratch', 'scratch, longer'
+MEASURES = dict(fine_tuning='fine-tuning', linear='linear probe', knn='k-NN')
+COLORS = ('#9a9a9a', '#4a4a4a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d')
+MARK = 'comparison'  # of the generated part of a document
+# Hooks that watch a run and are no part of its budget.
+WATCHING = ('learning', 'run_report')
+
+Run = Callable[[], dict]
+Runs = Dict[str, Callable[[str, int], dict]]  # take a method and a seed
+
+
+@dataclass
+class Comparison:
+    """The runs of a comparison. Each leaves its result in a JSON file.
+
+    Args:
+        data (Path): The images, a folder or a zip archive.
+        pretrain (dict[str, str]): Names and configs of the pre-trainings.
+        finetune (str): Config of the fine-tuning, with the same backbone.
+        work_dir (Path): Folder of all files.
+        budget (float): Seconds of every pre-training.
+        labels_per_class (int, optional): Labelled images of every class; None
+            stands for all.
+        seeds (Sequence[int]): Seeds, each of which repeats all runs.
+        pretrain_options (dict): Settings that override the configs'.
+        finetune_options (dict): Settings that override the config's.
+    """
+    data: Path
+    pretrain: Dict[str, str]
+    finetune: str
+    work_dir: Path
+    budget: float = 240.
+    labels_per_class: Optional[int] = None
+    seeds: Sequence[int] = (0, 1, 2)
+    pretrain_options: dict = field(default_factory=dict)
+    finetune_options: dict = field(default_factory=dict)
+
+    methods: List[str] = field(init=False)  # all whose weights are compared
+    folder: Path = field(init=False)  # it holds train/ and test/
+    images: Path = field(init=False)  # of the pre-trainings
+
+    def runs_of(self, method: str) -> Runs:
+        """The runs of every seed of a method, by name."""
+        raise NotImplementedError
+
+    def runs(self) -> Dict[str, Run]:
+        """All runs, by name, each after those whose results it needs."""
+        runs: Dict[str, Run] = {'speed': self.measure_speed}
+        for seed in self.seeds:
+            for method in self.methods:
+                for name, run in self.runs_of(method).items():
+                    runs[f'{method}_{seed}_{name}'] = partial(
+                        run, method, seed)
+        return runs
+
+    def measure_speed(self) -> Dict[str, float]:
+        """Seconds of an iteration of every pre-training."""
+        return seconds_per_iteration({
+            method:
+            self.pretraining_config(method, 0, 'speed')
+            for method in self.pretrain
+        })
+
+    def iterations(self, method: str) -> int:
+        """The iterations that fit into the budget."""
+        return max(1, round(self.budget / self.result('speed')[method]))
+
+    def pretraining(self, method: str, seed: int) -> dict:
+        cfg = self.pretraining_config(method, seed, 'pretraining')
+        cfg.train_cfg.max_iters = self.iterations(method)
+        classifier = self.classifier_config(SCRATCH, seed, 'pretraining')
+        return pretrain(cfg, classifier, self.backbone_file(method, seed))
+
+    def fine_tuning(self, method: str, seed: int) -> dict:
+        cfg = self.classifier_config(method, seed, 'fine_tuning')
+        if method == LONGER:
+            cfg.train_cfg.max_iters += self.iterations(SCRATCH)
+        return fine_tune(cfg)
+
+    def frozen(self, method: str, seed: int) -> dict:
+        return evaluate_frozen(self.classifier_config(method, seed, 'frozen'))
+
+    def backbone_file(self, method: str, seed: int) -> Path:
+        return self.work_dir / 'backbones' / f'{method}_{seed}.pth'
+
+    def run_dir(self, method: str, seed: int, run: str) -> Path:
+        return self.work_dir / 'runs' / f'{method}_{seed}_{run}'
+
+    def pretraining_config(self, method: str, seed: int, run: str) -> Config:
+        cfg = read_config(self.pretrain[method], self.pretrain_options, seed,
+                          self.run_dir(method, seed, run))
+        cfg.train_dataloader.dataset.data_root = str(self.images)
+        for name in WATCHING:
+            cfg.default_hooks.pop(name, None)
+        return cfg
+
+    def classifier_config(self, method: str, seed: int, run: str) -> Config:
+        """The fine-tuning with its images, labels, classes and weights."""
+        labels = self.work_dir / 'labels' / f'{seed}.txt'
+        if not labels.exists():
+            write_labels(self.folder, self.labels_per_class, seed, labels)
+        cfg = read_config(self.finetune, self.finetune_options, seed,
+                          self.run_dir(method, seed, run))
+        for loader in (cfg.train_dataloader, cfg.test_dataloader):
+            loader.dataset.data_root = str(self.folder)
+        cfg.train_dataloader.dataset.ann_file = str(labels.resolve())
+        num_classes = len(class_names(self.folder))
+        cfg.model.head.num_classes = num_classes
+        cfg.data_preprocessor.num_classes = num_classes
+        cfg.model.backbone.init_cfg = None
+        if method in self.pretrain:
+            cfg.model.backbone.init_cfg = dict(
+                type='Pretrained',
+                checkpoint=str(self.backbone_file(method, seed)))
+        return cfg
+
+    def settings(self) -> dict:
+        """What makes results comparable."""
+        return dict(
+            data=self.data.name,
+            pretrain={
+                name: Path(config).name
+                for name, config in self.pretrain.items()
+            },
+            finetune=Path(self.finetune).name,
+            budget=self.budget,
+            labels_per_class=self.labels_per_class,
+            pretrain_options=self.pretrain_options,
+            finetune_options=self.finetune_options)
+
+    def check_settings(self) -> None:
+        """Refuse to add to the results of other settings."""
+        file = self.work_dir / 'settings.json'
+        now = self.settings()
+        if not file.exists():
+            write_json(now, file)
+        before = json.loads(file.read_text('utf-8'))
+        changed = [name for name in now if now[name] != before.get(name)]
+        if changed:
+            raise ValueError(
+                f'expected the settings of the results in {self.work_dir}, '
+                f'but {", ".join(changed)} changed; name another --work-dir')
+
+    def result_file(self, run: str) -> Path:
+        return self.work_dir / 'results' / f'{run}.json'
+
+    def result(self, run: str) -> dict:
+        return json.loads(self.result_file(run).read_text('utf-8'))
+
+    def do_runs(self, minutes: float = float('inf')) -> bool:
+        """Do the runs that have no result yet.
+
+        Args:
+            minutes (float): No run starts after this time.
+
+        Returns:
+            bool: Whether all runs have results.
+        """
+        end = time.monotonic() + 60 * minutes
+        self.check_settings()
+        for name, run in self.runs().items():
+            file = self.result_file(name)
+            if file.exists():
+                continue
+            if time.monotonic() > end:
+                print(f'stopped before {name}; the same command resumes')
+                return False
+            write_json(run(), file)
+            print(f'written: {file}')
+        return True
+
+    def report(self) -> Dict[str, Any]:
+        """Settings, machine and the results of all runs."""
+        device = torch.device(get_device())
+        clock = 'CPU time' if device.type == 'cpu' else 'wall-clock time'
+        return dict(
+            command=command(),
+            environment=dict(environment(device), clock=clock),
+            settings=self.settings(),
+            results=[
+                self.result_of(method, seed) for method in self.methods
+                for seed in self.seeds
+            ])
+
+    def result_of(self, method: str, seed: int) -> dict:
+        """The results of all runs of a method with a seed."""
+        result = dict(method=method, seed=seed)
+        for name in self.runs_of(method):
+            content = self.result(f'{method}_{seed}_{name}')
+            if name == 'fine_tuning':
+                result[name] = content.pop('accuracy')
+                name = 'fine_tuning_run'
+            result.update(content if name == 'frozen' else {name: content})
+        return result
+
+
+def write_report(report: dict, text: str, json_file: Path,
+                 table: Path) -> None:
+    """Write the results, and what a page shows of them."""
+    write_json(report, json_file)
+    if not table.exists():
+        table.parent.mkdir(parents=True, exist_ok=True)
+        table.write_text(marked('', MARK) + '\n', 'utf-8')
+    write_marked(table, text, MARK)
+
+
+def by_method(results: Sequence[dict]) -> Dict[str, List[dict]]:
+    """The results of each method, seed by seed."""
+    groups: Dict[str, List[dict]] = {}
+    for result in results:
+        groups.setdefault(result['method'], []).append(result)
+    return groups
+
+
+def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
+    if not values:
+        return ''
+    spread = ''
+    if len(values) > 1:
+        spread = f' ± {statistics.stdev(values):.1f}'
+    return f'{statistics.mean(values):{sign}.1f}{spread}'
+
+
+def cost_cells(results: Sequence[dict]) -> List[str]:
+    """Images, seconds and CPU seconds of the pre-trainings of a method."""
+    runs = [result['pretraining'] for result in results]
+    return [
+        f'{runs[0]["images"]:,}', *(mean_and_spread([run[key] for run in runs])
+                                    for key in ('seconds', 'cpu_seconds'))
+    ]

@@ -1,0 +1,135 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Time and quality of the grouping alone: no model, no images.
+
+The cost of a plan is the sum of n * g^2 over the blocks of the model, for n
+groups of g slots. It is compared with a bound: n at least as large as Martello
+and Toth (Knapsack Problems, 1990, section 8.3) show for bin packing, and the
+best g for that.
+"""
+import statistics
+import time
+from typing import Iterator, List, Sequence
+
+import torch
+
+from greenmim.models.masking import MaskPlanner
+from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
+                          StageWindows, Window)
+from greenmim.ops.packing import min_groups, min_groups_by_halves
+from .timing import time_plans
+
+UNIT_SIZE = 32
+NUM_HEADS = (4, 8, 16, 32)  # of Swin-B
+
+
+def time_grouping(image_size: int,
+                  window: int,
+                  num_masks: int,
+                  mask_ratio: float = 0.75,
+                  depths: Sequence[int] = (2, 2, 18, 2),
+                  rounds: int = 20) -> dict:
+    """Time plans of a Swin Transformer, and compare their cost with a bound.
+
+    Args:
+        image_size (int): Side of the images in pixels.
+        window (int): Side of the windows in tokens.
+        num_masks (int): Masks of a plan.
+        mask_ratio (float): Share of the units that is masked.
+        depths (Sequence[int]): Blocks of every stage.
+        rounds (int): Number of plans.
+    """
+    planner = MaskPlanner(
+        make_planner(window, len(depths)),
+        UNIT_SIZE,
+        mask_ratio,
+        mask_scope='image')
+    size = (image_size, image_size)
+    seconds, plans = time_plans(lambda: planner(num_masks, size), rounds)
+    return dict(
+        image_size=list(size),
+        window=window,
+        num_masks=num_masks,
+        mask_ratio=mask_ratio,
+        visible_units=plans[0].layout.num_visible,
+        planning_seconds=statistics.median(seconds),
+        slowest_seconds=max(seconds),
+        index_seconds=statistics.median(map(time_indices, plans)),
+        fill_rate=statistics.mean(plan.fill_rate for plan in plans),
+        cost_above_bound=statistics.mean(
+            cost_above_bound(plan, depths) for plan in plans))
+
+
+def make_planner(window: int, num_stages: int) -> GroupPlanner:
+    kinds = (Window(window, 0, window), Window(window, window // 2, window))
+    return GroupPlanner([
+        StageWindows(2**stage, kinds) for stage in reversed(range(num_stages))
+    ])
+
+
+def plans_of_blocks(plan: MaskPlan,
+                    depths: Sequence[int]) -> Iterator[GroupPlan]:
+    """The plan of every block; with and without shift take turns."""
+    for groups, depth in zip(plan.groups, depths):
+        kinds = list(groups.values())
+        for block in range(depth):
+            yield kinds[block % len(kinds)]
+
+
+def cost_of(plan: GroupPlan) -> int:
+    return plan.num_groups * plan.group_size**2
+
+
+def bound_of_groups(counts: Sequence[int], size: int) -> int:
+    """No packing of windows of so many tokens has fewer groups."""
+    return max(min_groups(counts, size), min_groups_by_halves(counts, size))
+
+
+def cost_bound(plan: GroupPlan) -> int:
+    """No packing of the plan's windows costs less."""
+    number = plan.window_of_slot
+    counts: List[int] = number[number >= 0].unique(
+        return_counts=True)[1].tolist()
+    size, tokens = max(counts), sum(counts)
+    bound = bound_of_groups(counts, size) * size**2
+    while tokens * size < bound:
+        size += 1
+        bound = min(bound, bound_of_groups(counts, size) * size**2)
+    return bound
+
+
+def cost_above_bound(plan: MaskPlan, depths: Sequence[int]) -> float:
+    """The share of the attention cost that exceeds the bound."""
+    bounds = {
+        kind: cost_bound(kind)
+        for groups in plan.groups
+        for kind in groups.values()
+    }
+    blocks = list(plans_of_blocks(plan, depths))
+    cost = sum(map(cost_of, blocks))
+    return cost / sum(bounds[block] for block in blocks) - 1
+
+
+def time_indices(plan: MaskPlan) -> float:
+    """Seconds to make the indices of eager and sdpa attention on the CPU."""
+    start = time.perf_counter()
+    for groups, num_heads in zip(plan.groups, NUM_HEADS):
+        for kind in groups.values():
+            index = GroupIndex.from_plan(kind, 1, num_heads,
+                                         torch.device('cpu'))
+            index.rows, index.bias_of_pair
+    return time.perf_counter() - start
+
+
+def show(results: List[dict]) -> None:
+    """Print the results as a table."""
+    header = ('image px', 'window', 'masks', 'visible units', 'plan ms',
+              '(slowest)', 'indices ms', 'fill', 'above bound')
+    lines = [[
+        row['image_size'][0], row['window'], row['num_masks'],
+        row['visible_units'], f'{row["planning_seconds"] * 1e3:.2f}',
+        f'{row["slowest_seconds"] * 1e3:.2f}',
+        f'{row["index_seconds"] * 1e3:.2f}', f'{row["fill_rate"]:.1%}',
+        f'{row["cost_above_bound"]:.2%}'
+    ] for row in results]
+    for line in (header, *lines):
+        print(''.join(f'{cell:>14}' for cell in line))

@@ -1,0 +1,174 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Training steps of GreenMIM compared with those of dense pre-training.
+
+The limit by token count, were everything but the matrix sizes free, is
+
+    dense / (dense backbone * K / L + decoder)
+
+for K of L units visible: a green step cannot be faster than the visible share
+of the dense backbone and its own decoder and loss.
+"""
+import statistics
+from typing import Any, Dict, Optional, Sequence
+
+from mmengine.config import ConfigDict
+
+from greenmim.models.masking import num_visible_units
+from greenmim.ops import unit_grid
+from greenmim.registry import MODELS
+from .breakdown import breakdown
+from .contenders import green_contenders, other_contenders
+from .steps import Stepper, make_optimizer, peak_memories, take_turns
+from .timing import time_plans
+
+# Columns of the table on the screen and their widths.
+COLUMNS = {
+    'step s': 9,
+    '(min - max)': 17,
+    'images/s': 10,
+    'peak MiB': 10,
+    'ratio': 8,
+    'of limit': 10,
+    'plan ms': 9,
+    'fill': 7
+}
+
+
+def compare_steps(cfg: ConfigDict,
+                  step: Stepper,
+                  scopes: Sequence[str] = ('batch', ),
+                  against: Optional[Sequence[str]] = None,
+                  warmup: int = 1,
+                  rounds: int = 5,
+                  with_optimizer: bool = False,
+                  with_breakdown: bool = False) -> dict:
+    """Compare time and memory of steps on one batch.
+
+    Args:
+        cfg (ConfigDict): The config of a GreenMIM model.
+        step (Stepper): Runs a step; it has the batch.
+        scopes (Sequence[str]): Mask scopes of GreenMIM, each a contender.
+        against (Sequence[str], optional): See :func:`.other_contenders`.
+        warmup (int): Rounds that do not count.
+        rounds (int): Rounds that do.
+        with_optimizer (bool): Time a step of fused AdamW, too.
+        with_breakdown (bool): Add the share of every kind of work.
+
+    Returns:
+        dict: Settings and figures of the comparison, and the figures of each
+        contender under ``rows``.
+    """
+    size = tuple(step.images.shape[-2:])
+    model = MODELS.build(cfg).to(step.device)
+    contenders = green_contenders(model, step.images, scopes)
+    contenders += other_contenders(cfg, model, step.images, against)
+    timings = take_turns(contenders, step, warmup, rounds, with_optimizer)
+    shown = [contender for contender in contenders if not contender.is_part]
+    memories = peak_memories(shown, step)
+
+    planner = model.mask_planner
+    rows, cols = unit_grid(size, planner.unit_size)
+    visible = num_visible_units(rows * cols, planner.mask_ratio)
+    decoder = timings['decoder'].median
+    result: Dict[str, Any] = dict(
+        image_size=size,
+        batch_size=len(step.images),
+        mask_ratio=planner.mask_ratio,
+        visible_units=visible,
+        units=rows * cols,
+        dtype=step.dtype,
+        attention=cfg.backbone.get('attn_backend', 'auto'),
+        compile=cfg.backbone.get('compile_blocks', False),
+        with_cp=cfg.backbone.get('with_cp', False),
+        plan_ahead=step.plan_ahead,
+        decoder_seconds=decoder)
+    compared = 'dense backbone' in timings
+    if compared:
+        reference = 'simmim' if 'simmim' in timings else 'dense backbone'
+        dense = timings['dense backbone'].median
+        fastest = dense * visible / (rows * cols) + decoder
+        result['reference'] = reference
+        result['limit'] = timings[reference].median / fastest
+
+    result['rows'] = []
+    for contender in shown:
+        timing = timings[contender.name]
+        row = dict(
+            name=contender.name,
+            seconds=timing.median,
+            all_seconds=timing.steps,
+            images_per_second=len(step.images) / timing.median,
+            peak_memory=memories[contender.name])
+        if with_optimizer:
+            row['optimizer_seconds'] = statistics.median(timing.optimizer)
+        if compared:
+            row['ratio'] = timings[reference].median / timing.median
+        if contender.model is model:
+            if compared:
+                row['share_of_limit'] = fastest / timing.median
+            seconds, plans = time_plans(contender.draw)
+            row['planning_seconds'] = statistics.median(seconds)
+            row['fill_rate'] = statistics.mean(plan.fill_rate
+                                               for plan in plans)
+        if with_breakdown:
+            row['breakdown'] = breakdown(
+                contender, step, make_optimizer if with_optimizer else None)
+        result['rows'].append(row)
+    return result
+
+
+def show(result: dict) -> None:
+    """Print the table of a comparison."""
+    options = [f'dtype {result["dtype"]}', f'attention {result["attention"]}']
+    options += [
+        name.replace('_', ' ') for name in ('with_cp', 'compile', 'plan_ahead')
+        if result[name]
+    ]
+    height, width = result['image_size']
+    print(f'\n{result["config"]}: {height}x{width} px, batch '
+          f'{result["batch_size"]}, {", ".join(options)}, '
+          f'{result["visible_units"]} of {result["units"]} units visible')
+    print(' ' * 24 + ''.join(f'{name:>{width}}'
+                             for name, width in COLUMNS.items()))
+    for row in result['rows']:
+        cells = _cells(row)
+        print(f'{row["name"]:24}' +
+              ''.join(f'{cells[name]:>{width}}'
+                      for name, width in COLUMNS.items()))
+    if 'limit' in result:
+        print(f'limit by token count: {result["limit"]:.2f}x against '
+              f'{result["reference"]} (decoder and loss: '
+              f'{result["decoder_seconds"]:.3f} s)')
+    total = {
+        row['name']: row['seconds'] + row['optimizer_seconds']
+        for row in result['rows'] if 'optimizer_seconds' in row
+    }
+    for name, seconds in total.items():
+        line = f'with fused AdamW: {name:24}{seconds:9.3f} s'
+        if 'reference' in result:
+            line += f' {total[result["reference"]] / seconds:6.2f}x'
+        print(line)
+    for row in result['rows']:
+        if 'breakdown' in row:
+            shares = sorted(row['breakdown'].items(), key=lambda x: -x[1])
+            text = ', '.join(f'{kind} {share:.1%}' for kind, share in shares)
+            print(f'time of {row["name"]}: {text}')
+
+
+def _cells(row: dict) -> Dict[str, str]:
+    """The cells of a contender's line, by the heads of their columns."""
+
+    def cell(key: str, pattern: str, scale: float = 1.) -> str:
+        return pattern.format(row[key] * scale) if key in row else ''
+
+    return {
+        'step s': f'{row["seconds"]:.3f}',
+        '(min - max)':
+        f'({min(row["all_seconds"]):.3f} - {max(row["all_seconds"]):.3f})',
+        'images/s': f'{row["images_per_second"]:.2f}',
+        'peak MiB': f'{row["peak_memory"] / 2**20:.0f}',
+        'ratio': cell('ratio', '{:.2f}x'),
+        'of limit': cell('share_of_limit', '{:.1%}'),
+        'plan ms': cell('planning_seconds', '{:.2f}', 1e3),
+        'fill': cell('fill_rate', '{:.1%}')
+    }
