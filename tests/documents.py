@@ -109,18 +109,17 @@ def train_flags(package: str) -> Set[str]:
 
 
 def tool_flags(script: Path) -> Set[str]:
-    """The options of a tool, and of modules beside it that it imports."""
+    """The options of a tool, and of the modules here that it imports."""
     if script.suffix == '.sh':
         train = 'train' in script.name or script.name == 'quickstart.sh'
         tool = CHECKOUT / 'tools' / ('train.py' if train else 'test.py')
         return tool_flags(tool) | {'--work-dir'}
     sources = [script]
     text = script.read_text('utf-8')
-    for name in re.findall(r'^(?:from|import) (\w+)', text, re.M):
-        sources += script.parent.glob(f'{name}.py')
-        sources += script.parent.glob(f'{name}/*.py')
-    if script.name in ('train.py', 'test.py'):
-        sources.append(CHECKOUT / 'greenmim' / 'engine' / 'launch.py')
+    for name in re.findall(r'^from ([\w.]+) import', text, re.M):
+        file = name.replace('.', '/') + '.py'
+        sources += filter(Path.is_file,
+                          (script.parent / file, CHECKOUT / file))
     return flags_of(*sources)
 
 

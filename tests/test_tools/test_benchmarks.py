@@ -9,29 +9,30 @@ import statistics
 import subprocess
 import sys
 from itertools import product
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
-from greenmim.models.masking import random_mask
+from greenmim.benchmarking import pages, plots
+from greenmim.benchmarking.breakdown import (BACKWARD, KINDS, REGION, _find,
+                                             breakdown)
+from greenmim.benchmarking.contenders import (Contender, build_simmim,
+                                              green_contenders)
+from greenmim.benchmarking.grouping import bound_of_groups, cost_bound, cost_of
+from greenmim.benchmarking.steps import Stepper, peak_memories
+from greenmim.benchmarking.tables import marked, write_marked
+from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
-from greenmim.registry import MODELS
+from tests.backbones import CONVNEXT, FAMILIES
+from tests.conftest import CHECKOUT
+from tests.micro import micro_config, micro_model
 
-ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / 'tools' / 'analysis_tools'
+TOOLS = CHECKOUT / 'tools' / 'analysis_tools'
 BENCHMARK = TOOLS / 'benchmark.py'
 GROUPING = TOOLS / 'benchmark_grouping.py'
 PLOT = TOOLS / 'plot_benchmarks.py'
-
-
-@pytest.fixture(autouse=True)
-def import_from_tools(monkeypatch):
-    """As Python does for a script, import from its folder."""
-    monkeypatch.syspath_prepend(TOOLS)
 
 
 @pytest.fixture
@@ -50,17 +51,6 @@ def measured(run_tool, make_config, tmp_path):
         return result
 
     return measure
-
-
-@pytest.fixture
-def micro_model(make_config):
-    cfg = Config.fromfile(make_config()).model
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(cfg)
-
-
-def tool(path: Path) -> SimpleNamespace:
-    return SimpleNamespace(**runpy.run_path(str(path)))
 
 
 def test_step(measured, capsys):
@@ -147,16 +137,13 @@ def test_step_of_convnext(run_tool, make_config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('argument', ['--against=simmin', '--mask-scope=all'])
-def test_unknown_names_are_refused(monkeypatch, capsys, argument):
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', argument])
+def test_unknown_names_are_refused(run_tool, capsys, argument):
     with pytest.raises(SystemExit):
-        tool(BENCHMARK).parse_args()
+        run_tool(BENCHMARK, argument)
     assert 'expected names of' in capsys.readouterr().err
 
 
 def test_out_of_memory_names_the_contender():
-    from benchmarking.contenders import Contender
-    from benchmarking.measure import Stepper
 
     def loss(images, mask):
         raise torch.OutOfMemoryError('tried to allocate 2 TiB')
@@ -168,8 +155,6 @@ def test_out_of_memory_names_the_contender():
 
 
 def test_peak_memory_is_that_of_the_step():
-    from benchmarking.contenders import Contender
-    from benchmarking.measure import Stepper, peak_memories
     model = torch.nn.Linear(1000, 1000, bias=False)
     images = torch.randn(1000, 1000)
     weights = 1000 * 1000 * 4
@@ -187,7 +172,6 @@ def test_peak_memory_is_that_of_the_step():
 
 
 def test_breakdown_follows_the_gradient():
-    from benchmarking.breakdown import BACKWARD, REGION, _find
 
     def event(name, parent=None, seq=-1):
         return SimpleNamespace(
@@ -199,36 +183,63 @@ def test_breakdown_follows_the_gradient():
                  {(1, 7): 'decoder'}) == ('matrix products', 'decoder')
     assert _find(product, {(2, 7): 'decoder'}) == ('matrix products', None)
     # Recomputed inside a backward node, it belongs where it runs.
-    region = event(f'{REGION}attention', node)
+    region = event(f'{REGION}loss', node)
     copy = event('aten::copy_', event('aten::index_select', region))
-    assert _find(copy, {(1, 7): 'decoder'}) == ('gathers', 'attention')
+    assert _find(copy, {(1, 7): 'decoder'}) == ('gathers', 'loss')
     assert _find(event('Optimizer.step#AdamW.step'), {}) == (None, 'optimiser')
 
 
-def test_breakdown_restores_what_it_names(micro_model):
-    from benchmarking.breakdown import breakdown
-    from benchmarking.contenders import green_contenders
-    from benchmarking.measure import Stepper
+@pytest.mark.parametrize('name, parent, kind', [
+    ('aten::bmm', 'aten::matmul', 'attention'),
+    ('aten::add', 'aten::_scaled_dot_product_flash_attention', 'attention'),
+    ('autograd::engine::evaluate_function: FusedGroupAttentionBackward', '',
+     'attention'),
+    ('aten::native_batch_norm_backward', '', 'norms'),
+    ('aten::silu_', '', 'activations'),
+    ('aten::copy_', 'aten::contiguous', 'gathers'),
+    ('aten::copy_', 'aten::linear', 'matrix products'),
+    ('aten::copy_', 'aten::_to_copy', 'other'),
+    ('aten::clone', 'torch::autograd::AccumulateGrad', 'other'),
+    ('aten::add', '', None),
+])
+def test_kinds_of_operators(name, parent, kind):
 
-    import greenmim.models.visible.swin as layers
-    before = layers.group_attention
+    def event(name, parent):
+        return SimpleNamespace(
+            name=name, cpu_parent=parent, fwd_thread=1, sequence_nr=-1)
+
+    parent = event(parent, None) if parent else None
+    assert _find(event(name, parent), {}) == (kind, None)
+
+
+def test_breakdown_of_the_decoder():
     images = torch.randn(1, 3, 64, 64)
-    contender, decoder = green_contenders(micro_model, images, ['batch'])
-    shares = breakdown(contender, Stepper(images))
-    assert shares['optimiser'] == 0
-    assert layers.group_attention is before
+    _, decoder = green_contenders(micro_model(), images, ['batch'])
     shares = breakdown(decoder, Stepper(images))
     assert {kind
             for kind, share in shares.items()
             if share} == {'decoder', 'loss', 'other', 'planning'}
 
 
-def test_simmim_is_the_dense_twin(micro_model, make_config):
-    from benchmarking.contenders import build_simmim
-    cfg = Config.fromfile(make_config()).model
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        simmim = build_simmim(cfg, micro_model.backbone, (64, 64))
-    green = micro_model.backbone.state_dict()
+@pytest.mark.parametrize('family', FAMILIES, ids=str)
+def test_breakdown_of_every_backbone(family):
+    size, options = family.cases[family.default]
+    model = family.green(**dict(family.micro, **options))
+    planner = MaskPlanner(model.make_planner(), model.unit_size)
+    contender = Contender('green', model,
+                          lambda images, plan: model(images, plan).sum(),
+                          lambda: planner(1, size))
+    images = torch.randn(1, options.get('in_channels', 3), *size)
+    shares = breakdown(contender, Stepper(images))
+    for kind in ('matrix products', 'norms', 'activations', 'planning'):
+        assert shares[kind] > 0, kind
+    assert (shares['attention'] > 0) == (family is not CONVNEXT)
+
+
+def test_simmim_is_the_dense_twin():
+    model = micro_model()
+    simmim = build_simmim(Config(micro_config()), model.backbone, (64, 64))
+    green = model.backbone.state_dict()
     dense = simmim.backbone.state_dict()
     assert set(dense) == {*green, 'mask_token'}
     differing = {
@@ -252,31 +263,28 @@ def least_groups(counts, size):
 
 
 def test_bound_is_below_every_packing():
-    grouping = tool(GROUPING)
     generator = torch.Generator().manual_seed(0)
     tight = 0
     for _ in range(60):
         size = int(torch.randint(4, 20, (), generator=generator))
         counts = torch.randint(1, size + 1, (5, ), generator=generator)
         counts = counts.tolist()
-        windows = {count: counts.count(count) for count in counts}
-        bound, least = grouping.min_groups(windows,
-                                           size), least_groups(counts, size)
+        bound = bound_of_groups(counts, size)
+        least = least_groups(counts, size)
         assert bound <= least
         tight += bound == least
     assert tight > 50
     # Three windows of more than half a group, and a fourth that fits nowhere.
-    assert grouping.min_groups({6: 3, 5: 1}, 10) == 4
+    assert bound_of_groups([6, 6, 6, 5], 10) == 4
 
 
 def test_cost_bound_of_plans():
-    grouping = tool(GROUPING)
     layout = VisibleLayout.from_mask(random_mask(1, (7, 7), 0.75))
     plan = plan_groups(layout, 8, Window(7, 3, 7))
-    assert 0 < grouping.cost_bound(plan) <= grouping.cost_of(plan)
+    assert 0 < cost_bound(plan) <= cost_of(plan)
     layout = VisibleLayout.from_mask(random_mask(1, (2, 2), 0))
     full = plan_groups(layout, 8, Window(8, 0, 8))  # 4 windows of 64 tokens
-    assert grouping.cost_bound(full) == grouping.cost_of(full) == 4 * 64**2
+    assert cost_bound(full) == cost_of(full) == 4 * 64**2
 
 
 def test_grouping(run_tool, tmp_path, capsys):
@@ -304,7 +312,6 @@ ENVIRONMENT = dict(
 
 
 def made_up_step(**changes) -> dict:
-    kinds = runpy.run_path(str(PLOT))['COLORS']
     rows = [
         dict(
             name=name,
@@ -314,7 +321,7 @@ def made_up_step(**changes) -> dict:
             optimizer_seconds=1.,
             peak_memory=int(seconds * 2**30),
             ratio=6 / seconds,
-            breakdown=dict.fromkeys(kinds, 1 / len(kinds)))
+            breakdown=dict.fromkeys(KINDS, 1 / len(KINDS)))
         for name, seconds in [('greenmim, mask per batch', 2.), ('simmim', 6.)]
     ]
     rows[0].update(share_of_limit=.75, planning_seconds=.001, fill_rate=.95)
@@ -367,9 +374,8 @@ def checkout(tmp_path):
         (folder / f'{name}.json').write_text(text)
     (tmp_path / 'docs').mkdir()
     for name in ('README.md', 'docs/benchmarks.md'):
-        (tmp_path / name).write_text(
-            'before\n<!-- benchmark:begin -->\nold\n<!-- benchmark:end -->\n'
-            'after\n')
+        (tmp_path /
+         name).write_text(f'before\n{marked("old", pages.MARK)}\nafter\n')
     return tmp_path
 
 
@@ -410,14 +416,12 @@ def test_machines_stay_apart(checkout):
                 made_up_step(dtype='bf16', plan_ahead=True, attention='fused')
             ]))
     (checkout / 'benchmarks' / 'step_b.json').write_text(text)
-    from benchmarking import tables
-    plot = tool(PLOT)
-    results = tables.load(checkout / 'benchmarks')
-    block = tables.readme_block(results)
+    results = pages.load(checkout / 'benchmarks')
+    block = pages.readme_block(results)
     assert 'not measured' not in block
     assert 'GPU bf16, fused attention, planned ahead' in block
-    assert len(plot.grouped(results['step'], plot.panel_name)) == 2
-    plot.draw_all(results, checkout / 'images')
+    assert len(plots.grouped(results['step'], plots.panel_name)) == 2
+    plots.draw_all(results, checkout / 'images')
     one = (checkout / 'images' / 'memory.svg').read_text()
     two = (checkout / 'images' / 'breakdown.svg').read_text()
     heights = [
@@ -427,26 +431,24 @@ def test_machines_stay_apart(checkout):
 
 
 def test_nothing_measured(tmp_path):
-    from benchmarking import tables
-    assert tables.readme_block({}) == 'Not measured yet.'
-    assert tables.docs_block({}).count('Not measured yet.') == 5
-    tool(PLOT).draw_all({}, tmp_path)
+    assert pages.readme_block({}) == 'Not measured yet.'
+    assert pages.docs_block({}).count('Not measured yet.') == 5
+    plots.draw_all({}, tmp_path)
     assert not list(tmp_path.iterdir())
     (tmp_path / 'README.md').write_text('no markers')
     with pytest.raises(ValueError, match='expected the lines'):
-        tables.write_block(tmp_path / 'README.md', 'text')
+        write_marked(tmp_path / 'README.md', 'text', pages.MARK)
 
 
 def test_documents_show_the_results():
     """No number is typed by hand: run tools/analysis_tools/plot_benchmarks.py.
     """
-    from benchmarking import tables
-    results = tables.load(ROOT / 'benchmarks')
-    for file, block in ((ROOT / 'README.md', tables.readme_block(results)),
-                        (ROOT / 'docs' / 'benchmarks.md',
-                         tables.docs_block(results))):
+    results = pages.load(CHECKOUT / 'benchmarks')
+    for file, block in ((CHECKOUT / 'README.md', pages.readme_block(results)),
+                        (CHECKOUT / 'docs' / 'benchmarks.md',
+                         pages.docs_block(results))):
         text = file.read_text('utf-8')
-        assert f'{tables.BEGIN}\n{block}\n{tables.END}' in text
+        assert marked(block, pages.MARK) in text
         for link in re.findall(r'\]\(([^)]+)\)', text):
             if not link.startswith(('https://', '#')):
                 assert (file.parent / link.split('#')[0]).exists(), link
@@ -454,16 +456,15 @@ def test_documents_show_the_results():
 
 def check_command(monkeypatch, words):
     """A command of the documents names configs and options that exist."""
-    script = ROOT / words[0]
     monkeypatch.setattr(sys, 'argv', words)
-    args = tool(script).parse_args()
+    args = runpy.run_path(str(CHECKOUT / words[0]))['parse_args']()
     for config in getattr(args, 'configs', []):
-        assert (ROOT / config).is_file()
+        assert (CHECKOUT / config).is_file()
     return args
 
 
 def test_documented_commands(monkeypatch):
-    text = (ROOT / 'docs' / 'benchmarks.md').read_text('utf-8')
+    text = (CHECKOUT / 'docs' / 'benchmarks.md').read_text('utf-8')
     (block, ) = re.findall(r'^```bash\n(.*?)^```', text, re.M | re.S)
     lines = block.replace('\\\n', ' ').splitlines()
     commands = [line for line in lines if line.startswith('python')]
@@ -480,11 +481,11 @@ def test_list_of_measurements(monkeypatch, tmp_path, device, count):
     python.write_text('#!/usr/bin/env bash\n'
                       f'printf "%s\\n" "$(printf "%q " "$@")" >>{log}\n')
     python.chmod(0o755)
-    subprocess.run(['bash', ROOT / 'benchmarks' / 'run.sh', device, 'nowhere'],
-                   env=dict(
-                       os.environ,
-                       PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'),
-                   check=True)
+    subprocess.run(
+        ['bash', CHECKOUT / 'benchmarks' / 'run.sh', device, 'nowhere'],
+        env=dict(
+            os.environ, PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'),
+        check=True)
     files = []
     for line in log.read_text().splitlines():
         words = shlex.split(line)

@@ -12,16 +12,16 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from greenmim.benchmarking.comparison import runs
+from greenmim.benchmarking.comparison.runs import memory_of_step
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
+from tests.conftest import CHECKOUT
 
-ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / 'tools' / 'benchmarks'
+TOOLS = CHECKOUT / 'tools' / 'benchmarks'
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(TOOLS)
     import compare_methods as tool
-    from comparison import speed
-    from comparison.memory import memory_of_step
 
 LOADING = ['batch_size=4', 'num_workers=0', 'persistent_workers=False']
 COMMON = [
@@ -58,8 +58,8 @@ def compare(run_tool, tmp_path, monkeypatch):
     def run(data: Path, *arguments) -> SimpleNamespace:
         # Formatting the logged configs takes longer than all else.
         monkeypatch.setattr(Config, 'pretty_text', property(repr))
-        monkeypatch.setattr(speed, 'WARMUP', 1)
-        monkeypatch.setattr(speed, 'TIMED', 1)
+        monkeypatch.setattr(runs, 'WARMUP', 1)
+        monkeypatch.setattr(runs, 'TIMED', 1)
         out = tmp_path / 'out'
         run_tool(TOOLS / 'compare_methods.py', data, '--work-dir', out,
                  '--budget', .05, *arguments, *OPTIONS)

@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The comparison runs from images to table, and compares what it says."""
 import json
+import runpy
 import shutil
 import statistics
 from collections import Counter
@@ -15,25 +16,23 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from greenmim.benchmarking.comparison import base, runs, scratch
+from greenmim.benchmarking.comparison.arguments import make_comparison
+from greenmim.benchmarking.comparison.data import (find_labelled_folder,
+                                                   write_labels)
+from greenmim.benchmarking.comparison.frozen import accuracy, linear_probe
+from greenmim.benchmarking.comparison.runs import save_backbone
+from greenmim.benchmarking.tables import marked
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
+from tests.conftest import CHECKOUT
 
-ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / 'tools' / 'benchmarks'
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(TOOLS)
-    import compare_with_scratch as tool
-    from comparison import report, speed
-    from comparison.data import find_labelled_folder, write_labels
-    from comparison.frozen import accuracy, linear_probe
-    from comparison.runs import save_backbone
-
-TOOL = TOOLS / 'compare_with_scratch.py'
+TOOL = CHECKOUT / 'tools' / 'benchmarks' / 'compare_with_scratch.py'
 RESULT = (
-    ROOT / 'benchmarks' /
+    CHECKOUT / 'benchmarks' /
     'help_swin-micro-p2-w4_32px_r0.6_bs64_fp32_epyc-1-core.json')
-DOCUMENT = ROOT / 'docs' / 'does_it_help.md'
-CONFIGS = ROOT / 'configs' / 'benchmarks' / 'small_images'
+DOCUMENT = CHECKOUT / 'docs' / 'does_it_help.md'
+CONFIGS = CHECKOUT / 'configs' / 'benchmarks' / 'small_images'
 
 ARCH = ['embed_dims=8', 'depths=[1,1,1]', 'num_heads=[1,1,2]']
 LOADING = ['batch_size=8', 'num_workers=0', 'persistent_workers=False']
@@ -71,8 +70,8 @@ def compare(run_tool, tmp_path, monkeypatch):
     """Run the tool with micro models."""
 
     def run(data: Path, *arguments) -> Path:
-        monkeypatch.setattr(speed, 'WARMUP', 1)
-        monkeypatch.setattr(speed, 'TIMED', 1)
+        monkeypatch.setattr(runs, 'WARMUP', 1)
+        monkeypatch.setattr(runs, 'TIMED', 1)
         run_tool(TOOL, data, '--work-dir', tmp_path / 'out', '--budget', .05,
                  '--labels-per-class', 4, '--seeds', 3, 5, *arguments,
                  '--pretrain-options', *PRETRAIN_OPTIONS, '--finetune-options',
@@ -146,7 +145,8 @@ def comparison(labelled, tmp_path, monkeypatch):
         str(tmp_path), '--pretrain-options', *PRETRAIN_OPTIONS,
         '--finetune-options', *FINETUNE_OPTIONS
     ])
-    return tool.Comparison(tool.parse_args())
+    return make_comparison(
+        runpy.run_path(str(TOOL))['parse_args'](), scratch.ScratchComparison)
 
 
 def test_fine_tuning_starts_from_the_given_weights(comparison):
@@ -193,7 +193,7 @@ def test_speed_is_of_steps_alone_and_in_turns(monkeypatch):
         def step(batch, optim_wrapper):
             steps.append(cfg.seconds)
             # The first of a turn are slow.
-            clock.now += cfg.seconds + 100 * (batch < speed.WARMUP)
+            clock.now += cfg.seconds + 100 * (batch < runs.WARMUP)
 
         return SimpleNamespace(
             build_dataloader=lambda cfg: range(1000),
@@ -202,17 +202,17 @@ def test_speed_is_of_steps_alone_and_in_turns(monkeypatch):
                 init_weights=lambda: None, train=lambda: None,
                 train_step=step))
 
-    monkeypatch.setattr(speed, 'build_runner', runner)
-    monkeypatch.setattr(speed, 'clock', lambda: clock.now)
-    measured = speed.seconds_per_iteration({
+    monkeypatch.setattr(runs, 'build_runner', runner)
+    monkeypatch.setattr(runs, 'clock', lambda: clock.now)
+    measured = runs.seconds_per_iteration({
         name:
         SimpleNamespace(
             seconds=seconds, train_dataloader=None, optim_wrapper=None)
         for name, seconds in (('slow', 3.), ('fast', 1.))
     })
     assert measured == dict(slow=pytest.approx(3), fast=pytest.approx(1))
-    turn = speed.WARMUP + speed.TIMED
-    assert steps == ([3.] * turn + [1.] * turn) * speed.ROUNDS
+    turn = runs.WARMUP + runs.TIMED
+    assert steps == ([3.] * turn + [1.] * turn) * runs.ROUNDS
 
 
 def test_linear_probe_is_the_minimum():
@@ -307,7 +307,7 @@ def small_report() -> dict:
 
 
 def test_table():
-    lines = report.table(small_report()).splitlines()
+    lines = scratch.table(small_report()).splitlines()
     assert lines[2] == ('| scratch | none |  |  | 51.0 ± 1.4 | 10.0 ± 0.0 | '
                         '10.0 ± 0.0 |')
     assert lines[3] == '| scratch, longer | none |  |  | 54.0 |  |  |'
@@ -315,22 +315,22 @@ def test_table():
         '| green | 1,234 | 20.5 ± 0.7 | 18.0 ± 0.0 | 57.0 ± 2.8 |')
     assert lines[5].startswith('| green − scratch |  |  |  | +6.0 ± 1.4 |')
     assert len(lines) == 6
-    text = report.text(small_report())
+    text = scratch.text(small_report())
     assert '"scratch, longer" has 20 iterations' in text
     assert 'all labels' in text and '7 iterations, 56 images' in text
 
 
 def test_only_the_marked_part_is_replaced(tmp_path):
-    file = tmp_path / 'new' / 'page.md'
-    report.write_text('first', file)
-    file.write_text(f'before\n{file.read_text()}after\n')
-    report.write_text(r'second \1', file)
-    assert file.read_text().splitlines() == [
-        'before', report.BEGIN, r'second \1', report.END, 'after'
-    ]
-    file.write_text('no marks')
+    table, result = tmp_path / 'new' / 'page.md', tmp_path / 'result.json'
+    base.write_report(dict(one=1), 'first', result, table)
+    assert json.loads(result.read_text()) == dict(one=1)
+    table.write_text(f'before\n{table.read_text()}after\n')
+    base.write_report({}, r'second \1', result, table)
+    expected = f'before\n{marked(r"second 1", base.MARK)}\nafter\n'
+    assert table.read_text() == expected.replace(' 1', r' \1')
+    table.write_text('no marks')
     with pytest.raises(ValueError, match='comparison:begin'):
-        report.write_text('third', file)
+        base.write_report({}, 'third', result, table)
 
 
 def test_masked_forward_of_three_stages_is_exact(comparison):
@@ -352,7 +352,7 @@ def test_masked_forward_of_three_stages_is_exact(comparison):
 def test_document_shows_the_result():
     result = json.loads(RESULT.read_text('utf-8'))
     text = DOCUMENT.read_text('utf-8')
-    assert f'{report.BEGIN}\n{report.text(result)}\n{report.END}' in text
+    assert marked(scratch.text(result), base.MARK) in text
     picture = DOCUMENT.parent / 'images' / 'does_it_help.png'
     assert f'images/{picture.name}' in text
     assert picture.stat().st_size < 200_000
@@ -361,8 +361,8 @@ def test_document_shows_the_result():
 def test_pretraining_beats_scratch_beyond_the_spread():
     """What the document claims, from the committed result."""
     result = json.loads(RESULT.read_text('utf-8'))
-    groups = report.by_method(result['results'])
-    for measure in report.MEASURES:
+    groups = base.by_method(result['results'])
+    for measure in base.MEASURES:
         green, scratch = ([result[measure] for result in groups[method]]
                           for method in ('greenmim', 'scratch'))
         assert len(green) == len(scratch) >= 3

@@ -2,7 +2,6 @@
 """The report of a run, and the energy meter behind it."""
 import json
 import os
-import runpy
 import subprocess
 import sys
 import time
@@ -12,16 +11,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from greenmim.benchmarking import forecast
 from greenmim.engine import energy
 from greenmim.engine.energy import EnergyMeter
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 FORECAST = TOOLS / 'analysis_tools' / 'forecast.py'
-
-
-@pytest.fixture(autouse=True)
-def neighbours_of_the_tool(monkeypatch):
-    monkeypatch.syspath_prepend(str(FORECAST.parent))
 
 
 def test_a_given_power_times_the_time():
@@ -193,23 +188,24 @@ def test_forecast_of_a_run(tmp_path, environment):
 
 
 def test_no_larger_batch_is_tried_where_memory_is_nearly_full(monkeypatch):
-    tool = runpy.run_path(str(FORECAST))
-    scope = tool['batch_figures'].__globals__
     sizes = []
-    scope['memory_limit'] = lambda: 10_000
-    scope['run_step'] = lambda runner, number: sizes.append(number)
+    monkeypatch.setattr(forecast, 'memory_limit', lambda: 10_000)
+    monkeypatch.setattr(forecast, 'run_step',
+                        lambda runner, number: sizes.append(number))
     runner = SimpleNamespace(train_dataloader=SimpleNamespace(batch_size=8))
+
+    def figures(peak, larger):
+        monkeypatch.setattr(forecast, 'peak_memory', lambda: larger)
+        return forecast.batch_figures(runner, peak)
+
     for peak, number in ((2000, 32), (4000, 16), (7000, 10)):
-        scope['peak_memory'] = lambda: peak + 100 * (number - 8)
-        assert tool['batch_figures'](runner, peak) == dict(
+        assert figures(peak, peak + 100 * (number - 8)) == dict(
             bytes_per_image=100, largest_batch_size=8 + (9000 - peak) // 100)
         assert sizes.pop() == number
         sizes.clear()
     unknown = dict(bytes_per_image=None, largest_batch_size=None)
-    assert tool['batch_figures'](runner, 8000) == unknown
-    assert not sizes
-    scope['peak_memory'] = lambda: 2000
-    assert tool['batch_figures'](runner, 2000) == unknown
+    assert figures(8000, 0) == unknown and not sizes
+    assert figures(2000, 2000) == unknown
 
 
 @pytest.mark.parametrize('changes, message', [

@@ -96,6 +96,15 @@ def name_and_config(text: str) -> Tuple[str, str]:
     return name, config
 
 
+def make_comparison(args: argparse.Namespace,
+                    kind: Type[Comparison]) -> Comparison:
+    """Make a comparison, whose fields have the names of arguments."""
+    return kind(**{
+        one.name: getattr(args, one.name)
+        for one in fields(kind) if one.init
+    })
+
+
 def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
                    text: Callable[[dict], str], draw: Callable[[dict, Path],
                                                                None]) -> None:
@@ -103,14 +112,11 @@ def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
 
     Args:
         args (argparse.Namespace): See :func:`parse`.
-        kind (type): The comparison, whose fields are arguments.
+        kind (type): The comparison.
         text (Callable): Maps the report to the table and its explanation.
         draw (Callable): Draws the report into a file.
     """
-    comparison = kind(**{
-        one.name: getattr(args, one.name)
-        for one in fields(kind) if one.init
-    })
+    comparison = make_comparison(args, kind)
     if not comparison.do_runs(args.minutes):
         return
     report = comparison.report()
