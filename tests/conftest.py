@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
 import runpy
-import socket
 import sys
 import uuid
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from PIL import Image
 from skimage import data
 
 from tests.micro import save_classes
+from tests.processes import cpu_environment
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 LAUNCH = CHECKOUT / 'tests' / 'data' / 'launch'
@@ -123,28 +123,10 @@ def make_config(images, tmp_path, monkeypatch) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture
 def environment() -> Dict[str, str]:
     """For a process without a GPU that finds greenmim and the micro config."""
-    binaries = Path(sys.executable).parent
-    return dict(
-        os.environ,
-        CUDA_VISIBLE_DEVICES='',
-        OMP_NUM_THREADS='1',
-        PATH=f'{binaries}{os.pathsep}{os.environ["PATH"]}',
-        PYTHONPATH=f'{CHECKOUT}{os.pathsep}{LAUNCH}')
-
-
-@pytest.fixture(scope='session')
-def free_port() -> Callable[[], str]:
-    """Name a port that nothing listens on."""
-
-    def name() -> str:
-        with socket.socket() as listener:
-            listener.bind(('127.0.0.1', 0))
-            return str(listener.getsockname()[1])
-
-    return name
+    return cpu_environment(LAUNCH)
 
 
 @pytest.fixture

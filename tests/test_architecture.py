@@ -2,11 +2,12 @@
 """The import rules of the package and the hygiene of the repository."""
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, NamedTuple
+from typing import Iterator, List, NamedTuple, Set
 
 import pytest
 
@@ -25,7 +26,9 @@ LAYERS = [
         'greenmim.models.masking'
     ],
     ['greenmim.models.selfsup'],
-    ['greenmim.weights'],
+    ['greenmim.weights', 'greenmim.datasets', 'greenmim.visualization'],
+    ['greenmim.evaluation'],
+    ['greenmim.engine'],
 ]
 
 
@@ -228,6 +231,38 @@ def test_requirements_are_what_is_imported():
     assert required - {'torchvision'} == imported - {'torchvision', 'mmcv'}
 
 
+def package_of(file: Path) -> str:
+    return '.'.join(file.relative_to(CHECKOUT).with_suffix('').parts)
+
+
+def test_no_import_cycle():
+    """Between files, by what each imports when it is imported."""
+    modules = {
+        package_of(file).replace('.__init__', ''): file
+        for file in PACKAGE.rglob('*.py')
+    }
+
+    def targets(file: Path) -> Set[str]:
+        """The files whose names are imported, not the folders they are in."""
+        found = set()
+        for name in (i.module for i in imports_of(file) if i.at_top):
+            while name not in modules and '.' in name:
+                name = name.rpartition('.')[0]
+            found.add(name)
+        return found & set(modules)
+
+    graph = {name: targets(file) for name, file in modules.items()}
+    while True:
+        leaves = {name for name, needs in graph.items() if not needs}
+        if not leaves:
+            break
+        graph = {
+            name: needs - leaves
+            for name, needs in graph.items() if name not in leaves
+        }
+    assert graph == {}
+
+
 def tracked_files() -> List[Path]:
     answer = subprocess.run(['git', 'ls-files', '-z'],
                             cwd=CHECKOUT,
@@ -237,6 +272,20 @@ def tracked_files() -> List[Path]:
         pytest.skip('not a git checkout')
     files = [CHECKOUT / name for name in answer.stdout.split('\0') if name]
     return [file for file in files if file.is_file()]
+
+
+def test_no_hook_is_set_by_its_number():
+    """It has a name in `default_hooks`; only CHANGELOG tells the old way."""
+    breaches = []
+    for file in tracked_files():
+        if file.suffix in ('.md', '.py', '.sh',
+                           '.yml') and (file.name != 'CHANGELOG.md'):
+            breaches += [
+                f'{file.relative_to(CHECKOUT)}: {found}'
+                for found in re.findall(r'custom_hooks(?:\.|\[)-?\d\S*',
+                                        file.read_text('utf-8'))
+            ]
+    assert breaches == []
 
 
 def test_no_large_file_is_tracked():

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from tests.backbones.cmt import arch as cmt_arch
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, link_checkout
 from tests.micro_checkpoint import randomise, save_training
 
 pytestmark = pytest.mark.downstream
@@ -87,9 +87,7 @@ def workspace(tmp_path_factory):
     it as they stand.
     """
     pytest.importorskip('mim', reason='openmim is not installed')
-    folder = tmp_path_factory.mktemp('workspace')
-    for name in ('configs', 'tools'):
-        (folder / name).symlink_to(CHECKOUT / name)
+    folder = link_checkout(tmp_path_factory.mktemp('workspace'))
     # `mim` of this environment, wherever openmim itself is installed.
     (folder / 'bin').mkdir()
     (folder / 'bin' / 'mim').write_text(

@@ -2,7 +2,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
 # Run every test:
 #
-#     bash tools/run_tests.sh [PYTEST_ARGUMENTS]
+#     bash tools/run_tests.sh [--slow] [PYTEST_ARGUMENTS]
+#
+# Tests marked `slow`, which seldom find what no other test finds, run with
+# --slow alone.
 #
 # MMSelfSup refuses the mmcv that MMDetection and MMSegmentation need, so the
 # tests run in two environments: all of them in the main one (see
@@ -15,10 +18,17 @@ set -uo pipefail
 
 case ${1:-} in
 -h | --help)
-    sed -n '3,13s/^#[[:space:]]\{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '3,16s/^#[[:space:]]\{0,1\}//p' "${BASH_SOURCE[0]}"
     exit
     ;;
 esac
+
+# The markers of the tests to run; a later -m replaces it.
+MARKERS='not slow'
+if [ "${1:-}" = --slow ]; then
+    MARKERS=''
+    shift
+fi
 
 source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh"
 DOWNSTREAM=$ROOT/.venv-downstream
@@ -72,13 +82,13 @@ FAILED=0
 WORKERS=(--numprocesses auto --maxprocesses 4 --dist loadfile)
 
 use_environment test
-run_pytest main "$@"
+run_pytest main -m "$MARKERS" "$@"
 
 WHEEL=$(find_mmcv_wheel)
 if [ -n "$WHEEL" ]; then
     if build_downstream "$WHEEL"; then
         export VIRTUAL_ENV=$DOWNSTREAM PATH=$DOWNSTREAM/bin:$PATH GREENMIM_DOWNSTREAM=1
-        run_pytest downstream "$@" -m downstream
+        run_pytest downstream "$@" -m "downstream${MARKERS:+ and $MARKERS}"
     else
         say "could not make $DOWNSTREAM, see above"
         FAILED=1

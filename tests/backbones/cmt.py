@@ -96,7 +96,7 @@ class FreshStatistics(DenseCMTTwin):
             norm.bias).view(x.shape)
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     ratios = [
         draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
         for side in (8, 4, 2, 1)
@@ -142,7 +142,7 @@ CMT = Family(
         dict(drop_path_rate=0.5, drop_rate=0.1, attn_drop_rate=0.1),
         dict(with_cp=True)
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     float32_noise=1e-3,
     unused=('norm0', 'norm1', 'norm2'))

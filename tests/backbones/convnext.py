@@ -93,7 +93,7 @@ class SwappedHalo(EditedHalo):
         return torch.cat([x[..., -3:, :], x[..., 3:-3, :], x[..., :3, :]], -2)
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     return dict(
         arch=dict(
             depths=draw(st.lists(st.integers(1, 2), min_size=4, max_size=4)),
@@ -129,7 +129,7 @@ CONVNEXT = Family(
     ],
     waiting=[dict(V1, drop_path_rate=0.5),
              dict(V2, with_cp=True)],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     all_outputs=dict(out_indices=(0, 1, 2, 3), gap_before_final_norm=False),
     unused=('norm0.', 'norm1.', 'norm2.'))

@@ -169,7 +169,7 @@ def is_frozen(name, frozen_stages):
     return name.startswith(tuple(frozen))
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     num_stages = draw(st.integers(1, 3))
     depths = [1] * (num_stages - 1) + [3 * num_stages - 2]
     return dict(
@@ -237,7 +237,7 @@ HIVIT = Family(
         dict(rpe=True, with_cp=True, drop_path_rate=0.5, attn_drop_rate=0.1),
         dict(ape=False)
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     all_outputs=dict(),
     single_output=True)

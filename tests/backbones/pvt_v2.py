@@ -93,7 +93,7 @@ class NoOverlap(DensePVTv2Twin):
                           for part, of_part in parts], 1)  # yapf: disable
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     ratios = [
         draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
         for side in (8, 4, 2, 1)
@@ -134,5 +134,5 @@ PVT_V2 = Family(
         dict(drop_path_rate=0.5, drop_rate=0.1, attn_drop_rate=0.1),
         dict(with_cp=True)
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen)

@@ -160,7 +160,7 @@ MUTATIONS = [
 ]
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     return dict(
         window_size=draw(st.lists(st.integers(1, 15), min_size=4, max_size=4)),
         pad_small_map=draw(st.booleans()),
@@ -217,6 +217,6 @@ SWIN = Family(
         dict(with_cp=True),
         dict(use_abs_pos_embed=True, img_size=224),
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     unused=('norm0.', 'norm1.', 'norm2.'))

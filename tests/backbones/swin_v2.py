@@ -150,7 +150,7 @@ class SwappedTokens(DenseSwinV2Twin):
         return super()._merge(x, merge)
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     return dict(
         window_size=draw(st.lists(st.integers(2, 15), min_size=4, max_size=4)),
         pretrained_window_sizes=draw(
@@ -204,7 +204,7 @@ SWIN_V2 = Family(
         dict(drop_path_rate=0.5, with_cp=True),
         dict(use_abs_pos_embed=True, img_size=64),
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     float32_noise=1e-3,
     missing_in_parent=('relative_coords_table', 'relative_position_index'),

@@ -153,7 +153,7 @@ def is_frozen(name, frozen_stages):
     return name.startswith(tuple(frozen))
 
 
-def draw(draw, size):
+def draw_arguments(draw, size):
     patch_size = draw(st.sampled_from([2, 4, 8]))
     return dict(
         patch_size=patch_size,
@@ -213,7 +213,7 @@ VIT = Family(
         dict(drop_path_rate=0.5, drop_rate=0.1, with_cp=True),
         dict(with_cls_token=False, out_type='featmap')
     ],
-    draw=draw,
+    draw=draw_arguments,
     is_frozen=is_frozen,
     all_outputs=dict(out_indices=[0, 1, 2], out_type='featmap'),
     unused=('ln2.', ))

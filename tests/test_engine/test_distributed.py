@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -19,9 +17,10 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from greenmim.datasets.seeding import mix_seeds
-from tests.conftest import CHECKOUT
+from tests.conftest import CHECKOUT, LAUNCH
+from tests.micro import save_classes, save_images
+from tests.processes import cpu_environment, free_port, processes_with
 
-LAUNCH = CHECKOUT / 'tests' / 'data' / 'launch'
 PROCESSES = 4
 SEED = 0
 
@@ -30,18 +29,8 @@ SEED = 0
 def folder(tmp_path_factory):
     """Eight images to train on, and labelled ones of two colours."""
     path = tmp_path_factory.mktemp('distributed')
-    rng = np.random.default_rng(0)
-    (path / 'images').mkdir()
-    for i in range(8):
-        small = rng.integers(0, 256, (5, 5, 3), dtype='uint8')
-        Image.fromarray(small).resize(
-            (64, 64)).save(path / 'images' / f'{i}.png')
-    for name, colour in ('dark', 100), ('light', 120):
-        (path / 'labelled' / name).mkdir(parents=True)
-        for i in range(15):
-            noise = rng.normal(colour, 30, (64, 64, 3)).clip(0, 255)
-            Image.fromarray(noise.astype('uint8')).save(path / 'labelled' /
-                                                        name / f'{i}.png')
+    save_images(path / 'images', 8, cells=5)
+    save_classes(path / 'labelled', (100, 120), 15, spread=30)
     return path
 
 
@@ -72,24 +61,10 @@ def write_config(folder, name, pipeline, hooks, options):
     return path
 
 
-def environment():
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        port = listener.getsockname()[1]
-    binaries = Path(sys.executable).parent
-    return dict(
-        os.environ,
-        CUDA_VISIBLE_DEVICES='',
-        OMP_NUM_THREADS='1',
-        PORT=str(port),
-        PATH=f'{binaries}{os.pathsep}{os.environ["PATH"]}',
-        PYTHONPATH=f'{CHECKOUT}{os.pathsep}{LAUNCH}')
-
-
 def start(*words, **variables):
     return subprocess.Popen(
         list(map(str, words)),
-        env=dict(environment(), **variables),
+        env=cpu_environment(LAUNCH, PORT=free_port(), **variables),
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -201,18 +176,6 @@ def test_files_are_written_once(runs):
         assert logs[0].count(line) == logs[1].count(line) == 3
 
 
-def processes(text):
-    """Numbers of the processes whose environment holds a text (Linux)."""
-    found = []
-    for path in Path('/proc').glob('[0-9]*'):
-        try:
-            if text.encode() in (path / 'environ').read_bytes().split(b'\0'):
-                found.append(int(path.name))
-        except OSError:
-            pass
-    return found
-
-
 @pytest.fixture(scope='module')
 def lost(folder):
     """One of four is killed in the fourth iteration.
@@ -254,11 +217,12 @@ def lost(folder):
         assert process.poll() is None and time.time() < deadline, (
             process.communicate()[0][-5000:])
         time.sleep(0.05)
-    third, = set(processes('RANK=2')).intersection(processes(f'RUN={mark}'))
+    third, = set(processes_with('RANK=2')).intersection(
+        processes_with(f'RUN={mark}'))
     os.kill(third, signal.SIGKILL)
     begin = time.time()
     log = process.communicate(timeout=120)[0]
-    while processes(f'RUN={mark}') and time.time() < begin + 120:
+    while processes_with(f'RUN={mark}') and time.time() < begin + 120:
         time.sleep(0.1)
     seconds = time.time() - begin
     assert process.returncode not in (0, None)

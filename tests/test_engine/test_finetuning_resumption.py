@@ -3,14 +3,13 @@
 import shutil
 import uuid
 
-import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from PIL import Image
 
 from tests.conftest import CHECKOUT
+from tests.micro import save_images
 
 CONFIGS = CHECKOUT / 'configs' / 'benchmarks' / 'classification'
 
@@ -19,14 +18,9 @@ CONFIGS = CHECKOUT / 'configs' / 'benchmarks' / 'classification'
 def whole(tmp_path_factory):
     """Two classes of five images, and a run that nothing interrupts."""
     tmp_path = tmp_path_factory.mktemp('finetuning')
-    rng = np.random.default_rng(0)
-    for label in 'ab':
-        folder = tmp_path / 'images' / label
-        folder.mkdir(parents=True)
-        for i in range(5):
-            pixels = rng.integers(0, 256, (60, 80, 3), dtype='uint8')
-            Image.fromarray(pixels).save(folder / f'{i}.png')
     images, work_dir = tmp_path / 'images', tmp_path / 'whole'
+    for seed, label in enumerate('ab'):
+        save_images(images / label, 5, (60, 80), seed=seed)
     return images, work_dir, finetune(images, work_dir, 1)
 
 

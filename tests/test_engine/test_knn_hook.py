@@ -3,30 +3,21 @@
 import json
 import uuid
 
-import numpy as np
 import pytest
 import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from PIL import Image
 
 from greenmim.engine import KNNHook
 from greenmim.evaluation import knn_accuracy
-from tests.micro import micro_config
+from tests.micro import micro_config, save_classes
 
 
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory):
     """Ten images of each of two colours."""
     root = tmp_path_factory.mktemp('labelled')
-    rng = np.random.default_rng(0)
-    for name, colour in ('dark', 90), ('light', 150):
-        (root / name).mkdir()
-        for i in range(10):
-            noise = rng.normal(colour, 30, (64, 64, 3)).clip(0, 255)
-            Image.fromarray(noise.astype('uint8')).save(root / name /
-                                                        f'{i}.png')
-    return root
+    return save_classes(root, (90, 150), 10, spread=30)
 
 
 def run(work_dir, data_root, hooks=(), resume=False, **train_cfg):

@@ -12,17 +12,14 @@ from PIL import Image
 
 from greenmim.engine import LearningHook, ReconstructionHook
 from greenmim.registry import HOOKS
-from tests.micro import micro_config
+from tests.micro import micro_config, save_images
 
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
     """Twelve images of a few smooth colours."""
     root = tmp_path_factory.mktemp('images')
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        small = rng.integers(0, 256, (3, 3, 3), dtype='uint8')
-        Image.fromarray(small).resize((64, 64)).save(root / f'{i}.png')
+    save_images(root, 12, cells=3)
     return root
 
 

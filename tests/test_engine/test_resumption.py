@@ -13,6 +13,7 @@ import pytest
 
 from greenmim.engine.latest_checkpoint import find_latest_whole_checkpoint
 from tests.conftest import CHECKOUT, skip_or_fail
+from tests.processes import cpu_environment, free_port, processes_with
 
 ITERATIONS = 24  # 4 epochs of 6
 
@@ -218,18 +219,6 @@ def test_logged_losses_go_on_smoothly(folder, expected):
     assert scalars(f'preempted{int(signal.SIGTERM)}') == scalars('whole')
 
 
-def processes(text: str) -> list:
-    """Numbers of the processes whose environment holds a text (Linux)."""
-    found = []
-    for path in Path('/proc').glob('[0-9]*'):
-        try:
-            if text.encode() in (path / 'environ').read_bytes().split(b'\0'):
-                found.append(int(path.name))
-        except OSError:
-            pass
-    return found
-
-
 @pytest.fixture
 def small_disk(folder, expected):
     """A file system in memory with room for two checkpoints and a half."""
@@ -276,7 +265,7 @@ def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
     while len(losses(folder, 'worker')) < 3:
         assert process.poll() is None, process.communicate()[0][-2000:]
         time.sleep(0.01)
-    worker, = set(processes('RUN=worker death')) - {process.pid}
+    worker, = set(processes_with('RUN=worker death')) - {process.pid}
     os.kill(worker, signal.SIGKILL)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1
@@ -293,16 +282,8 @@ def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_a_lost_process_stops_the_others(folder, tmp_path):
     """Two processes over gloo; when one is killed, the other ends soon."""
-    environment = dict(
-        os.environ,
-        PYTHONPATH=os.pathsep.join([str(folder), str(CHECKOUT)]),
-        PATH=os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ['PATH']]),
-        CUDA_VISIBLE_DEVICES='',
-        OMP_NUM_THREADS='1',
-        PAUSE='0.05',
-        PORT=str(29000 + os.getpid() % 1000),
-        RUN='lost process')
+    environment = cpu_environment(
+        folder, PAUSE='0.05', PORT=free_port(), RUN='lost process')
     process = subprocess.Popen([
         'bash',
         str(CHECKOUT / 'tools' / 'dist_train.sh'),
@@ -317,7 +298,8 @@ def test_a_lost_process_stops_the_others(folder, tmp_path):
         assert process.poll() is None, process.communicate()[0][-2000:]
         time.sleep(0.01)
     second = min(
-        set(processes('RANK=1')).intersection(processes('RUN=lost process')))
+        set(processes_with('RANK=1')).intersection(
+            processes_with('RUN=lost process')))
     os.kill(second, signal.SIGKILL)
     begin = time.time()
     log = process.communicate(timeout=120)[0]
@@ -325,6 +307,6 @@ def test_a_lost_process_stops_the_others(folder, tmp_path):
     assert 'rank      : 1' in log or 'Signal 9' in log, log[-2000:]
     assert time.time() - begin < 90
     deadline = time.time() + 10
-    while processes('RUN=lost process') and time.time() < deadline:
+    while processes_with('RUN=lost process') and time.time() < deadline:
         time.sleep(0.1)
-    assert not processes('RUN=lost process')
+    assert not processes_with('RUN=lost process')

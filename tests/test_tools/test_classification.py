@@ -39,7 +39,7 @@ def options_for(labelled, batch_size, epochs):
 
 @pytest.mark.parametrize(
     'recipe',
-    # Those of other methods: tests/test_method_configs.py.
+    # Those of other methods: tests/test_benchmark_configs.py.
     [
         path for path in sorted(FOLDER.glob('*.py'))
         if not re.search('-(fastmim|simmim)-', path.stem)

@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,8 +33,7 @@ def losses_of(work_dir):
     return np.mean([np.loadtxt(file)[:, 1] for file in files], axis=0)
 
 
-def test_losses_are_those_of_one_process(make_config, environment, free_port,
-                                         tmp_path):
+def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
     """Two processes, then one that goes on from their checkpoint, then two
     that go on from that of the one."""
     config = make_config({
@@ -82,7 +83,7 @@ def test_losses_are_those_of_one_process(make_config, environment, free_port,
     np.testing.assert_allclose(found, losses, rtol=1e-4)
 
 
-def test_hooks_measure_the_same(make_config, environment, free_port, tmp_path):
+def test_hooks_measure_the_same(make_config, environment, tmp_path):
     """Those that call parts of the model, of which each process has a slice.
     """
     rng = np.random.default_rng(0)

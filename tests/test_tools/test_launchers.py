@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 
 from greenmim.engine import launch
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 ITERATIONS_AN_EPOCH = 2
@@ -87,8 +88,7 @@ def slurm(tmp_path, environment):
         GPUS_PER_NODE='2')
 
 
-def test_losses_over_all_launchers(make_config, environment, slurm, free_port,
-                                   tmp_path):
+def test_losses_over_all_launchers(make_config, environment, slurm, tmp_path):
     """Every launcher resumes what another wrote; two processes equal one."""
     lines = [
         line for line in LINES

@@ -150,7 +150,7 @@ def test_missing_folder_is_told_before_the_set_up(active, tmp_path, arguments,
 
 @pytest.mark.parametrize('line', [
     'bash tools/quickstart.sh [IMAGE_FOLDER]',
-    'bash tools/run_tests.sh [PYTEST_ARGUMENTS]'
+    'bash tools/run_tests.sh [--slow] [PYTEST_ARGUMENTS]'
 ])
 def test_help(active, tmp_path, line):
     """It is there at once: nothing is installed."""

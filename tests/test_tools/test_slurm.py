@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 
 from tests.conftest import CHECKOUT, skip_or_fail
+from tests.processes import processes_with
 
 LAUNCH = CHECKOUT / 'tests' / 'data' / 'launch'
 CLUSTER = CHECKOUT / 'tests' / 'slurm' / 'cluster.sh'
@@ -94,7 +95,7 @@ def environment():
                        env=variables,
                        check=True,
                        timeout=60)
-        left = processes(f'SLURM_CONF={folder / "slurm.conf"}')
+        left = processes_with(f'SLURM_CONF={folder / "slurm.conf"}')
         shutil.rmtree(folder)
         assert not left
 
@@ -157,18 +158,6 @@ def wait_for_iteration(work_dir, iteration, log):
             for lines in losses(work_dir))
 
     wait_until(reached, 90, lambda: log.read_text()[-5000:])
-
-
-def processes(text):
-    """Numbers of the processes whose environment holds a text (Linux)."""
-    found = []
-    for path in Path('/proc').glob('[0-9]*'):
-        try:
-            if text.encode() in (path / 'environ').read_bytes().split(b'\0'):
-                found.append(int(path.name))
-        except OSError:
-            pass
-    return found
 
 
 @pytest.fixture(scope='module')
@@ -262,14 +251,15 @@ def test_a_lost_task_ends_the_job(environment, config, whole):
         conf = f'SLURM_CONF={environment["SLURM_CONF"]}'
         # The task, not its data-loading worker, which it started
         task = min(
-            set(processes(conf)).intersection(processes('SLURM_PROCID=1')))
+            set(processes_with(conf)).intersection(
+                processes_with('SLURM_PROCID=1')))
         os.kill(task, signal.SIGKILL)
         begin = time.time()
         assert process.wait(timeout=60) != 0
     assert time.time() - begin < 30
     text = log.read_text()
     assert re.search(r'error: localhost: task 1: Killed', text), text
-    wait_until(lambda: not processes('SLURM_PROCID=0'), 10)
+    wait_until(lambda: not processes_with('SLURM_PROCID=0'), 10)
 
     (work_dir / 'hold_6').unlink()
     line = documented('mim train greenmim CONFIG --launcher slurm', config,

@@ -11,6 +11,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
+from tests.processes import free_port
+
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / 'tools' / 'test.py'
 CLASSIFIER = ROOT / 'tests' / 'data' / 'launch' / 'micro_classifier.py'
@@ -99,7 +101,7 @@ def test_wrong_arguments(run_tool, classifier, make_config, capsys):
         run_tool(TEST, make_config(), classifier[1])
 
 
-def test_two_processes(classifier, environment, free_port, tmp_path):
+def test_two_processes(classifier, environment, tmp_path):
     """Without a GPU, tools/dist_test.sh sets up gloo; each image counts once.
     """
     line = ['bash', f'{ROOT}/tools/dist_test.sh', *classifier, '2']

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.model import MMDistributedDataParallel
 
 from greenmim.engine.launch import RANK_VARIABLES, build_runner
+from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / 'tools' / 'train.py'
@@ -169,8 +170,8 @@ def test_launcher_without_its_job(run_tool, make_config, monkeypatch):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
-def test_process_group_without_gpu(launcher, make_config, free_port,
-                                   monkeypatch, tmp_path):
+def test_process_group_without_gpu(launcher, make_config, monkeypatch,
+                                   tmp_path):
     monkeypatch.setenv('LOCAL_RANK', '3')
     for name, value in zip(RANK_VARIABLES[launcher], ('0', '1', '0')):
         monkeypatch.setenv(name, value)
