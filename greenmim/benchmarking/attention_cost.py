@@ -42,7 +42,7 @@ class Attention:
         plan = plan_groups(layout, side, Window(side, 0, side))
         self.num_groups, self.group_size = plan.num_groups, plan.group_size
         assert self.group_size == side**2
-        self.index = GroupIndex.from_plan(plan, batch_size, num_heads, device)
+        self.index = GroupIndex.from_plan(plan, num_heads, device)
         self.qkv = torch.randn(
             batch_size,
             self.num_groups * self.group_size,

@@ -114,9 +114,8 @@ def time_indices(plan: MaskPlan) -> float:
     start = time.perf_counter()
     for groups, num_heads in zip(plan.groups, NUM_HEADS):
         for kind in groups.values():
-            index = GroupIndex.from_plan(kind, 1, num_heads,
-                                         torch.device('cpu'))
-            index.rows, index.bias_of_pair
+            index = GroupIndex.from_plan(kind, num_heads, torch.device('cpu'))
+            index.rows(1), index.bias_of_pair
     return time.perf_counter() - start
 
 

@@ -7,6 +7,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from mmengine.runner import Runner
 
+from greenmim.ops import VisibleLayout
+
 
 def synchronize(device: Optional[torch.device] = None) -> None:
     """Wait for the GPU, if there is one.
@@ -64,7 +66,7 @@ def time_backbone(runner: Runner,
     nothing = torch.zeros_like(visible.layout.visible)
     plans = dict(
         visible=visible,
-        dense=planner.group_planner(nothing, nothing.shape[1:]))
+        dense=planner.group_planner(VisibleLayout.from_mask(nothing)))
     times: Dict[str, List[float]] = dict(visible=[], dense=[])
     random_state = torch.get_rng_state()
     for turn in range(rounds + 1):

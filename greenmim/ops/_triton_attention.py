@@ -6,12 +6,11 @@
 The mathematics is that of :mod:`.group_attention`. Queries, keys and values
 are read from the tokens in their own order, by the slots' indices, and the
 output is written back there, so neither gathered copies nor the logits, the
-bias or the weights of a group ever reach memory. The backward pass computes
-the weights anew from the saved log-sum-exp.
+bias or the weights of a group ever reach memory. The backward pass recomputes
+the weights from the saved log-sum-exp.
 
-S sequences of N tokens, h heads of d channels, P slots in groups of g, a bias
-table of R entries. One program handles one tile of a group's queries (or
-keys) for one sequence and head.
+One program handles one tile of a group's queries (or keys) for one sequence
+and head. The letters are defined in :mod:`greenmim.ops`.
 """
 from typing import Any, Tuple
 
@@ -39,56 +38,56 @@ def _slots(token, window, position, group, start, g, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _rows(part, parts, seq, head, token, window, N, H, d,
+def _rows(part, parts, seq, head, token, window, N, h, d,
           BLOCK_D: tl.constexpr):
     """Offsets and mask of the tokens' rows in a tensor (S, N, parts, h, d)."""
     channel = tl.arange(0, BLOCK_D)
-    row = ((seq.to(tl.int64) * N + token) * parts + part) * H + head
+    row = ((seq.to(tl.int64) * N + token) * parts + part) * h + head
     mask = (window >= 0)[:, None] & (channel < d)[None, :]
     return row[:, None] * d + channel[None, :], mask
 
 
 @triton.jit
-def _load(qkv, part, seq, head, token, window, N, H, d, BLOCK_D: tl.constexpr):
+def _load(qkv, part, seq, head, token, window, N, h, d, BLOCK_D: tl.constexpr):
     """Queries (part 0), keys (1) or values (2) of a tile; padding is 0."""
-    rows, mask = _rows(part, 3, seq, head, token, window, N, H, d, BLOCK_D)
+    rows, mask = _rows(part, 3, seq, head, token, window, N, h, d, BLOCK_D)
     return tl.load(qkv + rows, mask=mask, other=0.)
 
 
 @triton.jit
-def _load_saved(lse, delta, grad_out, seq, head, slot, token, window, N, H, P,
+def _load_saved(lse, delta, grad_out, seq, head, slot, token, window, N, h, P,
                 d, BLOCK_D: tl.constexpr):
     """What the backward pass needs of a tile of queries."""
-    rows, mask = _rows(0, 1, seq, head, token, window, N, H, d, BLOCK_D)
+    rows, mask = _rows(0, 1, seq, head, token, window, N, h, d, BLOCK_D)
     grad = tl.load(grad_out + rows, mask=mask, other=0.)
     inside = window >= 0
     sequence = seq.to(tl.int64)
-    lse_m = tl.load(lse + (sequence * H + head) * P + slot, inside, 0.)
-    delta_m = tl.load(delta + (sequence * N + token) * H + head, inside, 0.)
+    lse_m = tl.load(lse + (sequence * h + head) * P + slot, inside, 0.)
+    delta_m = tl.load(delta + (sequence * N + token) * h + head, inside, 0.)
     return grad, lse_m, delta_m
 
 
 @triton.jit
 def _logits(q, k, table, window_m, window_n, position_m, position_n, head,
-            scale, middle, H, PRECISION: tl.constexpr):
+            scale, middle, h, PRECISION: tl.constexpr):
     """Logits of a tile, -inf between windows, with the table's entries."""
     same = (window_m[:, None] == window_n[None, :]) & (window_m >= 0)[:, None]
-    entry = (position_m[:, None] - position_n[None, :] + middle) * H + head
+    entry = (position_m[:, None] - position_n[None, :] + middle) * h + head
     bias = tl.load(table + entry, mask=same, other=0.).to(tl.float32)
     logits = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale + bias
     return tl.where(same, logits, float('-inf')), same, entry
 
 
 @triton.jit
-def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
+def _forward(qkv, table, token, window, position, out, lse, N, h, P, g, scale,
              middle, d, TILES: tl.constexpr, BLOCK: tl.constexpr,
              BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
-    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    seq, head = tl.program_id(1) // h, tl.program_id(1) % h
     slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                    group, tile * BLOCK, g,
                                                    BLOCK)
-    q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    q = _load(qkv, 0, seq, head, token_m, window_m, N, h, d, BLOCK_D)
 
     best = tl.full((BLOCK, ), float('-inf'), tl.float32)
     total = tl.zeros((BLOCK, ), tl.float32)
@@ -97,10 +96,10 @@ def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
         _, token_n, window_n, position_n = _slots(token, window, position,
                                                   group, other * BLOCK, g,
                                                   BLOCK)
-        k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
-        v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+        k = _load(qkv, 1, seq, head, token_n, window_n, N, h, d, BLOCK_D)
+        v = _load(qkv, 2, seq, head, token_n, window_n, N, h, d, BLOCK_D)
         logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
-                               position_n, head, scale, middle, H, PRECISION)
+                               position_n, head, scale, middle, h, PRECISION)
         new = tl.maximum(best, tl.max(logits, 1))
         # A row whose window is not in this tile has no finite logit yet.
         finite = tl.where(new == float('-inf'), 0., new)
@@ -113,27 +112,27 @@ def _forward(qkv, table, token, window, position, out, lse, N, H, P, g, scale,
     inside = window_m >= 0
     total = tl.where(inside, total, 1.)
     best = tl.where(inside, best, 0.)
-    rows, mask = _rows(0, 1, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    rows, mask = _rows(0, 1, seq, head, token_m, window_m, N, h, d, BLOCK_D)
     mean = mean / total[:, None]
     tl.store(out + rows, mean.to(out.dtype.element_ty), mask)
-    lse_m = lse + (seq.to(tl.int64) * H + head) * P + slot_m
+    lse_m = lse + (seq.to(tl.int64) * h + head) * P + slot_m
     tl.store(lse_m, best + tl.log(total), inside)
 
 
 @triton.jit
 def _backward_q(qkv, table, token, window, position, lse, delta, grad_out,
-                grad_qkv, grad_table, N, H, P, g, R, scale, middle, d, copies,
+                grad_qkv, grad_table, N, h, P, g, R, scale, middle, d, copies,
                 TILES: tl.constexpr, BLOCK: tl.constexpr,
                 BLOCK_D: tl.constexpr, PRECISION: tl.constexpr):
     """Gradients of the queries and the bias table."""
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
-    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    seq, head = tl.program_id(1) // h, tl.program_id(1) % h
     slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                    group, tile * BLOCK, g,
                                                    BLOCK)
-    q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    q = _load(qkv, 0, seq, head, token_m, window_m, N, h, d, BLOCK_D)
     grad_o, lse_m, delta_m = _load_saved(lse, delta, grad_out, seq, head,
-                                         slot_m, token_m, window_m, N, H, P, d,
+                                         slot_m, token_m, window_m, N, h, P, d,
                                          BLOCK_D)
     copy = (tl.program_id(0) + tl.program_id(1)) % copies
     grad_q = tl.zeros((BLOCK, BLOCK_D), tl.float32)
@@ -141,45 +140,45 @@ def _backward_q(qkv, table, token, window, position, lse, delta, grad_out,
         _, token_n, window_n, position_n = _slots(token, window, position,
                                                   group, other * BLOCK, g,
                                                   BLOCK)
-        k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
-        v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+        k = _load(qkv, 1, seq, head, token_n, window_n, N, h, d, BLOCK_D)
+        v = _load(qkv, 2, seq, head, token_n, window_n, N, h, d, BLOCK_D)
         logits, same, entry = _logits(q, k, table, window_m, window_n,
                                       position_m, position_n, head, scale,
-                                      middle, H, PRECISION)
+                                      middle, h, PRECISION)
         weights = tl.exp(logits - lse_m[:, None])
         grad_w = tl.dot(grad_o, tl.trans(v), input_precision=PRECISION)
         grad_l = weights * (grad_w - delta_m[:, None])
-        tl.atomic_add(grad_table + copy * R * H + entry, grad_l, mask=same)
+        tl.atomic_add(grad_table + copy * R * h + entry, grad_l, mask=same)
         grad_q += tl.dot(grad_l.to(k.dtype), k, input_precision=PRECISION)
-    rows, mask = _rows(0, 3, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+    rows, mask = _rows(0, 3, seq, head, token_m, window_m, N, h, d, BLOCK_D)
     grad_q = grad_q * scale
     tl.store(grad_qkv + rows, grad_q.to(grad_qkv.dtype.element_ty), mask)
 
 
 @triton.jit
 def _backward_kv(qkv, table, token, window, position, lse, delta, grad_out,
-                 grad_qkv, N, H, P, g, scale, middle, d, TILES: tl.constexpr,
+                 grad_qkv, N, h, P, g, scale, middle, d, TILES: tl.constexpr,
                  BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
                  PRECISION: tl.constexpr):
     """Gradients of the keys and values."""
     group, tile = tl.program_id(0) // TILES, tl.program_id(0) % TILES
-    seq, head = tl.program_id(1) // H, tl.program_id(1) % H
+    seq, head = tl.program_id(1) // h, tl.program_id(1) % h
     _, token_n, window_n, position_n = _slots(token, window, position, group,
                                               tile * BLOCK, g, BLOCK)
-    k = _load(qkv, 1, seq, head, token_n, window_n, N, H, d, BLOCK_D)
-    v = _load(qkv, 2, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    k = _load(qkv, 1, seq, head, token_n, window_n, N, h, d, BLOCK_D)
+    v = _load(qkv, 2, seq, head, token_n, window_n, N, h, d, BLOCK_D)
     grad_k = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     grad_v = tl.zeros((BLOCK, BLOCK_D), tl.float32)
     for other in range(TILES):
         slot_m, token_m, window_m, position_m = _slots(token, window, position,
                                                        group, other * BLOCK, g,
                                                        BLOCK)
-        q = _load(qkv, 0, seq, head, token_m, window_m, N, H, d, BLOCK_D)
+        q = _load(qkv, 0, seq, head, token_m, window_m, N, h, d, BLOCK_D)
         grad_o, lse_m, delta_m = _load_saved(lse, delta, grad_out, seq, head,
-                                             slot_m, token_m, window_m, N, H,
+                                             slot_m, token_m, window_m, N, h,
                                              P, d, BLOCK_D)
         logits, _, _ = _logits(q, k, table, window_m, window_n, position_m,
-                               position_n, head, scale, middle, H, PRECISION)
+                               position_n, head, scale, middle, h, PRECISION)
         weights = tl.exp(logits - lse_m[:, None])
         grad_w = tl.dot(grad_o, tl.trans(v), input_precision=PRECISION)
         grad_l = weights * (grad_w - delta_m[:, None])
@@ -190,9 +189,9 @@ def _backward_kv(qkv, table, token, window, position, lse, delta, grad_out,
         grad_k += tl.dot(
             tl.trans(grad_l.to(q.dtype)), q, input_precision=PRECISION)
     dtype = grad_qkv.dtype.element_ty
-    rows, mask = _rows(1, 3, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    rows, mask = _rows(1, 3, seq, head, token_n, window_n, N, h, d, BLOCK_D)
     tl.store(grad_qkv + rows, (grad_k * scale).to(dtype), mask)
-    rows, mask = _rows(2, 3, seq, head, token_n, window_n, N, H, d, BLOCK_D)
+    rows, mask = _rows(2, 3, seq, head, token_n, window_n, N, h, d, BLOCK_D)
     tl.store(grad_qkv + rows, grad_v.to(dtype), mask)
 
 

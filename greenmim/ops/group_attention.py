@@ -21,14 +21,15 @@ Three backends compute it: ``eager``, plain operators and the reference;
 
 S sequences share a plan of N tokens and P = G * g slots: all images and
 N = K * T for a shared mask; S = 1 and N = B * K * T for one mask per image.
-h heads of d channels.
+So S follows from the number of tokens. All letters are defined in
+:mod:`greenmim.ops`.
 """
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -71,41 +72,46 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroupIndex:
-    """A plan on the device, for S sequences and h heads.
+    """A plan on the device, for h heads.
 
     Args:
         plan (GroupPlan): The plan, on the device.
-        num_sequences (int): S.
         num_heads (int): h.
     """
     plan: GroupPlan
-    num_sequences: int
     num_heads: int
+    _rows: Dict[int, _Rows] = field(
+        default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def from_plan(cls, plan: GroupPlan, num_sequences: int, num_heads: int,
+    def from_plan(cls, plan: GroupPlan, num_heads: int,
                   device: torch.device) -> 'GroupIndex':
         """Move a plan to the device.
 
         Args:
             plan (GroupPlan): The plan, on the CPU.
-            num_sequences (int): S.
             num_heads (int): h.
             device (torch.device): Where the tokens are.
         """
-        return cls(plan.to(device), num_sequences, num_heads)
+        return cls(plan.to(device), num_heads)
 
     @property
-    def shape(self) -> Tuple[int, int, int, int]:
-        """(S, h, G, g)."""
-        return (self.num_sequences, self.num_heads, self.plan.num_groups,
-                self.plan.group_size)
+    def shape(self) -> Tuple[int, int, int]:
+        """(h, G, g)."""
+        return self.num_heads, self.plan.num_groups, self.plan.group_size
 
-    @cached_property
-    def rows(self) -> _Rows:
-        """Made at first use; the fused backend has no use for it."""
+    def rows(self, num_sequences: int) -> _Rows:
+        """The rows of S sequences, made at first use.
+
+        The fused backend does not need them.
+        """
+        if num_sequences not in self._rows:
+            self._rows[num_sequences] = self._make_rows(num_sequences)
+        return self._rows[num_sequences]
+
+    def _make_rows(self, num_sequences: int) -> _Rows:
         tokens, slots = self.plan.token_of_slot, self.plan.slot_of_token
-        S, h, N, P = *self.shape[:2], len(slots), len(tokens)
+        S, h, N, P = num_sequences, self.num_heads, len(slots), len(tokens)
         seq = torch.arange(S, device=slots.device)[:, None, None]
         head = torch.arange(h, device=slots.device)
         part = torch.arange(3, device=slots.device)
@@ -122,8 +128,8 @@ class GroupIndex:
 
     @cached_property
     def bias_of_pair(self) -> Tensor:
-        """Int64 (G * g * g,), entries of the bias table; behind its last
-        entry stand "blocked" and "padding"."""
+        """Int64 (G * g * g,), entries of the bias table, which is followed
+        by the entries "blocked" and "padding"."""
         window = self.plan.window_of_slot
         position = self.plan.position_of_slot
         blocked = self.plan.num_entries
@@ -146,7 +152,7 @@ def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
     """The bias of every pair of slots.
 
     Args:
-        bias_table (Tensor | None): Shape ((2t - 1)**2, h); None for zeros.
+        bias_table (Tensor | None): Shape (R, h); None for zeros.
         index (GroupIndex): The plan on the device.
         dtype (torch.dtype): Type of the result where there is no table.
 
@@ -154,7 +160,7 @@ def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
         Tensor: Shape (h, G, g, g), or (1, G, g, g) without a table: -inf
         between windows, 0 within padding.
     """
-    _, h, G, g = index.shape
+    h, G, g = index.shape
     if bias_table is None:
         blocked = index.is_blocked
         zeros = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
@@ -195,6 +201,13 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
 BACKENDS = ('auto', 'eager', 'sdpa', 'fused')
 
 
+def check_backend(name: str) -> None:
+    """Raise ``ValueError`` unless there is an attention backend ``name``."""
+    if name not in BACKENDS:
+        raise ValueError(f'expected attn_backend to be one of {BACKENDS}, got '
+                         f'{name!r}')
+
+
 def choose_backend(name: str, qkv: Tensor, dropout: float) -> str:
     """The backend that is used for a name.
 
@@ -204,8 +217,7 @@ def choose_backend(name: str, qkv: Tensor, dropout: float) -> str:
     Raises:
         ValueError: If there is no backend of this name.
     """
-    if name not in BACKENDS:
-        raise ValueError(f'expected a backend of {BACKENDS}, got {name!r}')
+    check_backend(name)
     if name in ('eager', 'sdpa'):
         return name
     auto = 'sdpa' if qkv.is_cuda else 'eager'
@@ -230,7 +242,7 @@ def _why_not_fused(qkv: Tensor, dropout: float) -> str:
     return ''
 
 
-def group_attention(qkv_SNC: Tensor,
+def group_attention(qkv: Tensor,
                     index: GroupIndex,
                     bias_table: Optional[Tensor],
                     scale: float,
@@ -239,35 +251,39 @@ def group_attention(qkv_SNC: Tensor,
     """Attention within windows, computed group by group.
 
     Args:
-        qkv_SNC (Tensor): Shape (S, N, 3 * h * d), queries, keys and values of
-            the visible tokens.
+        qkv (Tensor): Shape (B, K, T, 3 * h * d), queries, keys and values of
+            the visible tokens. Other leading dimensions are taken for S * N
+            tokens in this order.
         index (GroupIndex): The plan on the device.
-        bias_table (Tensor | None): Relative position biases,
-            ((2t - 1)**2, h); None for attention without them.
+        bias_table (Tensor | None): Relative position biases, (R, h); None
+            for attention without them.
         scale (float): Factor of the dot products.
         dropout (float): Dropout of the attention weights. Defaults to 0.
         backend (str): ``auto``, ``eager``, ``sdpa`` or ``fused``, see
             :func:`choose_backend`. Defaults to ``'auto'``.
 
     Returns:
-        Tensor: Shape (S, N, h * d).
+        Tensor: Shape (B, K, T, h * d), or (..., h * d).
     """
-    S, h, G, g = index.shape
-    backend = choose_backend(backend, qkv_SNC, dropout)
+    h, G, g = index.shape
+    N, C = len(index.plan.slot_of_token), qkv.shape[-1]
+    out_shape = (*qkv.shape[:-1], C // 3)
+    backend = choose_backend(backend, qkv, dropout)
     if backend == 'fused':
         from ._triton_attention import FusedGroupAttention
         if bias_table is None:
-            bias_table = qkv_SNC.new_zeros(index.plan.num_entries, h)
-        return FusedGroupAttention.apply(qkv_SNC, bias_table, index.plan, h,
-                                         scale)
-    d = qkv_SNC.shape[-1] // (3 * h)
-    rows = index.rows
+            bias_table = qkv.new_zeros(index.plan.num_entries, h)
+        out = FusedGroupAttention.apply(
+            qkv.reshape(-1, N, C), bias_table, index.plan, h, scale)
+        return out.view(out_shape)
+    S, d = qkv.numel() // (N * C), C // (3 * h)
+    rows = index.rows(S)
     qkv = _PermuteRows.apply(
-        qkv_SNC.reshape(-1, d), rows.qkv_of_slot, rows.slot_of_qkv)
+        qkv.reshape(-1, d), rows.qkv_of_slot, rows.slot_of_qkv)
     q, k, v = qkv.view(3, S, h, G, g, d).unbind()
     bias = gather_bias(bias_table, index, qkv.dtype)
     attend = _sdpa if backend == 'sdpa' else _eager
     out = attend(q, k, v, bias, scale, dropout)
     out = _PermuteRows.apply(
         out.reshape(-1, d), rows.slot_of_token, rows.token_of_slot)
-    return out.view(S, -1, h * d)
+    return out.view(out_shape)

@@ -10,10 +10,8 @@ side ``w`` shifted by ``s``::
 which equals Swin's cyclic shift with its mask, since regions that were
 wrapped around never attend to each other. All windows of all images that
 share a plan are packed into groups (:mod:`.packing`); a plan is then a
-permutation of tokens into slots, padded to full groups.
-
-M masks, K visible units of T tokens: a plan covers ``N = M * K * T`` tokens
-and has ``P = G * g`` slots, G groups of g.
+permutation of N tokens into P slots, which pads the groups to one size. The
+letters are defined in :mod:`greenmim.ops`.
 """
 from dataclasses import dataclass
 from itertools import chain
@@ -36,20 +34,23 @@ class Window:
         shift (int): Shift of the windows in tokens, s.
         table_size (int): Side of the window that the table of relative
             position biases was made for, at least ``size``.
+        pad_small_map (bool): Whether window and shift stay as they are on a
+            smaller map, which the dense model pads. Defaults to False.
     """
     size: int
     shift: int
     table_size: int
+    pad_small_map: bool = False
 
-    def fit(self, map_size: Tuple[int, int], pad_small_map: bool) -> 'Window':
+    def fit(self, map_size: Tuple[int, int]) -> 'Window':
         """The window that is used on a map of ``map_size`` (H, W) tokens.
 
         A window that does not exceed the map's smaller side stays; one that
         does shrinks to it; and where the two are equal nothing is shifted.
-        With ``pad_small_map`` window and shift stay as they are.
+        With ``pad_small_map`` it always stays.
         """
         side = min(map_size)
-        if pad_small_map or self.size < side:
+        if self.pad_small_map or self.size < side:
             return self
         return Window(side, 0, self.table_size)
 
@@ -63,11 +64,11 @@ class GroupPlan:
         slot_of_token (Tensor): Int64 (N,).
         window_of_slot (Tensor): Int32 (G, g), a number per window, -1 for
             padding.
-        position_of_slot (Tensor): Int32 (G, g), ``y * (2t - 1) + x`` for the
-            position (y, x) in the window and t the window's ``table_size``.
-            The difference of two positions is then the distance of their
-            entry from the middle of the bias table.
-        table_size (int): t.
+        position_of_slot (Tensor): Int32 (G, g), ``y * (2 * table_size - 1) +
+            x`` for the position (y, x) in the window. The difference of two
+            positions is then the distance of their entry from the middle of
+            the bias table.
+        table_size (int): That of the window.
     """
     token_of_slot: Tensor
     slot_of_token: Tensor
@@ -131,7 +132,7 @@ class WindowMaps:
     """Windows and positions of the tokens of several maps, whatever the mask.
 
     A map is a stage with one kind of window. The tokens that a unit has in
-    the maps stand side by side, J in all, so that a mask is planned for all
+    all maps are concatenated, J of them, so that a mask is planned for all
     maps at once.
 
     Args:
@@ -139,12 +140,12 @@ class WindowMaps:
             follow those of the map before.
         position (ndarray): Int32 (L, J), the position in the window as in
             :class:`GroupPlan`.
-        token (ndarray): Int (J,), the token's number t in its unit and map.
+        token (ndarray): Int (J,), the token's number in its unit and map.
         tokens (ndarray): Int (J,), T of its map.
         windows (ndarray): Int (J,), windows of its map.
         first_window (ndarray): Int (J,), windows of the maps before.
         columns (list[slice]): The columns of every map.
-        table_sizes (list[int]): t of :class:`GroupPlan`, for every map.
+        table_sizes (list[int]): ``table_size`` of every map's window.
     """
     number: np.ndarray
     position: np.ndarray
@@ -229,7 +230,7 @@ def plan_maps(layout: VisibleLayout,
         num_groups.append(len(groups))
 
     # Tokens in the order of their slots: map by map, group by group and in a
-    # group window by window. The padding of a group stands behind its tokens.
+    # group window by window. The padding of a group follows its tokens.
     windows = np.concatenate(packed)
     rank = np.empty(len(counts), np.int64)
     rank[windows] = np.arange(len(windows))
@@ -243,26 +244,33 @@ def plan_maps(layout: VisibleLayout,
     token = (units_of_masks * maps.tokens + maps.token).ravel()
     token_of_slot = np.zeros(slot_ends[-1], np.int64)
     token_of_slot[slots] = token[order]
-    slot_of_token = np.empty(len(order), np.int64)
-    slot_of_token[order] = slots
-    by_unit = slot_of_token.reshape(units.size, -1)
+    slot = np.empty(len(order), np.int64)
+    slot[order] = slots
+    by_unit = slot.reshape(units.size, -1)
     window_of_slot = np.full(slot_ends[-1], -1, np.int32)
     window_of_slot[slots] = local[order]
     position_of_slot = np.zeros(slot_ends[-1], np.int32)
     position_of_slot[slots] = maps.position[units].ravel()[order]
 
-    plans, start, first_group = [], 0, 0
+    # The arrays of all plans are slices of four, one after another.
+    slot_in_map = np.empty(len(order), np.int64)
+    plans, start, first_group, first_token = [], 0, 0, 0
     for columns, table_size, length in zip(maps.columns, maps.table_sizes,
                                            num_groups):
         shape = (length, sizes[first_group])
         stop = start + shape[0] * shape[1]
+        slots_of_map = by_unit[:, columns]
+        last_token = first_token + slots_of_map.size
+        slot_of_token = slot_in_map[first_token:last_token]
+        np.subtract(
+            slots_of_map, start, out=slot_of_token.reshape(slots_of_map.shape))
         plans.append(
-            GroupPlan._from_arrays(token_of_slot[start:stop],
-                                   by_unit[:, columns].ravel() - start,
+            GroupPlan._from_arrays(token_of_slot[start:stop], slot_of_token,
                                    window_of_slot[start:stop].reshape(shape),
                                    position_of_slot[start:stop].reshape(shape),
                                    table_size))
-        start, first_group = stop, first_group + length
+        start, first_token = stop, last_token
+        first_group += length
     return plans
 
 

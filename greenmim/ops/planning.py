@@ -1,10 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Plans for all stages of a backbone, made from a mask alone on the CPU."""
-from collections import OrderedDict
-from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple, Union
+"""Plans for all stages of a backbone, made from the mask alone on the CPU.
 
-from torch import Tensor
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
+from dataclasses import dataclass
+from typing import Dict, List, Sequence, Tuple
 
 from .grouping import GroupPlan, Window, WindowMaps, plan_maps
 from .mask_unit import Grid, VisibleLayout
@@ -21,11 +21,9 @@ class StageWindows:
     Args:
         side (int): Tokens along a unit's side.
         windows (tuple[Window, ...]): The kinds of windows of its blocks.
-        pad_small_map (bool): See :meth:`Window.fit`.
     """
     side: int
     windows: Tuple[Window, ...]
-    pad_small_map: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +32,9 @@ class MaskPlan:
 
     Args:
         layout (VisibleLayout): The visible units.
-        groups (list[dict[Window, GroupPlan]]): The group plan of every kind
-            of window, stage by stage.
+        groups (list[dict[Window, GroupPlan]]): Stage by stage, the group plan
+            of every kind of window. The keys are the blocks' own windows;
+            those that become the same window on a small map share a plan.
     """
     layout: VisibleLayout
     groups: List[Dict[Window, GroupPlan]]
@@ -46,7 +45,7 @@ class MaskPlan:
     @property
     def fill_rate(self) -> float:
         """The share of slots that hold a token, over all plans; 1 of none."""
-        plans = [plan for groups in self.groups for plan in groups.values()]
+        plans = {plan for groups in self.groups for plan in groups.values()}
         if not plans:
             return 1.
         return (sum(len(plan.slot_of_token) for plan in plans) /
@@ -57,96 +56,73 @@ class GroupPlanner:
     """Makes the plans of one backbone.
 
     It can be copied to data-loading workers. What depends on the grid alone
-    is computed once; plans of recent masks are kept, for masks that repeat.
+    is computed once.
 
     Args:
         stages (Sequence[StageWindows]): The stages.
         overhead (float): Cost of a token slot in units of one logit, see
             :mod:`.packing`. Defaults to ``SLOT_COST``, which was measured.
-        cache_size (int): Number of plans that are kept. Defaults to 0.
-
-    Raises:
-        ValueError: If ``cache_size`` is negative.
     """
 
     def __init__(self,
                  stages: Sequence[StageWindows],
-                 overhead: float = SLOT_COST,
-                 cache_size: int = 0) -> None:
-        if cache_size < 0:
-            raise ValueError(f'expected cache_size >= 0, got {cache_size}')
+                 overhead: float = SLOT_COST) -> None:
         self.stages = tuple(stages)
         self.overhead = overhead
-        self.cache_size = cache_size
-        self._maps: Dict[Grid, Tuple[List[List[Window]], WindowMaps]] = {}
-        self._plans: 'OrderedDict[bytes, MaskPlan]' = OrderedDict()
+        self._maps: Dict[Grid, Tuple[List[Dict[Window, Window]],
+                                     WindowMaps]] = {}
 
-    def __call__(self, mask: Union[Tensor, VisibleLayout],
-                 grid: Grid) -> MaskPlan:
+    def __call__(self, layout: VisibleLayout) -> MaskPlan:
         """Plan the groups of all stages and kinds of windows.
 
         Args:
-            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
-                masked, or the layout made from it.
-            grid (tuple[int, int]): The unit grid (Gh, Gw).
+            layout (VisibleLayout): The visible units.
 
         Raises:
-            ValueError: If mask and grid do not fit, or images are padded and
-                have other windows than they have alone.
+            ValueError: If images are padded and have other windows than they
+                have alone.
         """
-        layout = VisibleLayout.from_mask(mask, grid)
-        if not self.cache_size:
-            return self._plan(layout)
-        key = repr(layout.visible.shape).encode()
-        key += layout.visible.numpy().tobytes()
-        if layout.valid is not None:
-            key += layout.valid.numpy().tobytes()
-        plan = self._plans.pop(key, None) or self._plan(layout)
-        self._plans[key] = plan
-        if len(self._plans) > self.cache_size:
-            self._plans.popitem(last=False)
-        return plan
-
-    def _plan(self, layout: VisibleLayout) -> MaskPlan:
         if not any(stage.windows for stage in self.stages):
             return MaskPlan(layout, [{} for _ in self.stages])
         if layout.grid not in self._maps:
             self._maps[layout.grid] = self._map(layout.grid)
-        windows, maps = self._maps[layout.grid]
-        self._check_padding(layout, windows)
+        fitted, maps = self._maps[layout.grid]
+        self._check_padding(layout, fitted)
         plans = iter(plan_maps(layout, maps, self.overhead))
-        return MaskPlan(layout, [{
-            window: next(plans)
-            for window in stage
-        } for stage in windows])
+        groups = []
+        for windows in fitted:
+            plan_of = {
+                window: next(plans)
+                for window in dict.fromkeys(windows.values())
+            }
+            groups.append({own: plan_of[windows[own]] for own in windows})
+        return MaskPlan(layout, groups)
 
-    def _map(self, grid: Grid) -> Tuple[List[List[Window]], WindowMaps]:
-        """The windows in use on a grid, stage by stage, and their maps."""
-        windows = self._fit(grid)
+    def _fit(self, grid: Grid) -> List[Dict[Window, Window]]:
+        """The windows in use on a grid by the blocks' own, for each stage."""
+        return [{
+            window:
+            window.fit((grid[0] * stage.side, grid[1] * stage.side))
+            for window in stage.windows
+        } for stage in self.stages]
+
+    def _map(self,
+             grid: Grid) -> Tuple[List[Dict[Window, Window]], WindowMaps]:
+        """The windows in use on a grid, and their maps."""
+        fitted = self._fit(grid)
         maps = [(stage.side, window)
-                for stage, used in zip(self.stages, windows)
-                for window in used]
-        return windows, WindowMaps.make(grid, maps)
-
-    def _fit(self, grid: Grid) -> List[List[Window]]:
-        """The windows in use on a grid, stage by stage."""
-        windows = []
-        for stage in self.stages:
-            size = (grid[0] * stage.side, grid[1] * stage.side)
-            used = (
-                window.fit(size, stage.pad_small_map)
-                for window in stage.windows)
-            windows.append(list(dict.fromkeys(used)))
-        return windows
+                for stage, windows in zip(self.stages, fitted)
+                for window in dict.fromkeys(windows.values())]
+        return fitted, WindowMaps.make(grid, maps)
 
     def _check_padding(self, layout: VisibleLayout,
-                       windows: List[List[Window]]) -> None:
+                       fitted: List[Dict[Window, Window]]) -> None:
         """Refuse padding that changes the windows of an image."""
         if layout.valid is None:
             return
         rows, cols = layout.valid.any(2).sum(1), layout.valid.any(1).sum(1)
         for grid in sorted(set(zip(rows.tolist(), cols.tolist()))):
-            if self._fit(grid) != windows:
+            if self._fit(grid) != fitted:
                 raise ValueError(
                     f'expected an image of {grid} units to have the same '
                     f'windows in a batch padded to {layout.grid} units as '

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import greenmim.models.visible.swin as swin_layers
+import greenmim.models.visible.windows as windows
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.ops import (BACKENDS, GroupIndex, GroupPlan, VisibleLayout,
                           Window, group_attention, plan_groups)
@@ -103,7 +103,7 @@ def errors_of(
         grads = torch.autograd.grad((out * out_weight).sum(), leaves)
         return (out.detach(), *grads)
 
-    index = GroupIndex.from_plan(plan, S, h, torch.device(case.device))
+    index = GroupIndex.from_plan(plan, h, torch.device(case.device))
     index = mutate(index) if mutate else index
     actual = run(
         lambda qkv, table: group_attention(
@@ -281,9 +281,8 @@ def swap_two_tokens(index: GroupIndex) -> GroupIndex:
 
 def lose_a_gradient(index: GroupIndex) -> GroupIndex:
     """The backward gathers from the slot beside the right one."""
-    rows = index.rows
-    index.__dict__['rows'] = rows._replace(
-        slot_of_qkv=rows.slot_of_qkv.roll(1))
+    rows = index.rows(1)
+    index._rows[1] = rows._replace(slot_of_qkv=rows.slot_of_qkv.roll(1))
     return index
 
 
@@ -372,7 +371,7 @@ class TestChoice:
 def attend(backend: str, dropout: float, dtype: torch.dtype) -> tuple:
     """The result of a small problem, and what it warned of in three calls."""
     plan, tokens, generator = make_plan(Case())
-    index = GroupIndex.from_plan(plan, 2, 2, CPU)
+    index = GroupIndex.from_plan(plan, 2, CPU)
     qkv = torch.randn(2, len(tokens), 3 * 2 * 16, generator=generator)
     table = torch.randn(13**2, 2, generator=generator)
     with warnings.catch_warnings(record=True) as caught:
@@ -403,7 +402,7 @@ def test_a_fallback_warns_once_and_is_the_eager_result(interpreter,
 def test_autocast(backend):
     """Inputs in fp32 under autocast, and what the projection hands over."""
     plan, tokens, generator = make_plan(Case())
-    index = GroupIndex.from_plan(plan, 2, 2, CPU)
+    index = GroupIndex.from_plan(plan, 2, CPU)
     qkv = torch.randn(2, len(tokens), 96, generator=generator)
     table = torch.randn(13**2, 2, generator=generator)
     exact = attention_by_loops(qkv.double(), tokens, table.double(), 7, 2, .25)
@@ -440,7 +439,7 @@ def test_the_backbone_passes_its_backend_on(monkeypatch, backend, with_cp):
         calls.append(backend)
         return group_attention(qkv, index, table, scale)
 
-    monkeypatch.setattr(swin_layers, 'group_attention', record)
+    monkeypatch.setattr(windows, 'group_attention', record)
     kwargs = {} if backend == 'auto' else dict(attn_backend=backend)
     model = GreenMIMSwinTransformer(**MICRO, with_cp=with_cp, **kwargs)
     model(torch.randn(1, 3, 64, 64), MASK).sum().backward()

@@ -101,7 +101,7 @@ def relative_error(actual, expected):
 def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
     plan, tokens, qkv, table, S, heads = make_case(
         case, extra_padding=extra_padding)
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     actual = group_attention(qkv, index, table, 0.7, backend=backend)
     expected = attention_by_loops(qkv, tokens, table, plan.table_size, heads,
                                   0.7)
@@ -120,7 +120,7 @@ def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
 def test_no_table_is_a_table_of_zeros(case, extra_padding, backend):
     plan, tokens, qkv, table, S, heads = make_case(
         case, extra_padding=extra_padding)
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     actual = group_attention(qkv, index, None, 0.7, backend=backend)
     expected = attention_by_loops(qkv, tokens, torch.zeros_like(table),
                                   plan.table_size, heads, 0.7)
@@ -136,7 +136,7 @@ def test_no_table_is_a_table_of_zeros(case, extra_padding, backend):
 def test_gradients_are_those_of_finite_differences(case, backend):
     plan, tokens, qkv, table, S, heads = make_case(
         case, num_images=2, heads=1, d=1)
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     assert torch.autograd.gradcheck(
         lambda x, bias: group_attention(x, index, bias, 1., backend=backend),
         (qkv, table),
@@ -148,7 +148,7 @@ def test_gradients_are_those_of_finite_differences(case, backend):
 def test_windows_and_padding_do_not_leak(case, backend):
     """Logits as large as they come reach no other window and no padding."""
     plan, tokens, qkv, table, S, heads = make_case(case, extra_padding=4)
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     window = tokens[0][:2]  # token 0 also stands in padding slots
     inside = torch.tensor([token[:2] == window for token in tokens])
     assert inside.any() and not inside.all()
@@ -168,7 +168,7 @@ def test_gradients_of_padding_are_dropped(case, backend):
     """The bias table sees real pairs alone, even with much padding."""
     plan, tokens, qkv, table, S, heads = make_case(case, extra_padding=4)
     assert plan.fill_rate < 1
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     out = group_attention(qkv, index, table, 1., backend=backend)
     grad, = torch.autograd.grad(out.square().sum(), table)
     # softmax is blind to a constant, so each head's gradient sums to zero
@@ -186,7 +186,7 @@ def test_gradients_of_padding_are_dropped(case, backend):
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 def test_dropout_of_the_attention_weights(backend):
     plan, _, qkv, table, S, heads = make_case('shared')
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     exact = group_attention(qkv, index, table, 1.).detach()
     torch.manual_seed(0)
     draws = torch.stack([
@@ -203,7 +203,7 @@ def test_dropout_of_the_attention_weights(backend):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_the_result_has_the_dtype_of_the_input(dtype, backend):
     plan, _, qkv, table, S, heads = make_case('image')
-    index = GroupIndex.from_plan(plan, S, heads, CPU)
+    index = GroupIndex.from_plan(plan, heads, CPU)
     exact = group_attention(qkv, index, table, 1.)
     out = group_attention(
         qkv.to(dtype), index, table.to(dtype), 1., backend=backend)

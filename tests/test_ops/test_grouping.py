@@ -87,7 +87,7 @@ def test_plan_equals_loops(num, rows, cols, side, window, shifted, pad, ratio,
     ratio = min(ratio, 1 - 1 / (rows * cols))
     mask = random_mask(num, (rows, cols), ratio, generator)
     shift = window // 2 if shifted else 0
-    fitted = Window(window, shift, window).fit((rows * side, cols * side), pad)
+    fitted = Window(window, shift, window, pad).fit((rows * side, cols * side))
     assert (fitted.size,
             fitted.shift) == window_of_map(rows * side, cols * side, window,
                                            shift, pad)

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Plans of whole backbones: what is planned and what is kept."""
+"""Plans of whole backbones."""
 import copy
 import pickle
 
@@ -13,17 +13,16 @@ from greenmim.ops import (GroupPlanner, StageWindows, VisibleLayout, Window,
 STAGES = [
     StageWindows(4, (Window(5, 0, 5), Window(5, 2, 5))),
     StageWindows(2, (Window(5, 0, 5), Window(5, 2, 5))),
-    StageWindows(1, (Window(5, 0, 5), Window(5, 2, 5)), pad_small_map=True),
+    StageWindows(1, (Window(5, 0, 5, True), Window(5, 2, 5, True))),
 ]
 TENSORS = ('token_of_slot', 'slot_of_token', 'window_of_slot',
            'position_of_slot')
 
 
-def masks(number, grid=(3, 4), num_masks=1):
+def layout_of(num_masks=1):
     generator = torch.Generator().manual_seed(0)
-    return [
-        random_mask(num_masks, grid, 0.5, generator) for _ in range(number)
-    ]
+    return VisibleLayout.from_mask(
+        random_mask(num_masks, (3, 4), 0.5, generator))
 
 
 def assert_same(plan, other):
@@ -45,10 +44,9 @@ def assert_same(plan, other):
 def test_every_stage_and_window_is_planned(num_masks, overhead):
     """The last stage's map is 3 tokens high: only padding keeps its window;
     that of the second stage is 6x8, larger than the window."""
-    mask, = masks(1, num_masks=num_masks)
-    plan = GroupPlanner(STAGES, overhead)(mask, (3, 4))
-    layout = VisibleLayout.from_mask(mask)
-    assert torch.equal(plan.layout.units, layout.units)
+    layout = layout_of(num_masks)
+    plan = GroupPlanner(STAGES, overhead)(layout)
+    assert plan.layout is layout
     assert [list(groups) for groups in plan.groups
             ] == [list(stage.windows) for stage in STAGES]
     for stage, groups in zip(STAGES, plan.groups):
@@ -65,56 +63,40 @@ def test_every_stage_and_window_is_planned(num_masks, overhead):
 def test_windows_that_fit_alike_share_a_plan():
     """A window that shrinks to the map is not shifted."""
     stage = StageWindows(1, (Window(5, 0, 5), Window(5, 2, 5)))
-    plan = GroupPlanner([stage])(masks(1)[0], (3, 4))
-    assert list(plan.groups[0]) == [Window(3, 0, 5)]
-
-
-def test_recent_plans_are_kept():
-    first, second, third = masks(3)
-    planner = GroupPlanner(STAGES, cache_size=2)
-    plans = [planner(first, (3, 4)), planner(second, (3, 4))]
-    assert planner(first.clone(), (3, 4)) is plans[0]
-    planner(third, (3, 4))  # second was used longest ago
-    assert planner(first, (3, 4)) is plans[0]
-    again = planner(second, (3, 4))
-    assert again is not plans[1]
-    assert_same(again, plans[1])
-
-
-def test_masks_of_other_shapes_are_not_confused():
-    """The same bytes on another grid, or as masks of several images."""
-    mask = masks(1, (2, 6))[0]
-    planner = GroupPlanner(STAGES, cache_size=5)
-    fresh = GroupPlanner(STAGES)
-    for shape in ((1, 2, 6), (1, 6, 2), (1, 3, 4), (1, 12, 1)):
-        view = mask.reshape(shape)
-        assert_same(planner(view, shape[1:]), fresh(view, shape[1:]))
-    with pytest.raises(ValueError, match='grid'):
-        planner(mask, (3, 4))
-
-
-def test_nothing_is_kept_by_default():
-    mask, = masks(1)
-    planner = GroupPlanner(STAGES)
-    assert planner(mask, (3, 4)) is not planner(mask, (3, 4))
-    with pytest.raises(ValueError, match='cache_size'):
-        GroupPlanner(STAGES, cache_size=-1)
+    layout = layout_of()
+    plan = GroupPlanner([stage], overhead=0.)(layout)
+    assert tuple(plan.groups[0]) == stage.windows
+    own, = set(plan.groups[0].values())
+    alone = plan_groups(layout, 1, Window(3, 0, 5))
+    for name in TENSORS:
+        assert torch.equal(getattr(own, name), getattr(alone, name))
+    assert plan.fill_rate == own.fill_rate
 
 
 def test_planners_and_plans_travel_between_processes():
-    mask, = masks(1)
-    planner = GroupPlanner(STAGES, cache_size=1)
-    plan = planner(mask, (3, 4))
+    planner = GroupPlanner(STAGES)
+    plan = planner(layout_of())
     assert_same(pickle.loads(pickle.dumps(plan)), plan)
-    assert_same(copy.deepcopy(plan), plan)
-    assert_same(pickle.loads(pickle.dumps(planner))(mask, (3, 4)), plan)
+    assert copy.deepcopy(plan) is plan
+    assert_same(pickle.loads(pickle.dumps(planner))(layout_of()), plan)
+
+
+def test_a_pickled_plan_is_hardly_larger_than_its_numbers():
+    """Plans are slices of arrays, of which no more is sent."""
+    plan = GroupPlanner(STAGES)(layout_of(3))
+    arrays = [plan.layout.visible, plan.layout.units]
+    arrays += [
+        getattr(groups, name) for stage in plan.groups
+        for groups in stage.values() for name in TENSORS
+    ]
+    size = sum(array.numel() * array.element_size() for array in arrays)
+    assert size < len(pickle.dumps(plan)) < size + 200 * len(arrays)
 
 
 def test_a_backbone_without_windows_has_empty_plans():
-    mask = random_mask(2, (3, 3), 0.5)
-    assert GroupPlanner(())(mask, (3, 3)).groups == []
-    plan = GroupPlanner([StageWindows(2, ()),
-                         StageWindows(1, ())])(mask, (3, 3))
+    layout = layout_of(2)
+    assert GroupPlanner(())(layout).groups == []
+    plan = GroupPlanner([StageWindows(2, ()), StageWindows(1, ())])(layout)
     assert plan.groups == [{}, {}]
     assert plan.fill_rate == 1
-    assert torch.equal(plan.layout.visible, ~mask)
+    assert plan.layout is layout

@@ -25,7 +25,7 @@ def test_windows_and_places_are_those_of_the_plan(tool, window):
     side, grid = 4, (3, 5)
     mask = random_mask(1, grid, .5, torch.Generator().manual_seed(0))
     planner = GroupPlanner([StageWindows(side, (window, ))])
-    plan = planner(VisibleLayout.from_mask(mask), grid)
+    plan = planner(VisibleLayout.from_mask(mask))
     groups = plan.groups[0][window]
     places = tool['token_places'](plan, side)
     for y, x in places:

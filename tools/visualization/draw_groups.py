@@ -162,10 +162,13 @@ def draw_slots(ax: Axes, groups: GroupPlan) -> None:
 
 def draw(plan: MaskPlan, sides: List[int], image: np.ndarray) -> plt.Figure:
     """Draw all stages, their kinds of windows side by side."""
-    panels = [(stage, window, groups, side)
-              for stage, (side,
-                          kinds) in enumerate(zip(sides, plan.groups), 1)
-              for window, groups in kinds.items()]
+    rows, cols = plan.layout.grid
+    panels = []
+    for stage, (side, kinds) in enumerate(zip(sides, plan.groups), 1):
+        # Windows that fit the map alike share a plan.
+        for groups, window in {g: w for w, g in kinds.items()}.items():
+            fitted = window.fit((rows * side, cols * side))
+            panels.append((stage, fitted, groups, side))
     columns = min(4, len(panels) + 1)
     rows = -(-(len(panels) + 1) // columns)
     fig, axes = plt.subplots(

@@ -3,8 +3,7 @@ from .cmt import CMT, GreenMIMCMT
 from .convnext import GreenMIMConvNeXt
 from .hivit import GreenMIMHiViT
 from .pvt_v2 import GreenMIMPVTv2, PyramidVisionTransformerV2
-from .swin import GreenMIMSwinTransformer
-from .swin_v2 import GreenMIMSwinTransformerV2
+from .swin import GreenMIMSwinTransformer, GreenMIMSwinTransformerV2
 from .twins import GreenMIMPCPVT, GreenMIMSVT
 from .vit import GreenMIMVisionTransformer
 

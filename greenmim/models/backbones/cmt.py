@@ -1,18 +1,289 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""CMT, dense and computing visible mask units only."""
+"""CMT, dense and computing visible mask units only.
+
+Sections are those of `CMT: Convolutional Neural Networks Meet Vision
+Transformers <https://arxiv.org/abs/2107.06263>`_. ``x_BCHW`` is a map,
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
 import re
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+import torch
 from mmcv.cnn import build_norm_layer
+from mmcv.cnn.bricks.drop import build_dropout
 from mmcv.cnn.bricks.transformer import PatchEmbed
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
+from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..visible import (CMTBlock, PositionBias, Pyramid, VisibleBackbone,
-                       conv_in_units, norm_tokens)
+from ..visible import (Pyramid, VisibleBackbone, arch_settings, conv_in_units,
+                       depthwise_tokens, linear_tokens, norm_tokens, run_block)
+
+
+class IRFFN(BaseModule):
+    """Inverted residual feed-forward network (section 3.4).
+
+    Args:
+        embed_dims (int): Channels.
+        hidden_dims (int): Hidden channels.
+        drop_rate (float): Dropout of the hidden channels.
+        norm_cfg (dict): The batch norms.
+    """
+
+    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float,
+                 norm_cfg: dict) -> None:
+        super().__init__()
+        self.conv1: Any = nn.Sequential(
+            nn.Conv2d(embed_dims, hidden_dims, 1), nn.GELU(),
+            build_norm_layer(norm_cfg, hidden_dims)[1])
+        self.proj = nn.Conv2d(
+            hidden_dims, hidden_dims, 3, padding=1, groups=hidden_dims)
+        self.proj_bn = build_norm_layer(norm_cfg, hidden_dims)[1]
+        self.conv2: Any = nn.Sequential(
+            nn.Conv2d(hidden_dims, embed_dims, 1),
+            build_norm_layer(norm_cfg, embed_dims)[1])
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Dense, (B, C, H, W)."""
+        x = self.drop(self.conv1(x_BCHW))
+        x = self.proj_bn(F.gelu(self.proj(x) + x))
+        return self.drop(self.conv2(x))
+
+    def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
+        """Visible tokens only, (B, K, T, C)."""
+        x = F.gelu(linear_tokens(self.conv1[0], x_BKTC))
+        x = self.drop(norm_tokens(self.conv1[2], x))
+        x = F.gelu(depthwise_tokens(self.proj, x, halo) + x)
+        x = norm_tokens(self.proj_bn, x)
+        x = norm_tokens(self.conv2[1], linear_tokens(self.conv2[0], x))
+        return self.drop(x)
+
+
+class LightweightAttention(BaseModule):
+    """Attention to sub-sampled keys, with a bias (section 3.3).
+
+    Args:
+        embed_dims (int): Channels.
+        num_heads (int): Attention heads.
+        sr_ratio (int): Kernel and stride of the depthwise convolution that
+            keys and values read, 1 for none.
+        qkv_bias (bool): Whether queries, keys and values have a bias.
+        attn_drop_rate (float): Dropout of attention weights.
+        drop_rate (float): Dropout of the output.
+        norm_cfg (dict): The batch norm after the convolution.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, sr_ratio: int,
+                 qkv_bias: bool, attn_drop_rate: float, drop_rate: float,
+                 norm_cfg: dict) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.sr_ratio = sr_ratio
+        self.q = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.k = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.v = nn.Linear(embed_dims, embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        if sr_ratio > 1:
+            self.sr: Any = nn.Sequential(
+                nn.Conv2d(
+                    embed_dims,
+                    embed_dims,
+                    sr_ratio,
+                    stride=sr_ratio,
+                    groups=embed_dims),
+                build_norm_layer(norm_cfg, embed_dims)[1])
+        self.attn_drop_rate = attn_drop_rate
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor, hw_shape: Tuple[int, int],
+                bias: Tensor) -> Tensor:
+        """Dense, (B, H * W, C); the bias is (1, h, H * W, keys)."""
+        reduced = x
+        if self.sr_ratio > 1:
+            maps = x.transpose(1, 2).unflatten(2, hw_shape)
+            reduced = self.sr(maps).flatten(2).transpose(1, 2)
+        return self.attend(x, reduced, bias)
+
+    def forward_visible(self, x_BKTC: Tensor, bias: Tensor) -> Tensor:
+        """Visible tokens only, (B, K, T, C); bias (M, h, K * T, keys)."""
+        reduced = x_BKTC
+        if self.sr_ratio > 1:
+            conv, norm = self.sr
+            B, K, T, C = x_BKTC.shape
+            size = self.sr_ratio
+            side = round(T**0.5) // size
+            x = x_BKTC.view(B, K, side, size, side, size, C)
+            # (B, K, side, side, row, column, C), a product for each channel
+            x = (x.transpose(3, 4) * conv.weight.permute(1, 2, 3, 0)).sum(
+                (4, 5))
+            x = x.flatten(2, 3) + conv.bias
+            reduced = norm_tokens(norm, x)
+        out = self.attend(x_BKTC.flatten(1, 2), reduced.flatten(1, 2), bias)
+        return out.view(x_BKTC.shape)
+
+    def attend(self, x: Tensor, reduced: Tensor, bias: Tensor) -> Tensor:
+        """Attention of all tokens to reduced ones, (B, tokens, C)."""
+        q, k, v = (layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+                   for layer, x in ((self.q, x), (self.k, reduced), (self.v,
+                                                                     reduced)))
+        out = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=bias.to(q.dtype),
+            dropout_p=self.attn_drop_rate if self.training else 0.)
+        return self.drop(self.proj(out.transpose(1, 2).flatten(2)))
+
+
+class CMTBlock(BaseModule):
+    """Local perception, lightweight attention, IRFFN (section 3.2).
+
+    Args:
+        embed_dims (int): Channels.
+        num_heads (int): Attention heads.
+        hidden_dims (int): Hidden channels of the IRFFN.
+        sr_ratio (int): Sub-sampling of keys and values.
+        qkv_bias (bool): Whether queries, keys and values have a bias.
+        drop_rate (float): Dropout of projections.
+        attn_drop_rate (float): Dropout of attention weights.
+        drop_path_rate (float): Stochastic depth.
+        norm_cfg (dict): The layer norms.
+        bn_cfg (dict): The batch norms.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, hidden_dims: int,
+                 sr_ratio: int, qkv_bias: bool, drop_rate: float,
+                 attn_drop_rate: float, drop_path_rate: float, norm_cfg: dict,
+                 bn_cfg: dict) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(
+            embed_dims, embed_dims, 3, padding=1, groups=embed_dims)
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = LightweightAttention(embed_dims, num_heads, sr_ratio,
+                                         qkv_bias, attn_drop_rate, drop_rate,
+                                         bn_cfg)
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.mlp = IRFFN(embed_dims, hidden_dims, drop_rate, bn_cfg)
+        self.drop_path = build_dropout(
+            dict(type='DropPath', drop_prob=drop_path_rate))
+
+    def forward(self, x_BCHW: Tensor, bias: Tensor) -> Tensor:
+        """Dense, (B, C, H, W)."""
+        hw_shape = x_BCHW.shape[2:]
+        x = self.proj(x_BCHW) + x_BCHW
+        x = x.flatten(2).transpose(1, 2)
+        x = x + self.drop_path(self.attn(self.norm1(x), hw_shape, bias))
+        normed = self.norm2(x).transpose(1, 2).unflatten(2, hw_shape)
+        x = x.transpose(1, 2).unflatten(2, hw_shape)
+        return x + self.drop_path(self.mlp(normed))
+
+    def forward_visible(self, x_BKTC: Tensor, bias: Tensor,
+                        halo: Halo) -> Tensor:
+        """Visible tokens only, (B, K, T, C)."""
+        x = depthwise_tokens(self.proj, x_BKTC, halo) + x_BKTC
+        x = x + self.drop_path(self.attn.forward_visible(self.norm1(x), bias))
+        return x + self.drop_path(
+            self.mlp.forward_visible(self.norm2(x), halo))
+
+
+class PositionBias(BaseModule):
+    """A learned bias for each pair of a query and a sub-sampled key (CMT).
+
+    On a map of another size the biases are interpolated, over the positions
+    of the queries and over those of the keys. On loading, so are the biases
+    of a checkpoint for another size.
+
+    Args:
+        num_heads (int): Attention heads.
+        hw_shape (tuple[int, int]): Height and width of the map.
+        sr_ratio (int): Sub-sampling of the keys.
+    """
+
+    def __init__(self, num_heads: int, hw_shape: Grid, sr_ratio: int) -> None:
+        super().__init__()
+        self.hw_shape = hw_shape
+        self.sr_ratio = sr_ratio
+        queries, keys = hw_shape[0] * hw_shape[1], self._keys(hw_shape)
+        self.bias = nn.Parameter(
+            torch.zeros(num_heads, queries, keys[0] * keys[1]))
+        self.register_load_state_dict_pre_hook(_resize_on_loading)
+
+    def init_weights(self) -> None:
+        """Draw the biases."""
+        super().init_weights()
+        nn.init.trunc_normal_(self.bias, std=.02)
+
+    def _keys(self, hw_shape: Grid) -> Grid:
+        keys = hw_shape[0] // self.sr_ratio, hw_shape[1] // self.sr_ratio
+        if min(keys) < 1:
+            raise ValueError(
+                f'expected a map of at least {self.sr_ratio} tokens a side, '
+                f'the sub-sampling of its keys, got {tuple(hw_shape)}; '
+                'enlarge the image')
+        return keys
+
+    def forward(self, hw_shape: Grid) -> Tensor:
+        """The bias of a map, (1, h, queries, keys)."""
+        hw_shape = hw_shape[0], hw_shape[1]
+        bias: Tensor = self.bias
+        if hw_shape != self.hw_shape:
+            keys = self._keys(hw_shape)
+            bias = _resize(bias, self.hw_shape, self._keys(self.hw_shape),
+                           hw_shape, keys)
+        return bias[None]
+
+    def of_units(self, units: Tensor, grid: Grid, side: int) -> Tensor:
+        """The bias of the visible tokens, in unit-major order.
+
+        Args:
+            units (Tensor): Int64 (M, K), the visible units, on the device.
+            grid (tuple[int, int]): The unit grid (Gh, Gw).
+            side (int): Tokens along the side of a unit.
+
+        Returns:
+            Tensor: Shape (M, h, K * T, K * keys of a unit).
+        """
+        small = side // self.sr_ratio
+        bias = self((grid[0] * side, grid[1] * side))[0]
+        bias = bias.view(-1, grid[0], side, grid[1], side, grid[0], small,
+                         grid[1], small)
+        # (Gh, Gw, Gh, Gw, h, y, x, y of key, x of key)
+        bias = bias.permute(1, 3, 5, 7, 0, 2, 4, 6, 8)
+        bias = bias.reshape(grid[0] * grid[1], grid[0] * grid[1],
+                            len(self.bias), side * side, small * small)
+        # (L, L, h, T, keys) -> (M, K, K, h, T, keys) -> (M, h, K, T, K, keys)
+        bias = bias[units[:, :, None], units[:, None, :]]
+        bias = bias.permute(0, 3, 1, 4, 2, 5)
+        return bias.flatten(4, 5).flatten(2, 3)
+
+
+def _resize_on_loading(module: PositionBias, state_dict: Dict[str, Tensor],
+                       prefix: str, *args: Any) -> None:
+    """Fit the bias of a checkpoint for another size of square images."""
+    bias, own = state_dict.get(f'{prefix}bias'), module.bias
+    if bias is None or bias.ndim != 3 or bias.shape == own.shape:
+        return
+    side, small = (round(size**0.5) for size in bias.shape[1:])
+    if (side**2, small**2) == bias.shape[1:]:
+        state_dict[f'{prefix}bias'] = _resize(bias, (side, side),
+                                              (small, small), module.hw_shape,
+                                              module._keys(module.hw_shape))
+
+
+def _resize(bias: Tensor, queries: Grid, keys: Grid, new_queries: Grid,
+            new_keys: Grid) -> Tensor:
+    """Interpolate (h, queries, keys), each a map in row-major order."""
+    for old, new in ((keys, new_keys), (queries, new_queries)):
+        heads, first, second = bias.shape
+        maps = bias.reshape(1, heads * first, *old)
+        maps = F.interpolate(maps, new, mode='bicubic', align_corners=False)
+        bias = maps.view(heads, first, -1).transpose(1, 2)
+    return bias
 
 
 @MODELS.register_module()
@@ -41,7 +312,7 @@ class CMT(Pyramid, BaseModule):
         img_size (int | tuple[int, int]): Height and width of the images that
             the position biases are made for. Defaults to 224.
         in_channels (int): Channels of the images. Defaults to 3.
-        out_indices (Sequence[int]): Stages that are put out, each with a norm
+        out_indices (Sequence[int]): Stages that are returned, each with a norm
             of its own. Defaults to ``(3, )``.
         qkv_bias (bool): Whether queries, keys and values have a bias.
             Defaults to True.
@@ -98,7 +369,7 @@ class CMT(Pyramid, BaseModule):
                 dict(type='Constant', layer='LayerNorm', val=1., bias=0.)
             ]
         super().__init__(init_cfg)
-        settings = self._settings(arch)
+        settings = arch_settings(arch, self.arch_zoo)
         self.embed_dims = settings['embed_dims']
         self.depths = settings['depths']
         self.sr_ratios = settings['sr_ratios']
@@ -167,30 +438,15 @@ class CMT(Pyramid, BaseModule):
                                 build_norm_layer(norm_cfg, embed_dims)[1])
         self.freeze()
 
-    def _settings(self, arch: Union[str, Dict[str, Any]]) -> Dict[str, Any]:
-        """The channels of the stem, and lists with a value a stage."""
-        if isinstance(arch, str):
-            if arch not in self.arch_zoo:
-                raise ValueError(f'expected arch to be one of '
-                                 f'{list(self.arch_zoo)} or a dict, got '
-                                 f'{arch!r}')
-            return self.arch_zoo[arch]
-        keys = self.arch_zoo['small'].keys()
-        lengths = {len(v) for v in arch.values() if isinstance(v, list)}
-        if arch.keys() != keys or len(lengths) != 1:
-            raise ValueError(f'expected an arch with the keys {list(keys)} '
-                             f'and lists of one length, got {arch}')
-        return arch
-
-    def _frozen_modules(self) -> Iterator[nn.Module]:
+    def frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:
             yield self.stem
-        yield from super()._frozen_modules()
+        yield from super().frozen_modules()
 
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """The stem counts as the first patch embedding, biases as theirs."""
+        """Stem and position biases count as patch embeddings."""
         name = re.sub(r'^stem\.\d+\.', 'patch_embeds.0.',
                       param_name[len(prefix):])
         name = re.sub('^position_biases', 'patch_embeds', name)
@@ -205,7 +461,7 @@ class CMT(Pyramid, BaseModule):
             bias = self.position_biases[i](hw_shape)
             x = x.transpose(1, 2).unflatten(2, hw_shape)
             for block in stage:
-                x = self.run_block(block, x, bias)
+                x = run_block(self.with_cp, block, x, bias)
             if i in self.out_indices:
                 norm = getattr(self, f'norm{i}')
                 out = norm(x.flatten(2).transpose(1, 2)).transpose(1, 2)
@@ -238,30 +494,33 @@ class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
         """Whether the biases are resized to the map."""
         return True
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i)."""
-        layout = plan.layout
-        units = layout.units.to(x.device, non_blocking=True)
+        layout, device = plan.layout, images_BCHW.device
+        units = layout.units.to(device, non_blocking=True)
         side = self.unit_size
-        x = patches_of_units(x, units, side, 1)  # pixels
+        x_BKTC = patches_of_units(images_BCHW, units, side, 1)  # pixels
         for i in range(0, len(self.stem), 3):
             conv, _, norm = self.stem[i:i + 3]
-            halo = Halo.from_layout(layout, side, 1, x.device)
-            x = overlapping_conv(x, halo, conv.weight, conv.bias,
-                                 conv.stride[0])
-            x = norm_tokens(norm, F.gelu(x))
+            halo = Halo.from_layout(layout, side, 1, device)
+            x_BKTC = overlapping_conv(x_BKTC, halo, conv.weight, conv.bias,
+                                      conv.stride[0])
+            x_BKTC = norm_tokens(norm, F.gelu(x_BKTC))
             side //= conv.stride[0]
         outs = []
         for i, stage in enumerate(self.stages):
             embed = self.patch_embeds[i]
-            x = embed.norm(conv_in_units(embed.projection, x))
+            x_BKTC = embed.norm(conv_in_units(embed.projection, x_BKTC))
             side //= 2
             bias = self.position_biases[i].of_units(units, layout.grid, side)
-            halo = Halo.from_layout(layout, side, 1, x.device)
+            halo = Halo.from_layout(layout, side, 1, device)
             for block in stage:
-                x = self.run_block(block.forward_visible, x, bias, halo)
+                x_BKTC = run_block(self.with_cp, block.forward_visible, x_BKTC,
+                                   bias, halo)
             normed = i in self.out_indices
-            outs.append(getattr(self, f'norm{i}')(x) if normed else x)
+            outs.append(
+                getattr(self, f'norm{i}')(x_BKTC) if normed else x_BKTC)
         return outs
 
     def check_masked(self) -> None:

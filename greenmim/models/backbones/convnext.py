@@ -1,20 +1,50 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""ConvNeXt, V1 and V2, that computes visible mask units only."""
+"""ConvNeXt, V1 and V2, that computes visible mask units only.
+
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
 from typing import Any, List
 
 import torch
-import torch.utils.checkpoint as cp
 from mmpretrain.models import ConvNeXt
 from mmpretrain.models.backbones.convnext import ConvNeXtBlock
 from mmpretrain.models.utils import GRN
 from mmpretrain.models.utils.norm import LayerNorm2d
 from torch import Tensor
-from torch.nn import functional as F
 
-from greenmim.ops import (Halo, MaskPlan, depthwise_conv, merge_tokens,
-                          patches_of_units)
+from greenmim.ops import Halo, MaskPlan, merge_tokens, patches_of_units
 from greenmim.registry import MODELS
-from ..visible import VisibleBackbone
+from ..visible import (VisibleBackbone, depthwise_tokens, linear_tokens,
+                       run_block)
+
+
+def _norm(norm: LayerNorm2d, x_BKTC: Tensor) -> Tensor:
+    return norm(x_BKTC, data_format='channel_last')
+
+
+def _response_norm(grn: GRN, x_BKTC: Tensor) -> Tensor:
+    """Global response normalization over an image's visible tokens.
+
+    The factor of a channel stays in float32 under autocast, since rounding it
+    would move all tokens in the same direction.
+    """
+    dtype = torch.promote_types(x_BKTC.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(x_BKTC, 2, (1, 2), True, dtype=dtype)
+    norm = norm / (norm.mean(-1, keepdim=True) + grn.eps)
+    return x_BKTC * (grn.gamma * norm + 1) + grn.beta
+
+
+def visible_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
+    """Run a block on visible tokens, (B, K, T, C)."""
+    x = depthwise_tokens(block.depthwise_conv, x_BKTC, halo)
+    x = block.act(linear_tokens(block.pointwise_conv1, _norm(block.norm, x)))
+    if block.grn is not None:
+        x = _response_norm(block.grn, x)
+    x = linear_tokens(block.pointwise_conv2, x)
+    if block.gamma is not None:
+        x = x * block.gamma
+    return x_BKTC + block.drop_path(x)
 
 
 @MODELS.register_module()
@@ -59,34 +89,34 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
         """Channels of the images."""
         return self.downsample_layers[0][0].in_channels
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
 
         Those of a stage in ``out_indices`` have passed its norm.
         """
-        layout = plan.layout
-        units = layout.units.to(x.device, non_blocking=True)
+        device = images_BCHW.device
+        units = plan.layout.units.to(device, non_blocking=True)
         stem, norm = self.downsample_layers[0]
-        patches = patches_of_units(x, units, self.unit_size,
+        patches = patches_of_units(images_BCHW, units, self.unit_size,
                                    stem.kernel_size[0])
-        x = _norm(norm, _pointwise(stem, patches))
+        x_BKTC = _norm(norm, linear_tokens(stem, patches))
         side = self.unit_size // stem.kernel_size[0]
         outs = []
         for i, stage in enumerate(self.stages):
             if i:
                 norm, conv = self.downsample_layers[i]
-                x = _pointwise(conv, merge_tokens(_norm(norm, x)))
+                x_BKTC = linear_tokens(conv, merge_tokens(_norm(norm, x_BKTC)))
                 side //= 2
             padding = stage[0].depthwise_conv.padding[0]
-            halo = Halo.from_layout(layout, side, padding, x.device)
+            halo = Halo.from_layout(plan.layout, side, padding, device)
             for block in stage:
-                if self.with_cp and x.requires_grad:
-                    x = cp.checkpoint(
-                        _run_block, block, x, halo, use_reentrant=False)
-                else:
-                    x = _run_block(block, x, halo)
+                x_BKTC = run_block(self.with_cp, visible_block, block, x_BKTC,
+                                   halo)
             has_norm = i in self.out_indices
-            outs.append(_norm(getattr(self, f'norm{i}'), x) if has_norm else x)
+            outs.append(
+                _norm(getattr(self, f'norm{i}'), x_BKTC
+                      ) if has_norm else x_BKTC)
         return outs
 
     def check_masked(self) -> None:
@@ -102,41 +132,3 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
             raise ValueError(
                 "expected norm_cfg of type 'LN2d' for a masked forward, got "
                 f'{type(norm).__name__}, whose statistics would mix tokens')
-
-    def train(self, mode: bool = True) -> 'GreenMIMConvNeXt':
-        """Set the training mode; unlike the parent's, it returns self."""
-        super().train(mode)
-        return self
-
-
-def _pointwise(layer: Any, x: Tensor) -> Tensor:
-    """A linear layer, or a convolution of the tokens that x concatenates."""
-    return F.linear(x, layer.weight.flatten(1), layer.bias)
-
-
-def _norm(norm: LayerNorm2d, x_BKTC: Tensor) -> Tensor:
-    return norm(x_BKTC, data_format='channel_last')
-
-
-def _response_norm(grn: GRN, x_BKTC: Tensor) -> Tensor:
-    """Global response normalization over an image's visible tokens.
-
-    What scales a channel as a whole keeps float32 under autocast: rounded, it
-    is off by as much in all tokens.
-    """
-    dtype = torch.promote_types(x_BKTC.dtype, torch.float32)
-    norm = torch.linalg.vector_norm(x_BKTC, 2, (1, 2), True, dtype=dtype)
-    norm = norm / (norm.mean(-1, keepdim=True) + grn.eps)
-    return x_BKTC * (grn.gamma * norm + 1) + grn.beta
-
-
-def _run_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
-    conv = block.depthwise_conv
-    x = depthwise_conv(x_BKTC, halo, conv.weight, conv.bias)
-    x = block.act(_pointwise(block.pointwise_conv1, _norm(block.norm, x)))
-    if block.grn is not None:
-        x = _response_norm(block.grn, x)
-    x = _pointwise(block.pointwise_conv2, x)
-    if block.gamma is not None:
-        x = x * block.gamma
-    return x_BKTC + block.drop_path(x)

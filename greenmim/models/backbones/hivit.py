@@ -1,19 +1,63 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""HiViT that computes visible mask units only."""
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+"""HiViT that computes visible mask units only.
+
+In the last stage a unit is one token, ``x_BKC``. The letters are defined in
+:mod:`greenmim.ops`.
+"""
+from typing import Any, Iterable, List, Optional, Sequence, Tuple
 
 import torch
-import torch.utils.checkpoint as cp
 from mmpretrain.models import HiViT
 from mmpretrain.models.backbones.hivit import (Attention, BlockWithRPE,
                                                PatchMerge)
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from greenmim.ops import MaskPlan, patches_of_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..visible import VisibleBackbone, check_in_units, visible_positions
+from ..visible import (VisibleBackbone, check_in_units, linear_tokens,
+                       run_block, visible_positions)
+
+
+def _attention(attn: Attention, x_BKC: Tensor,
+               pairs: Optional[Tensor]) -> Tensor:
+    """Attention among the visible tokens of an image."""
+    B, K, C = x_BKC.shape
+    qkv = attn.qkv(x_BKC).view(B, K, 3, attn.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    bias = None
+    if pairs is not None:  # (M, h, K, K)
+        bias = attn.relative_position_bias_table[pairs].permute(0, 3, 1, 2)
+        bias = bias.to(q.dtype)
+    out = F.scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        attn_mask=bias,
+        dropout_p=attn.attn_drop.p if attn.training else 0.,
+        scale=attn.scale)
+    out = attn.proj(out.transpose(1, 2).reshape(B, K, C))
+    return attn.proj_drop(out)
+
+
+def visible_block(block: BlockWithRPE, x_BKC: Tensor,
+                  pairs: Optional[Tensor]) -> Tensor:
+    """Run a block with attention on visible units of one token, (B, K, C).
+
+    Args:
+        block (BlockWithRPE): The dense block, whose modules are run.
+        x_BKC (Tensor): The tokens.
+        pairs (Tensor, optional): Int64 (M, K, K), see ``_pairs``.
+    """
+    attended = _attention(block.attn, block.norm1(x_BKC), pairs)
+    if block.gamma_1 is not None:
+        attended = block.gamma_1 * attended
+    x_BKC = x_BKC + block.drop_path(attended)
+    hidden = block.mlp(block.norm2(x_BKC))
+    if block.gamma_2 is not None:
+        hidden = block.gamma_2 * hidden
+    return x_BKC + block.drop_path(hidden)
 
 
 @MODELS.register_module()
@@ -30,8 +74,8 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
     A stage ends where a patch merging begins. There is no final norm.
 
     Args:
-        out_indices (Sequence[int]): The parent's, which puts its last block
-            in place of the last of them and fails with others. Defaults to
+        out_indices (Sequence[int]): As in the parent, which replaces the last
+            of them by its last block and fails with others. Defaults to
             (23, ).
         with_cp (bool): Checkpoint the blocks of the masked forward, which
             saves memory for a second forward. Defaults to False.
@@ -74,31 +118,33 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
         """Whether there are positions that are resized to the map."""
         return self.ape
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i)."""
         grid = plan.layout.grid
-        units = plan.layout.units.to(x.device, non_blocking=True)
+        units = plan.layout.units.to(images_BCHW.device, non_blocking=True)
         embed = self.patch_embed
-        patches = patches_of_units(x, units, self.unit_size,
+        patches = patches_of_units(images_BCHW, units, self.unit_size,
                                    embed.proj.kernel_size[0])
-        x = F.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias)
+        x = linear_tokens(embed.proj, patches)
         if embed.norm is not None:
             x = embed.norm(x)
+        # The early blocks take (B, K, 4, 4, C), patches of 4 x 4 tokens.
         x = x.unflatten(2, (embed.inner_patches, embed.inner_patches))
         outs = []
         for block in self.blocks[:-self.num_main_blocks]:
             if isinstance(block, PatchMerge):
                 outs.append(x.flatten(2, 3))
-            x = self._run(block, x)
-        x = x[..., 0, 0, :]
+            x = run_block(self.with_cp, block, x)
+        x_BKC = x[..., 0, 0, :]
         if self.ape:
             positions = visible_positions(self._positions(grid), units, grid)
-            x = x + positions.flatten(1, 2)
-        x = self.pos_drop(x)
+            x_BKC = x_BKC + positions.flatten(1, 2)
+        x_BKC = self.pos_drop(x_BKC)
         pairs = self._pairs(units, grid) if self.rpe else None
         for block in self.blocks[-self.num_main_blocks:]:
-            x = self._run(_attention_block, block, x, pairs)
-        outs.append(x[:, :, None])
+            x_BKC = run_block(self.with_cp, visible_block, block, x_BKC, pairs)
+        outs.append(x_BKC[:, :, None])
         return outs
 
     def check_masked(self) -> None:
@@ -110,12 +156,6 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
                 'expected a square img_size, which absolute positions are '
                 f'resized from, got {self.patch_embed.img_size}; images '
                 'themselves need not be square')
-
-    def _run(self, function: Callable, *args: Any) -> Tensor:
-        if self.with_cp and any(
-                isinstance(x, Tensor) and x.requires_grad for x in args):
-            return cp.checkpoint(function, *args, use_reentrant=False)
-        return function(*args)
 
     def _positions(self, grid: Grid) -> Tensor:
         """Absolute positions of all units, (1, L, C), by the parent."""
@@ -137,63 +177,27 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
         distance = position[:, :, None] - position[:, None]
         return distance + 2 * side * (side - 1)
 
+    def frozen_modules(self) -> Iterable[nn.Module]:
+        """Patch embedding, positions and the first blocks."""
+        if self.frozen_stages < 1:
+            return ()
+        return (self.patch_embed, self.pos_drop,
+                *self.blocks[:self.frozen_stages])
+
     def _freeze_stages(self) -> None:
-        """Freeze what the parent means to; it has no norm to freeze."""
+        """Freeze what the parent means to freeze; there is no final norm."""
         if self.ape:
             self.pos_embed.requires_grad = False
-        self.pos_drop.eval()
-        for module in (self.patch_embed, *self.blocks[:self.frozen_stages]):
-            module.eval()
-            module.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> 'GreenMIMHiViT':
-        """Set the training mode, but of what is frozen."""
-        super().train(mode)
-        if self.frozen_stages > 0:
-            self._freeze_stages()
-        return self
+        self.freeze()
 
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
         """Depth of a parameter, and the number of depths.
 
-        The parent takes the blocks for the last layer.
+        The parent assigns the blocks to the last layer.
         """
         depth, num_layers = super().get_layer_depth(param_name, prefix)
         if param_name.startswith(f'{prefix}blocks.'):
             depth = int(param_name[len(prefix):].split('.')[1]) + 1
         return depth, num_layers
-
-
-def _attention_block(block: BlockWithRPE, x_BKC: Tensor,
-                     pairs: Optional[Tensor]) -> Tensor:
-    attended = _attention(block.attn, block.norm1(x_BKC), pairs)
-    if block.gamma_1 is not None:
-        attended = block.gamma_1 * attended
-    x_BKC = x_BKC + block.drop_path(attended)
-    hidden = block.mlp(block.norm2(x_BKC))
-    if block.gamma_2 is not None:
-        hidden = block.gamma_2 * hidden
-    return x_BKC + block.drop_path(hidden)
-
-
-def _attention(attn: Attention, x_BKC: Tensor,
-               pairs: Optional[Tensor]) -> Tensor:
-    """Attention among the visible tokens of an image."""
-    B, K, C = x_BKC.shape
-    qkv = attn.qkv(x_BKC).view(B, K, 3, attn.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    bias = None
-    if pairs is not None:  # (M, h, K, K)
-        bias = attn.relative_position_bias_table[pairs].permute(0, 3, 1, 2)
-        bias = bias.to(q.dtype)
-    out = F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=bias,
-        dropout_p=attn.attn_drop.p if attn.training else 0.,
-        scale=attn.scale)
-    out = attn.proj(out.transpose(1, 2).reshape(B, K, C))
-    return attn.proj_drop(out)

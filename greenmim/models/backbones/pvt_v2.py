@@ -1,18 +1,119 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""PVT v2, dense and computing visible mask units only."""
+"""PVT v2, dense and computing visible mask units only.
+
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
 import math
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
-from mmcv.cnn import build_norm_layer
+from mmcv.cnn import build_activation_layer, build_norm_layer
+from mmcv.cnn.bricks.drop import build_dropout
 from mmcv.cnn.bricks.transformer import PatchEmbed
 from mmengine.model import (BaseModule, ModuleList, constant_init, normal_init,
                             trunc_normal_init)
+from mmpretrain.models.backbones.twins import GlobalSubsampledAttention
 from torch import Tensor, nn
 
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.registry import MODELS
-from ..visible import PVTv2Block, Pyramid, VisibleBackbone, check_in_units
+from ..visible import (Pyramid, VisibleBackbone, arch_settings, check_in_units,
+                       depthwise_tokens, run_block, visible_reduced_attention)
+
+
+class ConvFFN(BaseModule):
+    """Feed-forward network with a depthwise 3x3 convolution (section 3.2).
+
+    Args:
+        embed_dims (int): Channels.
+        feedforward_channels (int): Hidden channels.
+        act_cfg (dict): Activation after the convolution.
+        drop_rate (float): Dropout of both linear layers' outputs.
+        drop_path_rate (float): Stochastic depth.
+    """
+
+    def __init__(self, embed_dims: int, feedforward_channels: int,
+                 act_cfg: dict, drop_rate: float,
+                 drop_path_rate: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, feedforward_channels)
+        self.dwconv = nn.Conv2d(
+            feedforward_channels,
+            feedforward_channels,
+            3,
+            padding=1,
+            groups=feedforward_channels)
+        self.act = build_activation_layer(act_cfg)
+        self.fc2 = nn.Linear(feedforward_channels, embed_dims)
+        self.drop = nn.Dropout(drop_rate)
+        self.out_drop = build_dropout(
+            dict(type='DropPath', drop_prob=drop_path_rate))
+
+    def forward(self, x: Tensor, hw_shape: Tuple[int, int]) -> Tensor:
+        """Dense, (B, H * W, C)."""
+        x = self.fc1(x)
+        x = x.transpose(1, 2).unflatten(2, hw_shape)
+        return self.finish(self.dwconv(x).flatten(2).transpose(1, 2))
+
+    def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
+        """Visible tokens only, (B, K, T, C)."""
+        x = self.fc1(x_BKTC)
+        return self.finish(depthwise_tokens(self.dwconv, x, halo))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What follows the convolution, token by token."""
+        x = self.drop(self.act(x))
+        return self.out_drop(self.drop(self.fc2(x)))
+
+
+class PVTv2Block(BaseModule):
+    """Attention to spatially reduced keys, and a convolutional FFN.
+
+    Args:
+        embed_dims (int): Channels.
+        num_heads (int): Attention heads.
+        feedforward_channels (int): Hidden channels of the FFN.
+        sr_ratio (int): Kernel and stride of the spatial reduction.
+        qkv_bias (bool): Whether queries, keys and values have a bias.
+        drop_rate (float): Dropout of projections.
+        attn_drop_rate (float): Dropout of attention weights.
+        drop_path_rate (float): Stochastic depth.
+        act_cfg (dict): Activation of the FFN.
+        norm_cfg (dict): Norms of the block.
+        conv_norm_cfg (dict): Norm after the spatial reduction.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int,
+                 feedforward_channels: int, sr_ratio: int, qkv_bias: bool,
+                 drop_rate: float, attn_drop_rate: float,
+                 drop_path_rate: float, act_cfg: dict, norm_cfg: dict,
+                 conv_norm_cfg: dict) -> None:
+        super().__init__()
+        self.norm1 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.attn = GlobalSubsampledAttention(
+            embed_dims,
+            num_heads,
+            norm_cfg=conv_norm_cfg,
+            qkv_bias=qkv_bias,
+            sr_ratio=sr_ratio,
+            attn_drop=attn_drop_rate,
+            proj_drop=drop_rate,
+            dropout_layer=dict(type='DropPath', drop_prob=drop_path_rate))
+        self.norm2 = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.ffn = ConvFFN(embed_dims, feedforward_channels, act_cfg,
+                           drop_rate, drop_path_rate)
+
+    def forward(self, x: Tensor, hw_shape: Tuple[int, int]) -> Tensor:
+        """Dense, (B, H * W, C)."""
+        x = x + self.attn(self.norm1(x), hw_shape)
+        return x + self.ffn(self.norm2(x), hw_shape)
+
+    def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
+        """Visible tokens only, (B, K, T, C)."""
+        x_BKTC = x_BKTC + visible_reduced_attention(self.attn,
+                                                    self.norm1(x_BKTC))
+        return x_BKTC + self.ffn.forward_visible(self.norm2(x_BKTC), halo)
 
 
 @MODELS.register_module()
@@ -50,7 +151,7 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
             Defaults to ``dict(type='GELU')``.
         norm_cfg (dict): Norms of blocks and stages.
             Defaults to ``dict(type='LN', eps=1e-6)``.
-        conv_norm_cfg (dict, optional): Norms behind patch embeddings and
+        conv_norm_cfg (dict, optional): Norms after patch embeddings and
             spatial reductions. Defaults to None, ``norm_cfg``, as in
             MMDetection; the weights of the paper's authors and of timm go
             with ``dict(type='LN', eps=1e-5)``.
@@ -98,7 +199,7 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
                  frozen_stages: int = -1,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(init_cfg)
-        settings = self._settings(arch)
+        settings = arch_settings(arch, self.arch_zoo)
         self.embed_dims = settings['embed_dims']
         self.depths = settings['depths']
         self.strides = [4] + [2] * (len(self.depths) - 1)
@@ -144,22 +245,6 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
                             build_norm_layer(norm_cfg, embed_dims)[1])
         self.freeze()
 
-    def _settings(
-            self, arch: Union[str, Dict[str,
-                                        List[int]]]) -> Dict[str, List[int]]:
-        """The lists of an arch, each with a value for each stage."""
-        if isinstance(arch, str):
-            if arch not in self.arch_zoo:
-                raise ValueError(f'expected arch to be one of '
-                                 f'{list(self.arch_zoo)} or a dict, got '
-                                 f'{arch!r}')
-            return self.arch_zoo[arch]
-        keys = self.arch_zoo['b2'].keys()
-        if arch.keys() != keys or len({len(v) for v in arch.values()}) != 1:
-            raise ValueError(f'expected an arch with the keys {list(keys)} '
-                             f'and lists of one length, got {arch}')
-        return arch
-
     def init_weights(self) -> None:
         """Initialise as the paper's authors do, unless by ``init_cfg``."""
         super().init_weights()
@@ -181,7 +266,7 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
                 stage) in enumerate(zip(self.patch_embeds, self.stages)):
             x, hw_shape = embed(x)
             for block in stage:
-                x = self.run_block(block, x, hw_shape)
+                x = run_block(self.with_cp, block, x, hw_shape)
             x = getattr(self, f'norm{i}')(x)
             x = x.transpose(1, 2).unflatten(2, hw_shape).contiguous()
             if i in self.out_indices:
@@ -212,26 +297,28 @@ class GreenMIMPVTv2(  # type: ignore[misc]
         """Channels of the images."""
         return self.patch_embeds[0].projection.in_channels
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens after its norm, (B, K, T_i, C_i)."""
-        layout = plan.layout
-        units = layout.units.to(x.device, non_blocking=True)
-        outs = []
+        device = images_BCHW.device
+        units = plan.layout.units.to(device, non_blocking=True)
         side = self.unit_size
-        x = patches_of_units(x, units, side, 1)  # pixels
+        x_BKTC = patches_of_units(images_BCHW, units, side, 1)  # pixels
+        outs = []
         for i, (embed,
                 stage) in enumerate(zip(self.patch_embeds, self.stages)):
             conv = embed.projection
-            halo = Halo.from_layout(layout, side, conv.padding[0], x.device)
-            x = overlapping_conv(x, halo, conv.weight, conv.bias,
-                                 self.strides[i])
-            x = embed.norm(x)
+            halo = Halo.from_layout(plan.layout, side, conv.padding[0], device)
+            x_BKTC = overlapping_conv(x_BKTC, halo, conv.weight, conv.bias,
+                                      self.strides[i])
+            x_BKTC = embed.norm(x_BKTC)
             side //= self.strides[i]
-            halo = Halo.from_layout(layout, side, 1, x.device)
+            halo = Halo.from_layout(plan.layout, side, 1, device)
             for block in stage:
-                x = self.run_block(block.forward_visible, x, halo)
-            x = getattr(self, f'norm{i}')(x)
-            outs.append(x)
+                x_BKTC = run_block(self.with_cp, block.forward_visible, x_BKTC,
+                                   halo)
+            x_BKTC = getattr(self, f'norm{i}')(x_BKTC)
+            outs.append(x_BKTC)
         return outs
 
     def check_masked(self) -> None:

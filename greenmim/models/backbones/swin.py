@@ -1,15 +1,277 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Swin Transformer that computes visible mask units only."""
-from typing import Any, List, Sequence, Union
+r"""Swin Transformer, V1 and V2, that computes visible mask units only.
 
+Both run the modules of MMPretrain's dense models. V1 is dot-product attention
+with a learned table of biases. For the queries q and keys k of a head of V2,
+its scale :math:`\tau` and the network G of relative positions (`Swin
+Transformer V2 <https://arxiv.org/abs/2111.09883>`_, sections 3.2 and 3.3)::
+
+    logit_ij = min(exp(tau), 100) * cos(q_i, k_j)
+               + 16 * sigmoid(G(log-spaced offset of i and j))
+
+This is dot-product attention of normalised queries and keys with a table of
+biases that the network computes, so that the two share everything else.
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
+import math
+from typing import Any, Callable, List, Sequence, Tuple, Union
+
+import torch
 from mmengine.logging import print_log
-from mmpretrain.models import SwinTransformer
-from mmpretrain.models.utils import WindowMSA
-from torch import Tensor
+from mmpretrain.models import SwinTransformer, SwinTransformerV2
+from mmpretrain.models.backbones.swin_transformer import SwinBlock
+from mmpretrain.models.backbones.swin_transformer_v2 import SwinBlockV2
+from mmpretrain.models.utils import (ShiftWindowMSA, WindowMSA, WindowMSAV2,
+                                     resize_pos_embed)
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from greenmim.ops import (GroupIndex, MaskPlan, StageWindows, Window,
+                          patches_of_units)
+from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import VisibleSwin, after_attention, before_attention
+from ..visible import (Compiled, VisibleBackbone, index_windows, run_block,
+                       visible_patch_embed, visible_patch_merging,
+                       visible_positions, window_attention)
+
+MAX_LOG_SCALE = math.log(100.)
+
+
+def before_attention(block: SwinBlock,
+                     x_BKTC: Tensor) -> Tuple[Tensor, Tensor, float]:
+    """The part of a block of V1 before attention.
+
+    Args:
+        block (SwinBlock): The dense block, whose modules are run.
+        x_BKTC (Tensor): The tokens.
+
+    Returns:
+        tuple: Queries, keys and values (B, K, T, 3 * C), the table of
+        relative position biases, and the scale of the dot products.
+    """
+    msa = block.attn.w_msa
+    qkv = msa.qkv(block.norm1(x_BKTC))
+    return qkv, msa.relative_position_bias_table, msa.scale
+
+
+def after_attention(block: SwinBlock, x_BKTC: Tensor,
+                    attended: Tensor) -> Tensor:
+    """The part of a block of V1 after attention, the output of the block.
+
+    Args:
+        block (SwinBlock): The dense block, whose modules are run.
+        x_BKTC (Tensor): The tokens before the block.
+        attended (Tensor): The output of their attention, (B, K, T, C).
+    """
+    msa = block.attn.w_msa
+    attended = msa.proj_drop(msa.proj(attended))
+    x_BKTC = x_BKTC + block.attn.drop(attended)
+    return block.ffn(block.norm2(x_BKTC), identity=x_BKTC)
+
+
+def before_cosine_attention(block: SwinBlockV2,
+                            x_BKTC: Tensor) -> Tuple[Tensor, Tensor, float]:
+    """The part of a block of V2 before attention.
+
+    See :func:`before_attention`. Queries and keys are normalised, queries
+    scaled, and the scale of the dot products is 1.
+    """
+    msa = block.attn.w_msa
+    bias = None
+    if msa.q_bias is not None:
+        bias = torch.cat(
+            [msa.q_bias,
+             msa.v_bias.new_zeros(msa.embed_dims), msa.v_bias])
+    qkv = F.linear(x_BKTC, msa.qkv.weight, bias)
+    q, k, v = qkv.unflatten(-1, (3, msa.num_heads, -1)).unbind(-3)
+    scale = msa.logit_scale.clamp(max=MAX_LOG_SCALE).exp().view(-1, 1)
+    q = F.normalize(q, dim=-1) * scale
+    k = F.normalize(k, dim=-1)
+    qkv = torch.stack([q.to(qkv), k.to(qkv), v], dim=-3).flatten(-3)
+    table = msa.cpb_mlp(msa.relative_coords_table)
+    return qkv, 16 * table.view(-1, msa.num_heads).sigmoid(), 1.
+
+
+def after_cosine_attention(block: SwinBlockV2, x_BKTC: Tensor,
+                           attended: Tensor) -> Tensor:
+    """The part of a block of V2 after attention, see `after_attention`."""
+    msa = block.attn.w_msa
+    attended = msa.proj_drop(msa.proj(attended))
+    x_BKTC = x_BKTC + block.norm1(block.attn.drop(attended))
+    x_BKTC = x_BKTC + block.norm2(block.ffn(x_BKTC))
+    return block.norm3(x_BKTC) if block.extra_norm else x_BKTC
+
+
+class VisibleSwin(VisibleBackbone):
+    """The masked forward of a dense Swin Transformer.
+
+    A mixin; list it before the dense class. The class provides the attributes
+    without a value and :meth:`merging_before`.
+
+    Args:
+        attn_backend (str): Backend of the masked forward's attention.
+        compile_blocks (bool): Compile what surrounds attention. Attention
+            itself stays out of the graphs: its shapes change with every mask,
+            those around it only with the number of visible units.
+        *args, **kwargs: Those of the dense class.
+
+    Raises:
+        ValueError: If there is no such backend; in the masked forward, for
+            options of the dense class that it does not define.
+    """
+
+    #: The class of window attention that the masked forward computes.
+    msa_type: type
+    #: See :func:`before_attention`.
+    before: Callable[[nn.Module, Tensor], Tuple[Tensor, Tensor, float]]
+    #: See :func:`after_attention`.
+    after: Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+    # Of the dense parent.
+    num_layers: int
+    num_heads: Sequence[int]
+    out_indices: Sequence[int]
+    stages: Any
+    patch_embed: Any
+    drop_after_pos: nn.Module
+    use_abs_pos_embed: bool
+    absolute_pos_embed: nn.Parameter
+    patch_resolution: Tuple[int, int]
+    interpolate_mode: str
+    num_extra_tokens: int
+
+    def __init__(self,
+                 *args: Any,
+                 attn_backend: str = 'auto',
+                 compile_blocks: bool = False,
+                 **kwargs: Any) -> None:
+        check_backend(attn_backend)
+        super().__init__(*args, **kwargs)
+        self.attn_backend = attn_backend
+        self._before = Compiled(type(self).before, compile_blocks)
+        self._after = Compiled(type(self).after, compile_blocks)
+
+    def merging_before(self, stage: int) -> Any:
+        """The patch merging in front of a stage, or None."""
+        raise NotImplementedError
+
+    def has_norm(self, stage: int) -> bool:
+        """Whether the dense model norms the tokens of a stage."""
+        return stage in self.out_indices
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.patch_embed.projection.kernel_size[0]
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        return self.patch_size * 2**(self.num_layers - 1)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        return self.patch_embed.projection.in_channels
+
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether there are positions that are resized to the map."""
+        return self.use_abs_pos_embed
+
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens, (B, K, T_i, C_i).
+
+        Those of a stage in ``out_indices`` have passed its norm, as in the
+        dense model, except for norms that follow the downsampling
+        (``out_after_downsample``).
+        """
+        grid = plan.layout.grid
+        units = plan.layout.units.to(images_BCHW.device, non_blocking=True)
+        patches = patches_of_units(images_BCHW, units, self.unit_size,
+                                   self.patch_size)
+        x_BKTC = visible_patch_embed(self.patch_embed, patches)
+        if self.use_abs_pos_embed:
+            side = self._side(0)
+            embed = resize_pos_embed(self.absolute_pos_embed,
+                                     self.patch_resolution,
+                                     (grid[0] * side, grid[1] * side),
+                                     self.interpolate_mode,
+                                     self.num_extra_tokens)
+            x_BKTC = x_BKTC + visible_positions(embed, units, grid)
+        x_BKTC = self.drop_after_pos(x_BKTC)
+
+        outs = []
+        for i, (stage, groups) in enumerate(zip(self.stages, plan.groups)):
+            merging = self.merging_before(i)
+            if merging is not None:
+                x_BKTC = visible_patch_merging(merging, x_BKTC)
+            index = index_windows(groups, self.num_heads[i], x_BKTC.device)
+            for block in stage.blocks:
+                x_BKTC = run_block(block.with_cp, self._forward_block, block,
+                                   x_BKTC, index[_window(block.attn)])
+            outs.append(
+                getattr(self, f'norm{i}')
+                (x_BKTC) if self.has_norm(i) else x_BKTC)
+        return outs
+
+    def _forward_block(self, block: Any, x_BKTC: Tensor,
+                       index: GroupIndex) -> Tensor:
+        """The output of a block, (B, K, T, C)."""
+        qkv, bias_table, scale = self._before(block, x_BKTC)
+        attended = window_attention(block.attn.w_msa, qkv, index, bias_table,
+                                    scale, self.attn_backend)
+        return self._after(block, x_BKTC, attended)
+
+    def stage_windows(self) -> List[StageWindows]:
+        """The window attention of every stage."""
+        return [
+            StageWindows(
+                self._side(i),
+                tuple(
+                    dict.fromkeys(
+                        _window(block.attn) for block in stage.blocks)))
+            for i, stage in enumerate(self.stages)
+        ]
+
+    def _side(self, stage: int) -> int:
+        """Tokens along a unit's side in a stage."""
+        return 2**(self.num_layers - 1 - stage)
+
+    def check_masked(self) -> None:
+        """Refuse layers that read beyond a mask unit."""
+        if self.num_layers - 1 not in self.out_indices:
+            raise ValueError(
+                'expected the last stage in out_indices, whose norm the '
+                f'latent needs, got out_indices={tuple(self.out_indices)}')
+        expected = [(self.patch_embed.projection, (self.patch_size, ) * 2)]
+        mergings = map(self.merging_before, range(self.num_layers))
+        expected += [(merging.sampler, (2, 2)) for merging in mergings
+                     if merging is not None]
+        for layer, size in expected:
+            geometry = [
+                tuple(getattr(layer, name))
+                for name in ('kernel_size', 'stride', 'padding', 'dilation')
+            ]
+            if geometry != [size, size, (0, 0), (1, 1)]:
+                raise ValueError(
+                    'expected a patch embedding and patch merging whose '
+                    f'kernel equals the stride, {size} and without padding '
+                    f'or dilation, for a masked forward, got {layer}')
+        for stage in self.stages:
+            for block in stage.blocks:
+                if type(block.attn.w_msa) is not self.msa_type:
+                    raise ValueError(
+                        'expected the window attention '
+                        f'{self.msa_type.__name__} for a masked forward, got '
+                        f'{type(block.attn.w_msa)}')
+
+
+def _window(attn: ShiftWindowMSA) -> Window:
+    return Window(attn.window_size, attn.shift_size, attn.window_size,
+                  attn.pad_small_map)
 
 
 @MODELS.register_module()
@@ -45,20 +307,20 @@ class GreenMIMSwinTransformer(VisibleSwin, SwinTransformer):
     """
 
     msa_type = WindowMSA
+    before = staticmethod(before_attention)
+    after = staticmethod(after_attention)
 
     def __init__(self,
                  arch: Union[str, dict] = 'tiny',
                  *args: Any,
                  window_size: Union[int, Sequence[int]] = 7,
                  stage_cfgs: Union[Sequence[dict], dict] = dict(),
-                 attn_backend: str = 'auto',
-                 compile_blocks: bool = False,
                  **kwargs: Any) -> None:
         if not isinstance(window_size, int):
             settings = arch
             if isinstance(settings, str):
                 settings = self.arch_zoo.get(settings.lower(), {})
-            # The parent tells of an arch without depths.
+            # The parent refuses an arch without depths.
             num_stages = len(settings.get('depths', window_size))
             stage_cfgs = _stage_windows(window_size, stage_cfgs, num_stages)
             window_size = max(window_size)
@@ -68,17 +330,15 @@ class GreenMIMSwinTransformer(VisibleSwin, SwinTransformer):
             window_size=window_size,
             stage_cfgs=stage_cfgs,
             **kwargs)
-        self.set_runner(before_attention, after_attention, attn_backend,
-                        compile_blocks)
 
     def merging_before(self, stage: int) -> Any:
-        """The patch merging in front of a stage, None where there is none."""
+        """The patch merging in front of a stage, or None."""
         return self.stages[stage - 1].downsample if stage else None
 
     def has_norm(self, stage: int) -> bool:
         """Whether the dense model norms the tokens of a stage.
 
-        With ``out_after_downsample``, norms are made for what comes after.
+        With ``out_after_downsample``, norms are for downsampled tokens.
         """
         return super().has_norm(stage) and not (
             self.out_after_downsample
@@ -127,6 +387,81 @@ class GreenMIMSwinTransformer(VisibleSwin, SwinTransformer):
                 f'Resized {len(resized)} relative position bias tables: '
                 f'{resized[0]}, ...',
                 logger='current')
+
+
+@MODELS.register_module()
+class GreenMIMSwinTransformerV2(VisibleSwin, SwinTransformerV2):
+    """Swin Transformer V2 with group window attention.
+
+    Without a mask it is MMPretrain's ``SwinTransformerV2``, whose parameters,
+    names and shapes it has. With a mask it computes visible units only, as in
+    `Green Hierarchical Vision Transformer for Masked Image Modeling
+    <https://arxiv.org/abs/2205.13515>`_.
+
+    Visible-only attention has no padding, where windows do not divide the
+    map. Where a window exceeds the map and ``pad_small_map`` is off, it
+    shrinks to the map, which the dense model refuses, and keeps the biases
+    that the full window has at the same offsets.
+
+    Args:
+        attn_backend (str): Backend of the masked forward's attention:
+            ``'auto'``, ``'eager'``, ``'sdpa'`` or ``'fused'``, see
+            :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
+        compile_blocks (bool): Compile the blocks of the masked forward by
+            ``torch.compile``, which fuses norms, biases, activations and
+            residuals. Masks that hide the same number of units share the
+            compiled code. Defaults to False.
+        **kwargs: Other arguments of ``mmpretrain.SwinTransformerV2``.
+    """
+
+    msa_type = WindowMSAV2
+    before = staticmethod(before_cosine_attention)
+    after = staticmethod(after_cosine_attention)
+
+    def merging_before(self, stage: int) -> Any:
+        """The patch merging in front of a stage, or None."""
+        return self.stages[stage].downsample
+
+    def get_layer_depth(self,
+                        param_name: str,
+                        prefix: str = '') -> Tuple[int, int]:
+        """The depth of a parameter, for layer-wise learning rates.
+
+        Patch merging counts with the block before it, as in Swin V1.
+
+        Args:
+            param_name (str): The name of the parameter.
+            prefix (str): The prefix of the backbone's parameters. Defaults
+                to an empty string.
+
+        Returns:
+            tuple[int, int]: The depth, 0 for the patch embedding, and the
+            number of depths, the last of them for the norms and the head.
+        """
+        num_depths = sum(self.depths) + 2
+        parts = param_name[len(prefix):].split('.')
+        if not param_name.startswith(prefix):
+            depth = num_depths - 1
+        elif parts[0] in ('patch_embed', 'absolute_pos_embed'):
+            depth = 0
+        elif parts[0] == 'stages':
+            depth = sum(self.depths[:int(parts[1])])
+            if parts[2] == 'blocks':
+                depth += int(parts[3]) + 1
+        else:
+            depth = num_depths - 1
+        return depth, num_depths
+
+    def _delete_reinit_params(self, state_dict: dict, prefix: str, *args:
+                              Any) -> None:
+        """Keep the buffers of this window instead of the checkpoint's.
+
+        The parent deletes them from the checkpoint and then reports them as
+        missing.
+        """
+        for name, buffer in self.named_buffers():
+            if 'relative_' in name:
+                state_dict[prefix + name] = buffer
 
 
 def _stage_windows(window_sizes: Sequence[int],

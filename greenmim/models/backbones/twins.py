@@ -1,25 +1,63 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Twins that computes visible mask units only."""
+"""Twins that computes visible mask units only.
+
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
 import math
 from typing import Any, List, Optional, Tuple, Union
 
+import torch
 from mmcv.cnn import build_norm_layer
 from mmpretrain.models import PCPVT, SVT
-from mmpretrain.models.backbones.twins import GSAEncoderLayer
+from mmpretrain.models.backbones.twins import GSAEncoderLayer, LSAEncoderLayer
 from torch import Tensor
 
-from greenmim.ops import (BACKENDS, GroupIndex, Halo, MaskPlan, StageWindows,
-                          Window, depthwise_conv, patches_of_units)
+from greenmim.ops import (GroupIndex, Halo, MaskPlan, StageWindows, Window,
+                          patches_of_units)
+from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import (Pyramid, VisibleBackbone, check_in_units, conv_in_units,
-                       index_windows, visible_patch_embed, visible_twins_block)
-from ..visible.visible_backbone import Mask
+from ..visible import (Mask, Pyramid, VisibleBackbone, check_in_units,
+                       checkpointed, conv_in_units, depthwise_tokens,
+                       index_windows, run_block, visible_patch_embed,
+                       visible_reduced_attention, window_attention)
+
+
+def visible_block(block: Union[LSAEncoderLayer,
+                               GSAEncoderLayer], x_BKTC: Tensor,
+                  index: Optional[GroupIndex], attn_backend: str) -> Tensor:
+    """Run a block on visible tokens.
+
+    Stochastic depth is applied twice to a branch where the dense block does.
+
+    Args:
+        block (LSAEncoderLayer | GSAEncoderLayer): With attention that is
+            grouped by windows, or sub-sampled and global.
+        x_BKTC (Tensor): The tokens.
+        index (GroupIndex, optional): The plan of the windows, for a block
+            that has them.
+        attn_backend (str): See :func:`greenmim.ops.group_attention`.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
+    """
+    attn = block.attn
+    normed = block.norm1(x_BKTC)
+    if isinstance(block, LSAEncoderLayer):
+        assert index is not None
+        attended = window_attention(attn, attn.qkv(normed), index, None,
+                                    attn.scale, attn_backend)
+        attended = attn.proj_drop(attn.proj(attended))
+    else:
+        attended = visible_reduced_attention(attn, normed)
+    x_BKTC = x_BKTC + block.drop_path(attended)
+    return x_BKTC + block.drop_path(block.ffn(block.norm2(x_BKTC)))
 
 
 class VisibleTwins(Pyramid, VisibleBackbone):
     """The masked forward of PCPVT and SVT, and options that they lack.
 
-    It has no meaning without one of them among the bases of a class.
+    Use as a mixin with one of them.
     """
 
     strides: List[int]
@@ -61,58 +99,48 @@ class VisibleTwins(Pyramid, VisibleBackbone):
         """See :meth:`VisibleBackbone.forward`."""
         if mask is not None or not self.with_cp:
             return super().forward(x, mask)
-        outs = []
-        for i, stage in enumerate(self.stages):
-            x, hw_shape = self.patch_embeds[i](x)
-            x = self.position_encoding_drops[i](x)
-            for j, block in enumerate(stage):
-                x = self.run_block(block, x, hw_shape)
-                if j == 0:
-                    x = self.position_encodings[i](x, hw_shape)
-            x = getattr(self, f'norm_after_stage{i}')(x)
-            x = x.view(len(x), *hw_shape, -1).permute(0, 3, 1, 2).contiguous()
-            if i in self.out_indices:
-                outs.append(x)
-        return tuple(outs)
+        with checkpointed(block for stage in self.stages for block in stage):
+            return super().forward(x)
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> List[Tensor]:
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
 
-        They have passed ``norm_after_stage``, where there is one, and so has
-        what the next stage reads, as in the dense model.
+        They have passed ``norm_after_stage``, if there is one, and so has the
+        input of the next stage, as in the dense model.
         """
-        units = plan.layout.units.to(x.device, non_blocking=True)
+        units = plan.layout.units.to(images_BCHW.device, non_blocking=True)
+        x_BKTC = patches_of_units(images_BCHW, units, self.unit_size,
+                                  self.strides[0])
         outs = []
         for i, stage in enumerate(self.stages):
             embed = self.patch_embeds[i]
             if i == 0:
-                x = patches_of_units(x, units, self.unit_size, self.strides[0])
-                x = visible_patch_embed(embed, x)
+                x_BKTC = visible_patch_embed(embed, x_BKTC)
             else:
-                x = embed.norm(conv_in_units(embed.projection, x))
-            x = self.position_encoding_drops[i](x)
-            x = self._visible_stage(i, x, plan)
-            x = getattr(self, f'norm_after_stage{i}')(x)
-            outs.append(x)
+                x_BKTC = embed.norm(conv_in_units(embed.projection, x_BKTC))
+            x_BKTC = self.position_encoding_drops[i](x_BKTC)
+            index = self._group_index(i, plan, x_BKTC.device)
+            for j, block in enumerate(stage):
+                x_BKTC = run_block(self.with_cp, visible_block, block, x_BKTC,
+                                   index, self.attn_backend)
+                if j == 0:
+                    halo = Halo.from_layout(plan.layout, self._side(i), 1,
+                                            x_BKTC.device)
+                    x_BKTC = x_BKTC + depthwise_tokens(
+                        self.position_encodings[i].proj, x_BKTC, halo)
+            x_BKTC = getattr(self, f'norm_after_stage{i}')(x_BKTC)
+            outs.append(x_BKTC)
         return outs
 
-    def _visible_stage(self, stage: int, x: Tensor, plan: MaskPlan) -> Tensor:
-        """The blocks of a stage and its position encoding, (B, K, T, C)."""
-        index = self._group_index(stage, x, plan)
-        for j, block in enumerate(self.stages[stage]):
-            x = self.run_block(visible_twins_block, x, block, index,
-                               self.attn_backend)
-            if j == 0:
-                halo = Halo.from_layout(plan.layout, self._side(stage), 1,
-                                        x.device)
-                conv = self.position_encodings[stage].proj
-                x = x + depthwise_conv(x, halo, conv.weight, conv.bias)
-        return x
-
-    def _group_index(self, stage: int, x: Tensor,
-                     plan: MaskPlan) -> Optional[GroupIndex]:
-        """The plan of a stage's windows, where it has them."""
-        return None
+    def _group_index(self, stage: int, plan: MaskPlan,
+                     device: torch.device) -> Optional[GroupIndex]:
+        """The plan of a stage's windows on the device, if it has any."""
+        if not plan.groups:
+            return None
+        index, = index_windows(plan.groups[stage], self.num_heads[stage],
+                               device).values()
+        return index
 
     def check_masked(self) -> None:
         """Refuse layers that read beyond a mask unit."""
@@ -183,9 +211,7 @@ class GreenMIMSVT(VisibleTwins, SVT):
                  *args: Any,
                  attn_backend: str = 'auto',
                  **kwargs: Any) -> None:
-        if attn_backend not in BACKENDS:
-            raise ValueError(f'expected attn_backend to be one of {BACKENDS}, '
-                             f'got {attn_backend!r}')
+        check_backend(attn_backend)
         super().__init__(*args, **kwargs)
         self.attn_backend = attn_backend
 
@@ -196,13 +222,6 @@ class GreenMIMSVT(VisibleTwins, SVT):
         """
         return [
             StageWindows(
-                self._side(i), (Window(size, 0, size), ), pad_small_map=True)
+                self._side(i), (Window(size, 0, size, pad_small_map=True), ))
             for i, size in enumerate(self.window_sizes)
         ]
-
-    def _group_index(self, stage: int, x: Tensor,
-                     plan: MaskPlan) -> GroupIndex:
-        num_sequences = 1 if plan.layout.num_masks > 1 else len(x)
-        window = self.stage_windows()[stage].windows[0]
-        return index_windows(plan.groups[stage], [window], num_sequences,
-                             self.num_heads[stage], x.device)[window]

@@ -1,6 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Vision Transformer that computes visible mask units only."""
-from typing import Any, Optional
+"""Vision Transformer that computes visible mask units only.
+
+``x_BKTC`` are unit-major tokens; the letters are defined in
+:mod:`greenmim.ops`.
+"""
+from typing import Any, Optional, Tuple, Union
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -9,9 +13,9 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, patches_of_units, sincos_positions
 from greenmim.registry import MODELS
-from ..visible import (CheckpointedLayer, Compiled, StageOutputs,
-                       VisibleBackbone, check_in_units, visible_patch_embed,
-                       visible_positions)
+from ..visible import (Compiled, Mask, StageOutputs, VisibleBackbone,
+                       check_in_units, checkpointed, run_block,
+                       visible_patch_embed, visible_positions)
 
 
 def _run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -68,17 +72,15 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         if fixed_positions:
             self.pos_embed.requires_grad = False
             self._fix_positions()
-        if with_cp:
-            for layer in self.layers:
-                layer.__class__ = CheckpointedLayer
-        # The parent's rates are NumPy's, which break the compiler's graphs.
+        self.with_cp = with_cp
+        # The parent's rates are NumPy numbers, which break compiled graphs.
         for module in self.modules():
             if hasattr(module, 'drop_prob'):
                 module.drop_prob = float(module.drop_prob)
         self._run_layer = Compiled(_run_layer, compile_blocks)
 
     def init_weights(self) -> None:
-        """Initialise as the parent does, but for fixed positions."""
+        """Initialise as the parent does, except for fixed positions."""
         super().init_weights()
         cfg = self.init_cfg
         pretrained = isinstance(cfg, dict) and cfg['type'] == 'Pretrained'
@@ -89,8 +91,8 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
     def _fix_positions(self) -> None:
         """Sine and cosine for the patches, zero for the class token.
 
-        The class token itself must then differ from zero: nothing else tells
-        its channels apart.
+        The class token itself must then differ from zero, or all its channels
+        would be alike.
         """
         if self.embed_dims % 4:
             raise ValueError('expected embed_dims to be a multiple of 4, '
@@ -119,25 +121,36 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         """Whether positions are resized to the map."""
         return True
 
-    def forward_visible(self, x: Tensor, plan: MaskPlan) -> StageOutputs:
-        """The tokens of the layers in ``out_indices``, (B, K, t, C).
+    def forward(
+            self,
+            x: Tensor,
+            mask: Optional[Mask] = None) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """See :meth:`VisibleBackbone.forward`."""
+        if mask is not None or not self.with_cp:
+            return super().forward(x, mask)
+        with checkpointed(self.layers):
+            return super().forward(x)
+
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> StageOutputs:
+        """The tokens of the layers in ``out_indices``, (B, K, T, C).
 
         The last have passed the final norm.
         """
-        layout = plan.layout
-        units = layout.units.to(x.device, non_blocking=True)
+        grid = plan.layout.grid
+        units = plan.layout.units.to(images_BCHW.device, non_blocking=True)
         side = self.unit_size // self.patch_size
-        map_size = layout.grid[0] * side, layout.grid[1] * side
         embed = resize_pos_embed(self.pos_embed, self.patch_resolution,
-                                 map_size, self.interpolate_mode,
-                                 self.num_extra_tokens)
+                                 (grid[0] * side, grid[1] * side),
+                                 self.interpolate_mode, self.num_extra_tokens)
         extra = self.num_extra_tokens
 
-        patches = patches_of_units(x, units, self.unit_size, self.patch_size)
-        x = visible_patch_embed(self.patch_embed, patches)
-        x = x + visible_positions(embed[:, extra:], units, layout.grid)
-        shape = x.shape
-        x = x.flatten(1, 2)
+        patches = patches_of_units(images_BCHW, units, self.unit_size,
+                                   self.patch_size)
+        x_BKTC = visible_patch_embed(self.patch_embed, patches)
+        x_BKTC = x_BKTC + visible_positions(embed[:, extra:], units, grid)
+        # All tokens of an image, led by the class token
+        x = x_BKTC.flatten(1, 2)
         if extra:
             class_token = self.cls_token + embed[:, :extra]
             x = torch.cat([class_token.expand(len(x), -1, -1), x], dim=1)
@@ -145,11 +158,11 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
 
         outs = StageOutputs()
         for i, layer in enumerate(self.layers):
-            x = self._run_layer(layer, x)
+            x = run_block(self.with_cp, self._run_layer, layer, x)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
-                outs.append(x[:, extra:].reshape(shape))
+                outs.append(x[:, extra:].reshape(x_BKTC.shape))
         outs.class_token = x[:, 0] if extra else None
         return outs
 
@@ -159,8 +172,3 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
             raise ValueError('expected the last layer in out_indices, got '
                              f'out_indices={tuple(self.out_indices)}')
         check_in_units(self.patch_embed.projection, self.unit_size)
-
-    def train(self, mode: bool = True) -> 'GreenMIMVisionTransformer':
-        """Set the training mode; unlike the parent's, it returns self."""
-        super().train(mode)
-        return self

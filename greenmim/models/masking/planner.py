@@ -92,7 +92,7 @@ class MaskPlanner:
             num_masks = 1 if self.mask_scope == 'batch' else num_images
             mask = self.sampler(num_masks, grid, self.mask_ratio, generator)
         layout = VisibleLayout.from_mask(mask, grid, valid)
-        return self.group_planner(layout, grid)
+        return self.group_planner(layout)
 
     def _draw_each(self, own_grids: Sequence[Grid], grid: Grid,
                    generator: Optional[torch.Generator]) -> Tensor:

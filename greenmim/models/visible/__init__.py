@@ -1,25 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from .cmt import CMTBlock, norm_tokens
-from .compiled import Compiled
-from .position_bias import PositionBias
-from .positions import visible_positions
-from .pvt_v2 import PVTv2Block
-from .pyramid import Pyramid
-from .spatial_reduction import check_in_units, conv_in_units
-from .swin import (WindowBlockRunner, after_attention, before_attention,
-                   visible_patch_embed, visible_patch_merging)
-from .swin_v2 import cosine_before_attention, post_norm_after_attention
-from .twins import visible_twins_block
-from .visible_backbone import StageOutputs, VisibleBackbone, index_windows
-from .visible_swin import VisibleSwin
-from .vit import CheckpointedLayer
+"""What all backbones share for computing visible mask units only."""
+from .backbone import (Compiled, Mask, PartlyFrozen, StageOutputs,
+                       VisibleBackbone, checkpointed, run_block)
+from .pyramid import Pyramid, arch_settings
+from .tokens import (check_in_units, conv_in_units, depthwise_tokens,
+                     linear_tokens, norm_tokens, visible_patch_embed,
+                     visible_patch_merging, visible_positions,
+                     visible_reduced_attention)
+from .windows import index_windows, window_attention
 
 __all__ = [
-    'CMTBlock', 'CheckpointedLayer', 'Compiled', 'PVTv2Block', 'PositionBias',
-    'Pyramid', 'StageOutputs', 'VisibleBackbone', 'VisibleSwin',
-    'WindowBlockRunner', 'after_attention', 'before_attention',
-    'check_in_units', 'conv_in_units', 'cosine_before_attention',
-    'index_windows', 'norm_tokens', 'post_norm_after_attention',
-    'visible_patch_embed', 'visible_patch_merging', 'visible_positions',
-    'visible_twins_block'
+    'Compiled', 'Mask', 'PartlyFrozen', 'Pyramid', 'StageOutputs',
+    'VisibleBackbone', 'arch_settings', 'check_in_units', 'checkpointed',
+    'conv_in_units', 'depthwise_tokens', 'index_windows', 'linear_tokens',
+    'norm_tokens', 'run_block', 'visible_patch_embed', 'visible_patch_merging',
+    'visible_positions', 'visible_reduced_attention', 'window_attention'
 ]

@@ -1,19 +1,44 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Options of backbones that are built stage by stage."""
 import re
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple, Union
 
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import nn
+
+from .backbone import PartlyFrozen
 
 
-class Pyramid:
-    """Checkpointed blocks, frozen stages and depths of layers.
+def arch_settings(arch: Union[str, Dict[str, Any]],
+                  zoo: Dict[str, Dict[str, Any]]) -> Dict[str, Any]:
+    """The settings of an arch, lists of them with a value for each stage.
 
-    It stands before an ``nn.Module`` among the bases of a class with one
-    module list ``patch_embeds`` and one ``stages``, whose items are lists of
-    blocks; further module lists hold a module for each stage, and names of
-    norms end in the stage's number.
+    Args:
+        arch (str | dict): A name in the zoo, or settings with its keys.
+        zoo (dict[str, dict]): Settings by name.
+
+    Raises:
+        ValueError: If the name is unknown or the settings do not fit.
+    """
+    if isinstance(arch, str):
+        if arch not in zoo:
+            raise ValueError(f'expected arch to be one of {list(zoo)} or a '
+                             f'dict, got {arch!r}')
+        return zoo[arch]
+    keys = next(iter(zoo.values())).keys()
+    lengths = {len(v) for v in arch.values() if isinstance(v, list)}
+    if arch.keys() != keys or len(lengths) != 1:
+        raise ValueError(f'expected an arch with the keys {list(keys)} '
+                         f'and lists of one length, got {arch}')
+    return arch
+
+
+class Pyramid(PartlyFrozen):
+    """Frozen stages and layer depths of a backbone.
+
+    A mixin; list it before an ``nn.Module`` with one module list
+    ``patch_embeds`` and one ``stages``, whose items are lists of blocks.
+    Further module lists hold a module for each stage, and names of norms end
+    in the stage's number.
     """
 
     depths: List[int]
@@ -23,26 +48,8 @@ class Pyramid:
     frozen_stages: int
     named_children: Callable[[], Iterator[Tuple[str, nn.Module]]]
 
-    def run_block(self, run: Callable[..., Tensor], x: Tensor, *args:
-                  Any) -> Tensor:
-        """``run(x, *args)``, checkpointed if that saves anything."""
-        if self.with_cp and x.requires_grad:
-            return checkpoint(run, x, *args, use_reentrant=False)
-        return run(x, *args)
-
-    def train(self, mode: bool = True) -> 'Pyramid':
-        """Set the training mode; frozen stages stay in evaluation mode."""
-        super().train(mode)  # type: ignore[misc]
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def freeze(self) -> None:
-        """Exclude the parameters of frozen stages from training."""
-        for module in self._frozen_modules():
-            module.eval().requires_grad_(False)
-
-    def _frozen_modules(self) -> Iterator[nn.Module]:
+    def frozen_modules(self) -> Iterator[nn.Module]:
+        """Everything up to stage ``frozen_stages``."""
         for i in range(self.frozen_stages + 1):
             for name, child in self.named_children():
                 if isinstance(child, nn.ModuleList):
@@ -62,8 +69,8 @@ class Pyramid:
 
         Returns:
             tuple[int, int]: The depth, 0 for the first patch embedding, and
-            the number of depths, which is that of the blocks and two more:
-            the last one is that of the last norm and of what follows.
+            the number of depths: one for each block and two more. The last
+            depth is for the last norm and everything outside the backbone.
         """
         num_layers = sum(self.depths) + 2
         match = re.match(r'([a-z_]+?)\.?(\d+)\.(\d*)',
@@ -74,7 +81,7 @@ class Pyramid:
         depth = sum(self.depths[:stage])
         if kind == 'stages':
             depth += int(match[3]) + 1
-        elif kind == 'position_encodings':  # behind the first block
+        elif kind == 'position_encodings':  # after the first block
             depth += 1
         elif kind != 'patch_embeds':  # a norm
             depth += self.depths[stage] + (stage + 1 == len(self.depths))

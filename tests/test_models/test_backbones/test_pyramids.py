@@ -7,6 +7,7 @@ from torch import nn
 
 from greenmim.models import (GreenMIMPCPVT, GreenMIMPVTv2, GreenMIMSVT,
                              PyramidVisionTransformerV2)
+from greenmim.ops import VisibleLayout
 from tests.backbones.pvt_v2 import arch as pvt_arch
 from tests.backbones.twins import arch as pcpvt_arch
 from tests.backbones.twins import svt_arch
@@ -90,7 +91,7 @@ def test_layers_that_reach_beyond_a_unit_are_refused():
 
 def test_a_plan_of_another_backbone_is_refused():
     x = torch.rand(1, 3, 64, 64)
-    plan = GreenMIMSVT(SVT_ARCH).make_planner()(MASK, (2, 2))
+    plan = GreenMIMSVT(SVT_ARCH).make_planner()(VisibleLayout.from_mask(MASK))
     with pytest.raises(ValueError, match='make_planner'):
         GreenMIMSVT(svt_arch([2, 2, 2, 2]))(x, plan)
     with pytest.raises(ValueError, match='make_planner'):

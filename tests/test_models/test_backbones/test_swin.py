@@ -20,6 +20,7 @@ from torch import nn
 
 from greenmim.models import GreenMIM, GreenMIMSwinTransformer
 from greenmim.models.backbones.swin import resize_bias_table
+from greenmim.ops import VisibleLayout
 from tests.backbones.checks import randomise
 
 MICRO = dict(
@@ -447,7 +448,7 @@ class TestMaskedForward:
         """Made beforehand, by this backbone's planner alone."""
         x = images()
         model = GreenMIMSwinTransformer(**MICRO).eval()
-        plan = model.make_planner()(self.mask, (4, 4))
+        plan = model.make_planner()(VisibleLayout.from_mask(self.mask))
         plan = pickle.loads(pickle.dumps(plan))
         assert torch.equal(model(x, plan), model(x, self.mask))
         other = GreenMIMSwinTransformer(**{**MICRO, 'window_size': 7})

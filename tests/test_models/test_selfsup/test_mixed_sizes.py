@@ -216,10 +216,10 @@ def test_fixed_batches():
     assert plan.layout.num_masks == 4 and plan.layout.num_visible == KEPT
 
 
-def test_plans_travel_and_are_kept_with_their_padding():
+def test_plans_travel_with_their_padding():
     model = make_model()
     planner = MaskPlanner(
-        model.backbone.make_planner(cache_size=2), 32, 0.5, 'image')
+        model.backbone.make_planner(), 32, 0.5, 'image')
     mask = torch.ones(2, 3, 3, dtype=torch.bool)
     mask[:, 0, 0] = False
     sizes = [(96, 96), (64, 96)], [(96, 96), (96, 64)]

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.models.masking import random_mask
-from greenmim.ops import BACKENDS, StageWindows, Window
+from greenmim.ops import BACKENDS, StageWindows, VisibleLayout, Window
 from tests.micro import micro_config, micro_model
 
 READS = [
@@ -99,16 +99,19 @@ def test_the_planner_of_a_backbone():
             dict(block_cfgs=dict(pad_small_map=pad))
             for pad in (False, False, True, False)
         ])
-    planner = model.make_planner(cache_size=5)
-    assert planner.cache_size == 5
+    planner = model.make_planner()
     both = (Window(7, 0, 7), Window(7, 3, 7))
+    padded = (Window(7, 0, 7, True), Window(7, 3, 7, True))
     assert planner.stages == (StageWindows(8, (Window(14, 0, 14), )),
-                              StageWindows(4, both),
-                              StageWindows(2, both, pad_small_map=True),
+                              StageWindows(4, both), StageWindows(2, padded),
                               StageWindows(1, both))
     # the last map is 7x7, one window that cannot be shifted
-    plan = planner(random_mask(1, (7, 7), 0.75), (7, 7))
-    assert [len(groups) for groups in plan.groups] == [1, 2, 2, 1]
+    layout = VisibleLayout.from_mask(random_mask(1, (7, 7), 0.75))
+    plan = planner(layout)
+    assert [set(groups) for groups in plan.groups
+            ] == [set(stage.windows) for stage in planner.stages]
+    assert [len(set(groups.values()))
+            for groups in plan.groups] == [1, 2, 2, 1]
 
 
 def test_plans_of_another_backbone_are_refused():
@@ -116,11 +119,12 @@ def test_plans_of_another_backbone_are_refused():
     model = GreenMIMSwinTransformer(arch=arch, window_size=7)
     other = GreenMIMSwinTransformer(arch=arch, window_size=4)
     images, mask = torch.randn(1, 3, 128, 128), random_mask(1, (4, 4), 0.5)
-    plan = other.make_planner()(mask, (4, 4))
+    plan = other.make_planner()(VisibleLayout.from_mask(mask))
     with pytest.raises(ValueError, match='make_planner'):
         model(images, plan)
     with pytest.raises(ValueError, match='grid'):
         other(images[..., :96], plan)
-    plans = other.make_planner()(mask.expand(3, -1, -1), (4, 4))
+    plans = other.make_planner()(
+        VisibleLayout.from_mask(mask.expand(3, -1, -1)))
     with pytest.raises(ValueError, match='3'):
         other(images.expand(2, -1, -1, -1), plans)

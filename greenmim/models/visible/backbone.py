@@ -1,0 +1,242 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The masked forward of all backbones: what they share.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
+from contextlib import contextmanager
+from functools import partial
+from typing import (Any, Callable, Iterable, Iterator, List, Optional,
+                    Sequence, Tuple, TypeVar, Union)
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from greenmim.ops import (GroupPlanner, MaskPlan, StageWindows, VisibleLayout,
+                          unit_grid)
+
+Mask = Union[Tensor, VisibleLayout, MaskPlan]
+Self = TypeVar('Self', bound='PartlyFrozen')
+
+
+def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
+    """Call ``run(*args)``, checkpointed if that saves memory.
+
+    Args:
+        with_cp (bool): Whether the block is to be checkpointed: its
+            activations are computed again in the backward pass.
+        run (Callable): The block.
+        *args: Its arguments. Nothing is checkpointed unless one of them is a
+            tensor with a gradient.
+    """
+    if with_cp and any(
+            isinstance(arg, Tensor) and arg.requires_grad for arg in args):
+        return checkpoint(run, *args, use_reentrant=False)
+    return run(*args)
+
+
+@contextmanager
+def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+    """Checkpoint blocks while a dense parent without ``with_cp`` runs them."""
+    blocks = list(blocks)
+    for block in blocks:
+        block.forward = partial(run_block, True, block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the method of the class is back
+
+
+class Compiled:
+    """A function that is compiled if ``enabled``.
+
+    Code is compiled once for every shape. Copies, including pickled ones,
+    compile their own: compiled functions themselves cannot be pickled.
+
+    Args:
+        function (Callable): A function of a module, not of a closure.
+        enabled (bool): Whether it is compiled.
+    """
+
+    def __init__(self, function: Callable, enabled: bool) -> None:
+        self.function = function
+        self.enabled = enabled
+        self._run = function
+        if enabled:
+            self._run = torch.compile(function, dynamic=False)
+
+    def __reduce__(self) -> tuple:
+        return Compiled, (self.function, self.enabled)
+
+    def __call__(self, *args: Any) -> Any:
+        return self._run(*args)
+
+
+class PartlyFrozen:
+    """Keeps frozen parts of a module in evaluation mode.
+
+    A mixin; list it before the ``nn.Module`` whose ``train`` it extends.
+    """
+
+    def frozen_modules(self) -> Iterable[nn.Module]:
+        """The modules that are not trained."""
+        return ()
+
+    def freeze(self) -> None:
+        """Exclude the parameters of frozen modules from training."""
+        for module in self.frozen_modules():
+            module.eval().requires_grad_(False)
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Set the training mode and return the module itself.
+
+        Frozen modules stay in evaluation mode.
+        """
+        super().train(mode)  # type: ignore[misc]
+        for module in self.frozen_modules():
+            module.eval()
+        return self
+
+
+class StageOutputs(List[Tensor]):
+    """The outputs of all stages, with the class token as an attribute.
+
+    Attributes:
+        class_token: Shape (B, C) after the final norm, or None.
+    """
+    class_token: Optional[Tensor] = None
+
+
+class VisibleBackbone(PartlyFrozen):
+    """Adds the masked forward to a dense backbone.
+
+    A mixin; list it before the dense class. Without a mask the dense forward
+    runs unchanged. The class provides :attr:`unit_size`,
+    :attr:`image_channels` and :meth:`forward_visible`; one with windows of
+    attention also :meth:`stage_windows`, one with options that only work
+    densely :meth:`check_masked`.
+    """
+
+    _planner: Optional[GroupPlanner] = None
+
+    @property
+    def reads_map_size(self) -> bool:
+        """Whether a token depends on the size of the map around it.
+
+        Positions that are resized to the map do so, for example. Images of
+        such a backbone cannot be padded.
+        """
+        return False
+
+    @property
+    def unit_size(self) -> int:
+        """Side of a mask unit in pixels: the stride of the last stage."""
+        raise NotImplementedError
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images."""
+        raise NotImplementedError
+
+    def forward_visible(self, images_BCHW: Tensor,
+                        plan: MaskPlan) -> List[Tensor]:
+        """Every stage's tokens, (B, K, T_i, C_i); see `forward_stages`.
+
+        Args:
+            images_BCHW (Tensor): Images that fit the plan.
+            plan (MaskPlan): The plan of their masks.
+        """
+        raise NotImplementedError
+
+    def stage_windows(self) -> Sequence[StageWindows]:
+        """The window attention of every stage, if there is any."""
+        return ()
+
+    def check_masked(self) -> None:
+        """Raise ``ValueError`` if options exclude a masked forward."""
+
+    def make_planner(self) -> GroupPlanner:
+        """Check the options and make a planner for this backbone.
+
+        The planner can be copied, for example to data-loading workers. The
+        backbone checks plans against the last one that it made. Call this
+        again after a change of options or windows.
+
+        Raises:
+            ValueError: If options exclude a masked forward.
+        """
+        self.check_masked()
+        self._planner = GroupPlanner(self.stage_windows())
+        return self._planner
+
+    def forward(
+            self,
+            x: Tensor,
+            mask: Optional[Mask] = None) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Forward images densely, or their visible units only.
+
+        Args:
+            x (Tensor): Images of shape (B, C, H, W).
+            mask (Tensor | VisibleLayout | MaskPlan, optional): Bool of shape
+                (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
+                True = masked; or a layout or plan made from it. Defaults to
+                None, the dense parent's forward.
+
+        Returns:
+            tuple[Tensor] | Tensor: Without a mask the parent's feature maps,
+            each of shape (B, C, H, W). With a mask the latent of shape
+            (B, K * T, C) after the final norm, visible units in row-major
+            order with the T tokens of the last stage each (1 if its stride
+            is the unit's side).
+
+        Raises:
+            ValueError: If image and mask do not fit the backbone or each
+                other.
+        """
+        if mask is None:
+            return super().forward(x)  # type: ignore[misc]
+        return self.forward_stages(x, mask)[-1].flatten(1, 2)
+
+    def forward_stages(self, x: Tensor, mask: Mask) -> List[Tensor]:
+        """Forward the visible units and return every stage's output.
+
+        Args:
+            x (Tensor): Images of shape (B, C, H, W).
+            mask (Tensor | VisibleLayout | MaskPlan): See :meth:`forward`.
+
+        Returns:
+            list[Tensor]: Unit-major tokens of shape (B, K, T_i, C_i), stage
+            by stage, before the downsampling layer. They are normed if the
+            dense model has a norm for the stage; the last always are.
+
+        Raises:
+            ValueError: See :meth:`forward`.
+        """
+        planner = self._planner or self.make_planner()
+        channels = self.image_channels
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(
+                f'expected images of shape (B, {channels}, H, W), got '
+                f'{tuple(x.shape)}; in_channels of the backbone and the '
+                'channels that the pipeline loads must agree')
+        grid = unit_grid(x.shape[-2:], self.unit_size)
+        if isinstance(mask, MaskPlan):
+            plan = mask
+            planned = [set(groups) for groups in plan.groups]
+            windows = [set(stage.windows) for stage in planner.stages]
+            if planned != windows:
+                raise ValueError(
+                    f'expected a plan for the windows {windows} of every '
+                    f'stage, got one for {planned}; plan with make_planner() '
+                    'of this backbone')
+            VisibleLayout.from_mask(plan.layout, grid)
+        else:
+            plan = planner(VisibleLayout.from_mask(mask, grid))
+        plan.layout.check_batch(len(x))
+        if plan.layout.valid is not None and self.reads_map_size:
+            raise ValueError(
+                f'expected images of one size, since {type(self).__name__} '
+                'resizes its positions to the map; crop them, or choose a '
+                'backbone without such positions for a padded batch')
+        return self.forward_visible(x, plan)
