@@ -136,6 +136,7 @@ def run_tool(tmp_path, monkeypatch) -> Callable[..., dict]:
     def run(script: Path, *arguments) -> dict:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv('LOCAL_RANK', '0')
+        monkeypatch.syspath_prepend(Path(script).parent)  # as Python does
         argv = [str(script), *map(str, arguments)]
         monkeypatch.setattr(sys, 'argv', argv)
         return runpy.run_path(str(script), run_name='__main__')

@@ -11,10 +11,11 @@ it is imported::
 """
 import re
 import shlex
+import uuid
 from configparser import ConfigParser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Dict, List, Set, Tuple
+from typing import Callable, Dict, List, Set, Tuple
 
 from tests.conftest import CHECKOUT
 
@@ -56,6 +57,14 @@ class Page:
         TAKEN.setdefault(self.name, set()).update(
             (language, text) for text in taken)
         return taken
+
+    def write_configs(self) -> List[str]:
+        """Write the configs that a sentence before them names."""
+        found = re.findall(r'`(\w+\.py)`:\n\n```python\n(.*?)^```', self.text,
+                           re.M | re.S)
+        for name, text in found:
+            Path(name).write_text(text)
+        return [name for name, _ in found]
 
     def commands(self) -> List[str]:
         """The lines of all shell blocks."""
@@ -100,8 +109,7 @@ def flags_of(*sources: Path) -> Set[str]:
 def train_flags(package: str) -> Set[str]:
     """The options of a package's train.py; empty if it is not installed."""
     if package == 'greenmim':
-        return flags_of(CHECKOUT / 'tools' / 'train.py',
-                        CHECKOUT / 'greenmim' / 'engine' / 'launch.py')
+        return tool_flags(CHECKOUT / 'tools' / 'train.py')
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return set()
@@ -121,6 +129,39 @@ def tool_flags(script: Path) -> Set[str]:
         sources += filter(Path.is_file,
                           (script.parent / file, CHECKOUT / file))
     return flags_of(*sources)
+
+
+def short_run(iterations: int, by_epoch: bool = False) -> List[str]:
+    """The options that make a training as short as a test has to be."""
+    length = 'max_epochs' if by_epoch else 'max_iters'
+    return [
+        f'train_cfg.{length}={iterations}',
+        f'default_hooks.checkpoint.interval={iterations}',
+        'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
+        'train_dataloader.batch_size=4', 'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False'
+    ]
+
+
+def run_line(run_tool: Callable, line: str, *options: str) -> None:
+    """Run a documented command of Python in this process.
+
+    Args:
+        run_tool (Callable): The fixture.
+        line (str): The command.
+        options (str): Added to its ``--cfg-options``.
+    """
+    words = shlex.split(line)
+    assert words[0] == 'python', line
+    if options:
+        if '--cfg-options' not in words:
+            words.append('--cfg-options')
+        # Runs of one process that share a name share their history.
+        words += [*options, f'experiment_name={uuid.uuid4().hex}']
+    try:
+        run_tool(*words[1:])
+    except SystemExit as end:
+        assert not end.code, f'{line}: {end.code}'
 
 
 def check_command(line: str) -> None:

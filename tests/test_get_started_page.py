@@ -1,17 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """docs/get_started.md, from top to bottom, and its options."""
 import re
-import runpy
 import shlex
 import shutil
-import sys
-import uuid
 from argparse import ArgumentParser
-from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config, DictAction
@@ -22,19 +17,20 @@ from PIL import Image
 
 from greenmim.registry import DATASETS, MODELS
 from tests.conftest import CHECKOUT
-from tests.documents import Page, lines_of, train_flags
+from tests.documents import Page, lines_of, run_line, short_run, train_flags
+from tests.micro import save_images
 
 PAGE = Page('docs/get_started.md')
 RECIPE = 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
 # From the first training to the real model. What comes before installs, what
 # comes after has placeholders.
 WALK = PAGE.text.split('## Train on your own images')[1].split('## Options')[0]
-STEPS = [
-    block for language, text in PAGE.blocks()
+LINES = [
+    line for language, text in PAGE.blocks()
     if language == 'bash' and text in WALK
-    for block in PAGE.take('bash', text)
+    for block in PAGE.take('bash', text) for line in lines_of(block)
 ]
-MINE, = PAGE.take('python', '_base_')
+PAGE.take('python', '_base_')
 BACKBONES = PAGE.take('python', 'norm_cfg')
 # Arguments with a default, which the config does not hold.
 NEW_KEYS = {
@@ -48,79 +44,35 @@ NEW_KEYS = {
     'train_dataloader.dataset.pipeline.0.channels',
     'default_hooks.checkpoint.trusted'
 }
-SHORTER = [
-    'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
-    'train_dataloader.num_workers=0',
-    'train_dataloader.persistent_workers=False'
-]
-QUICK = ['train_cfg.max_iters=2', 'default_hooks.checkpoint.interval=2']
-# Four iterations of Swin-T, without a checkpoint of 400 MB.
-LARGE = ['train_cfg.max_epochs=2', 'default_hooks.checkpoint.save_last=False']
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """A checkout with a folder of images of two shapes."""
-    for name in 'configs', 'tools':
-        (tmp_path / name).symlink_to(CHECKOUT / name)
-    folder = tmp_path / 'data' / 'images'
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for i in range(4):
-        size = [(160, 90, 3), (100, 150, 3)][i % 2]
-        noise = rng.integers(0, 256, size, dtype=np.uint8)
-        Image.fromarray(noise).save(folder / f'{i}.png')
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def run(workspace, run_tool, monkeypatch):
+    """Run a line of the page, shortened; images of two shapes are there."""
+    save_images(Path('data/images/tall'), 2, (160, 90))
+    save_images(Path('data/images/wide'), 2, (100, 150))
+    # Swin-T of one block a stage
+    shallow = dict(SwinTransformer.arch_zoo['tiny'], depths=[1, 1, 1, 1])
+    monkeypatch.setitem(SwinTransformer.arch_zoo, 'tiny', shallow)
 
+    def start(line):
+        options = []
+        if '/train.py' in line or 'forecast.py' in line:
+            options = short_run(2, by_epoch='swin-tiny' in line)
+            if 'swin-tiny' in line:  # without a checkpoint of 400 MB
+                options[1] = 'default_hooks.checkpoint.save_last=False'
+        if '--resume' in line:
+            options[0] = 'train_cfg.max_iters=4'
+        if 'forecast.py' in line:
+            line = line.replace('--cfg', '--steps 2 --warmup 1 --cfg')
+            options[0] = 'train_cfg.max_epochs=9'
+        run_line(run_tool, line, *options)
+        # Where such a run ends, and where the documented one would.
+        file = Path('work_dirs/mine/iter_2.pth')
+        if file.is_file():
+            shutil.copy(file, file.with_name('iter_600.pth'))
 
-def words_of(line):
-    """The words of a command as the shell would pass them."""
-    words = []
-    for word in shlex.split(line):
-        words += sorted(glob(word)) if '*' in word else [word]
-    return words
-
-
-def shorten(words):
-    """What makes a command as short as a test has to be."""
-    script = Path(words[0]).name
-    large = 'swin-tiny' in words[1]
-    if script in ('train.py', 'forecast.py'):
-        options = [*SHORTER, *(LARGE if large else QUICK)]
-        if '--resume' in words:
-            options.append('train_cfg.max_iters=4')
-        if large:
-            i = words.index('train_dataloader.batch_size=64')
-            words[i] = 'train_dataloader.batch_size=2'
-        else:
-            options.append('train_dataloader.batch_size=2')
-        options.append(f'experiment_name={uuid.uuid4().hex}')
-        if '--cfg-options' not in words:
-            words.append('--cfg-options')
-        words += options
-    if script == 'forecast.py':
-        words += ['train_cfg.max_epochs=9']
-        words[2:2] = ['--steps', '2', '--warmup', '1']
-    return words
-
-
-def run(line, monkeypatch):
-    """Run a command of Python in this process, shortened."""
-    words = words_of(line)
-    assert words[0] == 'python', line
-    words = shorten(words[1:])
-    monkeypatch.syspath_prepend(str(Path(words[0]).parent.resolve()))
-    monkeypatch.setenv('LOCAL_RANK', '0')
-    monkeypatch.setattr(sys, 'argv', words)
-    try:
-        runpy.run_path(words[0], run_name='__main__')
-    except SystemExit as end:
-        assert not end.code, f'{line}: {end.code}'
-    # Where such a run ends, and where the documented one would.
-    file = Path('work_dirs/mine/iter_2.pth')
-    if file.is_file():
-        shutil.copy(file, file.with_name('iter_600.pth'))
+    return start
 
 
 def build(cfg):
@@ -130,19 +82,18 @@ def build(cfg):
     return model
 
 
-def test_from_top_to_bottom(workspace, monkeypatch, capsys):
-    Path('mine.py').write_text(MINE)
-    # Swin-T of one block a stage
-    shallow = dict(SwinTransformer.arch_zoo['tiny'], depths=[1, 1, 1, 1])
-    monkeypatch.setitem(SwinTransformer.arch_zoo, 'tiny', shallow)
-    lines = [line for block in STEPS for line in lines_of(block)]
-    for line in lines:
-        if line.startswith('python'):
-            run(line, monkeypatch)
+def test_from_top_to_bottom(run, capsys):
+    assert PAGE.write_configs() == ['mine.py']
     served = 'tensorboard --logdir work_dirs/watched'  # until it is stopped
-    assert [line for line in lines if line[:6] != 'python'] == [served]
-    assert len(lines) == 9
-    assert 'step' in capsys.readouterr().out  # of the forecast
+    assert LINES.count(served) == 1 and len(LINES) == 9
+    for line in LINES:
+        if line != served:
+            run(line)
+        if 'export_backbone' in line:
+            exported = Path('work_dirs/mine/iter_600.pth')
+            trained = torch.load(exported, weights_only=True)['state_dict']
+    printed = capsys.readouterr().out
+    assert 'step' in printed  # of the forecast
 
     assert 'data/images/' in Path('work_dirs/samples.html').read_text()
     assert Path('work_dirs/mine/iter_4.pth').is_file()  # resumed
@@ -151,30 +102,13 @@ def test_from_top_to_bottom(workspace, monkeypatch, capsys):
     assert pictures.count('<img src="data:') == 5 * 4
     assert list(Path('work_dirs/swin-tiny').rglob('*.log'))
 
-
-def test_names_of_the_run_folder(workspace, monkeypatch):
-    """What "Watch it" says is in it."""
-    train = next(
-        line for block in STEPS for line in lines_of(block)
-        if 'train.py' in line)
-    run(train, monkeypatch)
+    # What "Watch it" says is in the folder of a run.
     written = {path.name for path in Path('work_dirs/mine').rglob('*')}
     named = set(re.findall(r'\(`(?:vis_data/)?(\w+\.\w+)`\)', PAGE.text))
     assert named == {'scalars.json', 'report.md'} and named <= written
 
-
-def test_backbones_of_the_page_hold_what_was_trained(workspace, monkeypatch,
-                                                     capsys):
-    train, = [line for line in PAGE.commands()
-              if line.startswith('python tools/train.py') and
-              'work_dirs/mine --cfg-options' in line]  # yapf: disable
-    export, = [line for line in PAGE.commands() if 'work_dirs/mine/back' in
-               line]  # yapf: disable
-    run(train, monkeypatch)
-    run(export, monkeypatch)
-    assert BACKBONES[0] in capsys.readouterr().out
-    trained = torch.load(
-        'work_dirs/mine/iter_600.pth', weights_only=True)['state_dict']
+    # The backbones of the page hold what was trained.
+    assert BACKBONES[0] in printed
     scopes = [{} for _ in BACKBONES]
     for block, scope in zip(BACKBONES, scopes):
         exec(block, scope)
