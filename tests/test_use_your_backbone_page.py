@@ -2,26 +2,21 @@
 """The page "Use your backbone", from top to bottom."""
 import json
 import re
-import runpy
 import shlex
 import shutil
-import sys
-import uuid
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.models import SwinTransformer
 from mmpretrain.registry import MODELS
-from PIL import Image
 
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.weights.swin import SWIN
 from tests.conftest import CHECKOUT
-from tests.documents import Page
+from tests.documents import Page, lines_of, run_line, short_run
 from tests.test_detection_and_segmentation import CASES, COMPLAINT
 
 PAGE = Page('docs/use_your_backbone.md')
@@ -30,114 +25,81 @@ TEXT = PAGE.text
 for language in 'bash', 'python':
     PAGE.take(language)
 CONFIGS = CHECKOUT / 'configs' / 'benchmarks'
-QUICK_START = 'greenmim_swin-micro-w4_1xb32-coslr-600i_photos-128px.py'
 SWIN_TINY = 'swin-tiny-w7_8xb96-amp-coslr-100e_in1k.py'
-PRE_TRAINING = 'greenmim_swin-tiny-w7_8xb256-amp-coslr-200e_in1k.py'
 LOADING = [
-    f'{part}_dataloader.{option}' for part in ('train', 'val', 'test')
+    f'{part}_dataloader.{option}' for part in ('val', 'test')
     for option in ('num_workers=0', 'persistent_workers=False')
 ]
-WARMUP = ['param_scheduler.0.end=1', 'param_scheduler.1.begin=1']
-# What makes a command as short as a test has to be: config's name: options.
+# What makes a command as short as a test has to be, by a part of it.
 SHORTER = {
-    QUICK_START: [
-        'train_cfg.max_iters=4', 'default_hooks.checkpoint.interval=4',
-        'train_dataloader.batch_size=4', *WARMUP, *LOADING[:2]
-    ],
+    'tools/train.py configs/quickstart':
+    short_run(4),
     'watch.py': [
-        'train_cfg.max_iters=4', 'default_hooks.knn.interval=2',
-        'default_hooks.knn.num_workers=0', 'train_dataloader.batch_size=4',
-        *WARMUP, *LOADING[:2]
+        *short_run(4), 'default_hooks.knn.interval=2',
+        'default_hooks.knn.num_workers=0'
     ],
-    'swin-micro-w4_1xb32-coslr-30e_folder-128px.py':
-    ['train_cfg.max_epochs=2', *WARMUP, *LOADING],
-    PRE_TRAINING: [
-        'train_cfg.max_epochs=2', 'train_dataloader.batch_size=2',
-        'default_hooks.checkpoint.save_optimizer=False', *WARMUP, *LOADING[:2]
+    'folder-128px.py': [
+        'train_cfg.max_epochs=2', *short_run(2, True)[2:4],
+        *short_run(2, True)[-2:], *LOADING
+    ],
+    'greenmim_swin-tiny': [
+        *short_run(2, True), 'train_dataloader.batch_size=2',
+        'default_hooks.checkpoint.save_optimizer=False'
     ],
     SWIN_TINY: [
-        'train_cfg.max_epochs=2', 'train_cfg.val_interval=9',
-        'train_dataloader.dataset.indices=8', *WARMUP, *LOADING
+        *short_run(2, True), 'train_cfg.val_interval=9',
+        'train_dataloader.dataset.indices=8', *LOADING
     ],
 }
 # Where such a run ends, and where the documented one would.
 ENDS = {'iter_4.pth': 'iter_600.pth', 'epoch_2.pth': 'epoch_30.pth'}
 
 
-def commands(block):
-    """The commands of a block, each as its words."""
-    lines = block.replace('\\\n', ' ').splitlines()
-    return [shlex.split(line) for line in lines if line.strip()]
-
-
-def of_the_other_environment(words):
+def of_the_other_environment(line):
     """Those that need MMDetection or MMSegmentation."""
-    return words[0] in ('mim', 'bash')
+    return line.split()[0] in ('mim', 'bash')
 
 
 @pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """A checkout with images, and weights of a Swin-T of a block a stage."""
-    for name in 'configs', 'tools':
-        (tmp_path / name).symlink_to(CHECKOUT / name)
-    rng = np.random.default_rng(0)
-    for part, number in ('train', 4), ('val', 1):
-        for label, colour in enumerate(rng.integers(50, 206, (6, 3))):
-            folder = tmp_path / 'data' / 'labelled' / part / f'class{label}'
-            folder.mkdir(parents=True)
-            for i in range(number):
-                noise = rng.normal(colour, 20, (64, 64, 3)).clip(0, 255)
-                Image.fromarray(noise.astype('uint8')).save(folder /
-                                                            f'{i}.png')
-    (tmp_path / 'data' / 'images').symlink_to('labelled/train/class0')
+def run(workspace, labelled, run_tool, monkeypatch):
+    """Run a command, shortened, where there are images and weights.
+
+    The weights are those of a Swin-T with one block a stage.
+    """
+    Path('data').mkdir()
+    Path('data/labelled').symlink_to(labelled)
+    Path('data/images').symlink_to(labelled / 'train' / 'class0')
     shallow = dict(SwinTransformer.arch_zoo['tiny'], depths=[1, 1, 1, 1])
     monkeypatch.setitem(SwinTransformer.arch_zoo, 'tiny', shallow)
     recipe = Config.fromfile(CONFIGS / 'classification' / SWIN_TINY)
     backbone = MODELS.build(dict(recipe.model.backbone, init_cfg=None))
-    folder = tmp_path / 'work_dirs' / 'pre-trained'
-    folder.mkdir(parents=True)
+    state = backbone.state_dict()
+    Path('work_dirs/pre-trained').mkdir(parents=True)
     torch.save({
         f'backbone.{k}': v
-        for k, v in backbone.state_dict().items()
-    }, folder / 'swin-tiny.pth')
-    theirs, _ = SWIN.to_layout(backbone.state_dict(), SWIN.layouts['swin'])
+        for k, v in state.items()
+    }, 'work_dirs/pre-trained/swin-tiny.pth')
+    theirs, _ = SWIN.to_layout(state, SWIN.layouts['swin'])
     theirs['head.weight'] = torch.zeros(1000, 768)
     theirs['head.bias'] = torch.zeros(1000)
-    (tmp_path / 'checkpoints').mkdir()
+    Path('checkpoints').mkdir()
     torch.save(
-        dict(model=theirs),
-        tmp_path / 'checkpoints' / 'swin_tiny_patch4_window7_224.pth')
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in 'work_dirs', 'checkpoints':
-        shutil.rmtree(tmp_path / name)  # hundreds of MB
+        dict(model=theirs), 'checkpoints/swin_tiny_patch4_window7_224.pth')
 
-
-@pytest.fixture
-def run(workspace, monkeypatch):
-    """Run a command of Python in this process, shortened."""
-
-    def start(words):
-        assert words[0] == 'python'
-        words = words[1:]
-        if 'train.py' in words[0] or 'test.py' in words[0]:
-            if '--cfg-options' not in words:
-                words.append('--cfg-options')
-            words += SHORTER[Path(words[1]).name]
-            words.append(f'experiment_name={uuid.uuid4().hex}')
-        if words[0].endswith('knn.py'):
-            words += ['--num-workers', '0', '--device', 'cpu']
-        monkeypatch.setenv('LOCAL_RANK', '0')
-        monkeypatch.setattr(sys, 'argv', words)
-        try:
-            runpy.run_path(words[0], run_name='__main__')
-        except SystemExit as end:
-            assert not end.code, f'{words}: {end.code}'
+    def start(line):
+        options = []
+        if re.search(r'tools/(train|test)\.py', line):
+            options, = (o for part, o in SHORTER.items() if part in line)
+        if 'knn.py' in line:
+            line += ' --num-workers 0 --device cpu'
+        run_line(run_tool, line, *options)
         for short, whole in ENDS.items():
-            for file in (workspace / 'work_dirs').rglob(short):
+            for file in Path('work_dirs').rglob(short):
                 file.rename(file.with_name(whole))
 
-    return start
+    yield start
+    for name in 'work_dirs', 'checkpoints':
+        shutil.rmtree(workspace / name)  # hundreds of MB
 
 
 def build(cfg):
@@ -149,21 +111,21 @@ def build(cfg):
 
 
 @torch.no_grad()
-def test_from_top_to_bottom(run, workspace, monkeypatch, capsys):
+def test_from_top_to_bottom(run, monkeypatch, capsys):
     complaints = []
     monkeypatch.setattr('mmengine.runner.checkpoint.print_log',
                         lambda message, *_, **__: complaints.append(message))
-    scopes = []
+    assert PAGE.write_configs() == ['watch.py']
+    scopes, pasted = [], []
     with torch.enable_grad():
         for language, block in PAGE.blocks():
             if language == 'bash':
-                for words in commands(block):
-                    if not of_the_other_environment(words):
-                        run(words)
-            elif '_base_' in block:
-                (workspace / 'watch.py').write_text(block)
-            else:
+                for line in lines_of(block):
+                    if not of_the_other_environment(line):
+                        run(line)
+            elif '_base_' not in block:
                 assert language == 'python'
+                pasted.append(block)
                 scopes.append({})
                 exec(block, scopes[-1])
     # Only ImageNet's file has no decoder, and a classifier.
@@ -174,7 +136,7 @@ def test_from_top_to_bottom(run, workspace, monkeypatch, capsys):
 
     # Nearest neighbours, after and during the training.
     accuracy = json.loads(Path('work_dirs/quickstart/knn.json').read_text())
-    assert accuracy['classified'] == 6 and 'top5' in accuracy
+    assert accuracy['classified'] == 12 and 'top5' in accuracy
     (file, ) = Path('work_dirs/watched').rglob('scalars.json')
     figures = [json.loads(line) for line in file.read_text().splitlines()]
     assert [f['step'] for f in figures if 'knn/top1' in f] == [0, 2, 4]
@@ -214,9 +176,8 @@ def test_from_top_to_bottom(run, workspace, monkeypatch, capsys):
     for name in 'classifier', 'swin-tiny':
         assert list(Path('work_dirs', name).glob('epoch_*.pth'))
     printed = capsys.readouterr().out
-    for language, block in PAGE.blocks():
-        if language == 'python' and '_base_' not in block:
-            assert block in printed
+    for block in pasted:
+        assert block in printed
     assert 'accuracy/top1' in printed and 'accuracy/top5' in printed
     for library in 'coco', 'ade':
         assert Path('data', library).is_dir()
@@ -237,30 +198,23 @@ def test_error_of_scipy(tmp_path):
 def test_the_other_commands_are_run_where_their_libraries_are():
     """By test_detection_and_segmentation, in the other environment."""
     documented = [
-        words for language, block in PAGE.blocks() if language == 'bash'
-        for words in commands(block) if of_the_other_environment(words)
+        shlex.split(line) for line in PAGE.commands()
+        if of_the_other_environment(line)
     ]
     tested = []
     for case in CASES:
         tested += [
             case.train,
             f'{case.tools}/mim_dist_train.sh {case.config} {case.backbone} 0',
-            f'{case.tools}/mim_dist_test.sh {case.config} FILE 0'
+            f'{case.tools}/mim_dist_test.sh {case.config} '
+            f'{{}}{case.checkpoints[0]} 0'
         ]
     assert len(documented) == len(tested) == 6
     for words, line in zip(documented, tested):
-        words = [
-            'FILE' if re.search(r'/(epoch|iter)_\d+\.pth$', word) else word
-            for word in words
-        ]
         work_dir = words.index('--work-dir')
-        assert words[:work_dir] == line.split()
         assert len(words) == work_dir + 2
-    ends = [
-        words[3].split('/')[-1] for words in documented
-        if len(words) > 3 and words[1].endswith('mim_dist_test.sh')
-    ]
-    assert ends == [case.checkpoints[0] for case in CASES]
+        folder = words[-1] + '/'  # of the checkpoint
+        assert words[:work_dir] == line.format(folder).split()
 
 
 @pytest.mark.parametrize('folder',
