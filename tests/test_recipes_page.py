@@ -14,7 +14,8 @@ from mmpretrain.registry import DATASETS, MODELS
 from PIL import Image
 
 from greenmim.datasets import ImageFolder
-from greenmim.models import heads, masking, necks, selfsup, target_generators
+from greenmim.registry import MODELS as PARTS
+from greenmim.registry import TASK_UTILS
 from tests.conftest import CHECKOUT
 from tests.documents import Page, run_line, short_run
 
