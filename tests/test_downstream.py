@@ -6,11 +6,13 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from tests.micro import SWIN_ARCH
+
 pytestmark = pytest.mark.downstream
 
 BACKBONE = dict(
     type='greenmim.GreenMIMSwinTransformer',
-    arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+    arch=SWIN_ARCH,
     img_size=64,
     out_indices=(0, 1, 2, 3),
     window_size=4,
@@ -25,10 +27,10 @@ def test_backbone_builds_in_scope(library):
     backbone.eval()
     with torch.no_grad():
         features = backbone(torch.rand(2, 3, 64, 96))
-    assert [tuple(feature.shape) for feature in features] == [(2, 16, 16, 24),
-                                                              (2, 32, 8, 12),
-                                                              (2, 64, 4, 6),
-                                                              (2, 128, 2, 3)]
+    assert [tuple(feature.shape) for feature in features] == [(2, 8, 16, 24),
+                                                              (2, 16, 8, 12),
+                                                              (2, 32, 4, 6),
+                                                              (2, 64, 2, 3)]
     assert all(feature.isfinite().all() for feature in features)
 
 

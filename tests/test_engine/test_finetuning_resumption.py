@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from tests.conftest import CHECKOUT
-from tests.micro import save_images
+from tests.micro import SWIN_ARCH, save_images
 
 CONFIGS = CHECKOUT / 'configs' / 'benchmarks' / 'classification'
 
@@ -46,12 +46,12 @@ def finetune(images, work_dir, workers, resume=False):
     loader.update(
         batch_size=2, num_workers=workers, persistent_workers=workers > 0)
     cfg.model.backbone.update(
-        arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+        arch=SWIN_ARCH,
         img_size=64,
         window_size=2,
         init_cfg=None,
         drop_path_rate=0.3)
-    cfg.model.head.update(num_classes=2, in_channels=128)
+    cfg.model.head.update(num_classes=2, in_channels=64)
     cfg.data_preprocessor.num_classes = 2
     cfg.optim_wrapper.update(type='OptimWrapper')
     cfg.train_cfg.update(max_epochs=2, val_interval=9)

@@ -10,7 +10,7 @@ from mmpretrain.registry import MODELS
 
 from greenmim.engine import ImageSizeHook, MaskRatioHook
 from greenmim.models import GreenMIM
-from tests.micro import micro_config, micro_model
+from tests.micro import SWIN_ARCH, micro_config, micro_model
 
 SIZES = dict(
     type='greenmim.ImageSizeHook', sizes=[64, 96, 128], milestones=[1, 2])
@@ -179,11 +179,7 @@ def test_dense_backbones_grow_too(backbone):
     model = MODELS.build(
         dict(
             type='greenmim.MaskTokenMIM',
-            backbone=dict(
-                arch=dict(
-                    embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
-                window_size=4,
-                **backbone),
+            backbone=dict(arch=SWIN_ARCH, window_size=4, **backbone),
             neck=dict(type='greenmim.LinearNeck', in_channels=64),
             head=dict(type='greenmim.GreenMIMHead')))
     model.train()

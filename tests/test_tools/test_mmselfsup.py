@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from tests.micro import SWIN_ARCH
+
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs' / 'mmselfsup' / (
     'greenmim_swin-tiny-w7_8xb256-amp-coslr-200e_in1k-mmselfsup.py')
@@ -21,10 +23,8 @@ def test_training(run_tool, make_config, images, tmp_path):
     names = [str(path.relative_to(images)) for path in images.rglob('*.png')]
     (tmp_path / 'images.txt').write_text('\n'.join(names))
     cfg = Config.fromfile(CONFIG)
-    cfg.model.backbone.update(
-        arch=dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
-        img_size=64)
-    cfg.model.neck.update(in_channels=128, embed_dims=32, num_heads=4)
+    cfg.model.backbone.update(arch=SWIN_ARCH, img_size=64)
+    cfg.model.neck.update(in_channels=64, embed_dims=32, num_heads=4)
     cfg.train_dataloader.update(
         batch_size=4, num_workers=0, persistent_workers=False)
     cfg.train_dataloader.dataset.update(

@@ -6,9 +6,9 @@ import torch
 from mmengine.registry import init_default_scope
 from mmpretrain.models import SelfSupDataPreprocessor
 
-from greenmim.models import GreenMIM
 from greenmim.visualization import captions_of, draw_reconstruction
 from greenmim.visualization.reconstruction import GAP, GREY, TEXT
+from tests.micro import micro_model
 
 SIZE = 96
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -166,19 +166,8 @@ def test_caption_tells_of_the_true_statistics():
 def test_draws_what_a_model_reconstructs():
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    model = GreenMIM(
-        backbone=dict(
-            type='greenmim.GreenMIMSwinTransformer',
-            arch=dict(
-                embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
-            img_size=SIZE,
-            window_size=4),
-        neck=dict(
-            type='greenmim.GreenMIMNeck',
-            in_channels=128,
-            embed_dims=32,
-            num_heads=4),
-        head=dict(type='greenmim.GreenMIMHead'),
+    model = micro_model(
+        randomise=False,
         data_preprocessor=dict(
             type='SelfSupDataPreprocessor', **NORM, to_rgb=True))
     model.init_weights()

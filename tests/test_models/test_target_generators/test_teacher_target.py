@@ -5,11 +5,11 @@ from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 
 from greenmim.models import TeacherTarget
-from tests.micro import micro_model
+from tests.micro import SWIN_ARCH, micro_model
 
 SWIN = dict(
     type='SwinTransformer',
-    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+    arch=SWIN_ARCH,
     pad_small_map=True,
     drop_path_rate=0.5)
 VIT = dict(
