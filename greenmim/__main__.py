@@ -1,22 +1,26 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Say what this environment has, what is wrong with it, and what fixes it.
+"""Report what this environment has, what is wrong with it, and what fixes it.
 
-    python -m greenmim
+    python -m greenmim [EXTRA ...]
 
 Every library is imported, since versions that clash show at the import. The
-exit code is 1 where something that pre-training needs is wrong.
+exit code is 1 if something is wrong that pre-training, or one of the named
+extras of setup.cfg, needs. With an extra greenmim has to be installed, as
+``mim train greenmim`` needs. It runs before anything else is installed.
 """
+import argparse
 import importlib
 import platform
-import re
 import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Callable, Dict, Optional, Tuple
+from typing import Callable, List, Optional, Sequence, Tuple
 
+from .requirements import is_met, package_of, requirement, requirements
 from .version import __version__
 
 Finding = Tuple[str, str]  # what was found, and the line that fixes it or ''
@@ -28,11 +32,10 @@ class Library:
 
     Args:
         module (str): The name that is imported.
-        packages (tuple[str, ...]): Distributions that bring it.
+        packages (tuple[str, ...]): Distributions that contain it.
         fix (str): The command that installs what goes together.
-        needed (bool): Whether pre-training needs it. Defaults to True.
-        minimum (tuple[int, int]): Major and minor version that is needed at
-            least. Defaults to ``(0, 0)``.
+        extra (str): The extra that needs it. Defaults to ``''``, pre-training
+            itself.
         after (tuple[str, ...]): Modules that it imports itself. Where one of
             them fails, that one is to be fixed first. Defaults to ``()``.
         check (Callable, optional): Maps the module to what was found in it.
@@ -41,8 +44,7 @@ class Library:
     module: str
     packages: Tuple[str, ...]
     fix: str
-    needed: bool = True
-    minimum: Tuple[int, int] = (0, 0)
+    extra: str = ''
     after: Tuple[str, ...] = ()
     check: Optional[Callable[[ModuleType], Finding]] = None
 
@@ -81,24 +83,36 @@ def check_mmcv(mmcv: ModuleType) -> Finding:
 
 
 def check_mim(mim: ModuleType) -> Finding:
-    """A click that tells options that were not given."""
-    if major_minor(version('click')) >= (8, 3):
+    """A click that distinguishes options that were not given."""
+    click = requirement('click', 'mmselfsup')
+    if not is_met(click, version('click')):
         return ('but `mim train --launcher slurm` fails with click '
-                f'{version("click")}', 'pip install "click<8.3"')
+                f'{version("click")}', f'pip install {click}')
     return '', ''
 
 
 # PyTorch and torchvision of different builds do not go together, so both are
-# taken anew, with all that they bring.
+# installed again, with all their dependencies.
 TORCH = ('pip uninstall -y torch torchvision && '
-         'pip install "torch>=2.5" torchvision')
+         f'pip install {requirement("torch")} torchvision')
 # mmcv and mmcv-lite are two packages with the same files.
-MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
+MMCV = ('pip uninstall -y mmcv mmcv-lite && '
+        f'pip install {requirement("mmcv-lite", "mmselfsup")}')
+DOWNSTREAM = 'pip uninstall -y mmcv-lite && pip install {} && ' \
+             f'mim install {requirement("mmcv", "downstream")}'
 BASE = ('numpy', 'torch', 'cv2')
 STACK = (*BASE, 'torchvision', 'mmengine', 'mmcv')
+
+
+def simple(module: str, package: str = '') -> Library:
+    """A library that pip installs by itself."""
+    package = package or module
+    return Library(module, (package, ), f'pip install {requirement(package)}')
+
+
 LIBRARIES = [
-    Library('numpy', ('numpy', ), 'pip install numpy'),
-    Library('torch', ('torch', ), TORCH, minimum=(2, 5), check=check_torch),
+    simple('numpy'),
+    Library('torch', ('torch', ), TORCH, check=check_torch),
     Library(
         'torchvision', ('torchvision', ),
         TORCH,
@@ -120,77 +134,73 @@ LIBRARIES = [
         check=check_mmcv),
     Library(
         'mmpretrain', ('mmpretrain', 'onedl-mmpretrain'),
-        'pip install "mmpretrain>=1.2"',
-        minimum=(1, 2),
+        f'pip install {requirement("mmpretrain")}',
         after=STACK),
-    Library('matplotlib', ('matplotlib', ), 'pip install matplotlib'),
-    Library(
-        'PIL', ('pillow', ), 'pip install "pillow>=10.1"', minimum=(10, 1)),
-    Library('rich', ('rich', ), 'pip install rich'),
-    Library('safetensors', ('safetensors', ), 'pip install safetensors'),
-    Library('skimage', ('scikit-image', ), 'pip install scikit-image'),
-    Library('tifffile', ('tifffile', ), 'pip install tifffile'),
-    Library('triton', ('triton', ), '', needed=False),
+    simple('matplotlib'),
+    simple('PIL', 'pillow'),
+    simple('rich'),
+    simple('safetensors'),
+    simple('skimage', 'scikit-image'),
+    simple('tifffile'),
+    Library('triton', ('triton', ), '', 'triton'),
     Library(
         'mim', ('openmim', ),
-        'pip install "openmim>=0.3.9" "setuptools<81"',
-        needed=False,
+        f'pip install {requirement("openmim", "mmselfsup")} '
+        f'{requirement("setuptools", "mmselfsup")}',
+        'mmselfsup',
         check=check_mim),
     Library(
         'mmselfsup', ('mmselfsup', ),
         f'{MMCV} mmselfsup',
-        needed=False,
-        minimum=(1, 0),
+        'mmselfsup',
         after=STACK),
     Library(
         'mmdet', ('mmdet', ),
-        'pip uninstall -y mmcv-lite && pip install mmdet==3.3.0 && '
-        'mim install "mmcv>=2.1,<2.2"',
-        needed=False,
+        DOWNSTREAM.format(requirement('mmdet', 'downstream')),
+        'downstream',
         after=STACK),
     Library(
         'mmseg', ('mmsegmentation', ),
-        'pip uninstall -y mmcv-lite && pip install mmsegmentation==1.2.2 '
-        'ftfy regex && mim install "mmcv>=2.1,<2.2"',
-        needed=False,
+        DOWNSTREAM.format(
+            f'{requirement("mmsegmentation", "downstream")} ftfy regex'),
+        'downstream',
         after=STACK),
 ]
 
 
-def major_minor(text: str) -> Tuple[int, ...]:
-    """The first two numbers of a version."""
-    return tuple(int(number) for number in re.findall(r'\d+', text)[:2])
+def check_python() -> Finding:
+    """The module that measures memory, which Windows lacks."""
+    name = f'Python {platform.python_version()}'
+    if find_spec('resource') is None:
+        return (f'{name} has no module resource, as on Windows',
+                'wsl --install  # and install greenmim in WSL')
+    return name, ''
 
 
-def installed(packages: Tuple[str, ...]) -> Optional[Tuple[str, str]]:
-    """Name and version of the first distribution that is installed."""
-    for package in packages:
-        try:
-            return package, version(package)
-        except PackageNotFoundError:
-            pass
-    return None
-
-
-def examine(library: Library, broken: Tuple[str, ...] = ()) -> Finding:
+def examine(
+    library: Library, broken: Sequence[str] = (), extras: Sequence[str] = ()
+) -> Finding:
     """Import a library.
 
     Args:
         library (Library): The library.
-        broken (tuple[str, ...]): Modules that were found not to work.
+        broken (Sequence[str]): Modules that were found not to work.
+        extras (Sequence[str]): Extras that are used.
 
     Returns:
         tuple[str, str]: What was found, and the line that fixes it.
     """
-    distribution = installed(library.packages)
-    if distribution is None:
-        if not library.needed:
-            return f'{library.packages[0]} is not installed (not needed)', ''
-        return f'{library.packages[0]} is not installed', library.fix
-    name = ' '.join(distribution)
-    if major_minor(distribution[1]) < library.minimum:
-        least = '.'.join(map(str, library.minimum))
-        return f'{name} is older than {least}', library.fix
+    name = installed(library.packages)
+    if not name:
+        missing = f'{library.packages[0]} is not installed'
+        if library.extra not in ('', *extras):
+            return f'{missing} (not needed)', ''
+        return missing, library.fix
+    for line in [*requirements(), *requirements(library.extra, *extras)]:
+        if package_of(line) in library.packages and not is_met(
+                line,
+                name.split()[1]):
+            return f'{name} is installed, but {line} is needed', library.fix
     blamed = [module for module in library.after if module in broken]
     if blamed:
         return f'{name} was not tried, since it needs {blamed[0]}', ''
@@ -204,6 +214,25 @@ def examine(library: Library, broken: Tuple[str, ...] = ()) -> Finding:
     return f'{name}{", " if found else ""}{found}', fix
 
 
+def installed(packages: Sequence[str]) -> str:
+    """Name and version of the first distribution that is installed."""
+    for package in packages:
+        try:
+            return f'{package} {version(package)}'
+        except PackageNotFoundError:
+            pass
+    return ''
+
+
+def examine_requirement(line: str) -> Finding:
+    """Look for a package that nothing here imports."""
+    name = installed([package_of(line)])
+    if name and is_met(line, name.split()[1]):
+        return name, ''
+    return (f'{name} is installed, but {line} is needed'
+            if name else f'{line} is not installed'), f'pip install "{line}"'
+
+
 def other_environment() -> Optional[Path]:
     """The `.venv` of this checkout, if it is complete and not in use."""
     venv = Path(__file__).resolve().parents[1] / '.venv'
@@ -213,19 +242,40 @@ def other_environment() -> Optional[Path]:
     return venv if (venv / 'runtime.stamp').is_file() else None
 
 
-def main() -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    parser = argparse.ArgumentParser(
+        'python -m greenmim', description=(__doc__ or '').split('\n')[0])
+    parser.add_argument(
+        'extras',
+        nargs='*',
+        help='extras of setup.cfg, whose requirements are needed, too')
+    extras = parser.parse_args(argv).extras
     warnings.simplefilter('ignore')
-    print(f'greenmim {__version__}, Python {platform.python_version()}, '
-          f'{platform.platform()}')
-    problems: Dict[str, Library] = {}
-    for library in LIBRARIES:
-        found, fix = examine(library, tuple(problems))
+    print(f'greenmim {__version__}, {platform.platform()}')
+    needed: List[str] = []  # what does not work, and has to
+    broken: List[str] = []
+
+    def report(name: str, finding: Finding, is_needed: bool = True) -> None:
+        found, fix = finding
         mark = '[!!]' if fix else '[--]' if ' not ' in found else '[ok]'
         print(f'{mark} {found}')
         if fix:
             print(f'     fix: {fix}')
-            problems[library.module] = library
-    needed = [name for name, library in problems.items() if library.needed]
+            broken.append(name)
+            if is_needed:
+                needed.append(name)
+
+    report('Python', check_python())
+    for library in LIBRARIES:
+        report(library.module, examine(library, broken, extras), library.extra
+               in ('', *extras))
+    if extras:
+        imported = {name for one in LIBRARIES for name in one.packages}
+        for line in requirements(*extras):
+            if package_of(line) not in imported:
+                report(package_of(line), examine_requirement(line))
+        found, fix = examine_requirement('greenmim')
+        report('greenmim', (found, fix and 'pip install -e .'))
     if needed:
         venv = other_environment()
         print(f'Pre-training does not work here because of '

@@ -8,6 +8,8 @@ import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
+from .requirements import requirement
+
 
 def check_mmcv() -> None:
     """Check the installed mmcv, and warn of siblings that it does not suit.
@@ -17,7 +19,7 @@ def check_mmcv() -> None:
     Raises:
         ImportError: mmcv is missing, or MMPretrain refuses its version.
     """
-    fix = 'pip install mmcv-lite==2.0.1'
+    fix = f'pip install {requirement("mmcv-lite", "mmselfsup")}'
     spec = find_spec('mmcv')
     if spec is None or spec.origin is None:
         raise ImportError(
@@ -43,7 +45,7 @@ def check_mmcv() -> None:
             warnings.warn(
                 f'{name} is installed but needs the compiled operators that '
                 'this mmcv lacks. To use it, run: pip uninstall -y mmcv-lite '
-                '&& mim install "mmcv>=2.1,<2.2"')
+                f'&& mim install {requirement("mmcv", "downstream")}')
 
 
 check_mmcv()

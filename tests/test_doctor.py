@@ -5,23 +5,25 @@ import re
 import shutil
 import subprocess
 import sys
-from configparser import ConfigParser
-from pathlib import Path
 
 import pytest
 
+from greenmim import __main__ as doctor
+from greenmim import requirements
 from greenmim.__main__ import LIBRARIES, Library, examine
+from tests.conftest import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 
-
-def run(*folders):
-    paths = [*map(str, folders), str(CHECKOUT)]
-    return subprocess.run([sys.executable, '-m', 'greenmim'],
-                          env=dict(
-                              os.environ, PYTHONPATH=os.pathsep.join(paths)),
-                          stdout=subprocess.PIPE,
-                          text=True)
+def run(*folders, extras=(), checkout=CHECKOUT, bare=False):
+    """Run the doctor; a bare environment has no site-packages."""
+    paths = [*map(str, folders), str(checkout)]
+    environment = {} if bare else os.environ
+    return subprocess.run(
+        [sys.executable, *['-S'] * bare, '-m', 'greenmim', *extras],
+        env=dict(environment, PYTHONPATH=os.pathsep.join(paths)),
+        cwd=checkout,
+        stdout=subprocess.PIPE,
+        text=True)
 
 
 def test_a_sound_environment():
@@ -44,8 +46,9 @@ def test_a_library_that_does_not_match(tmp_path):
         'raise RuntimeError("operator torchvision::nms does not exist")')
     result = run(tmp_path)
     assert result.returncode == 1
-    (line, fix), = problems_of(result.stdout)
-    assert line.startswith('torchvision ')
+    line, fix = next(
+        found for found in problems_of(result.stdout)
+        if found[0].startswith('torchvision '))
     assert 'operator torchvision::nms does not exist' in line
     assert fix == ('pip uninstall -y torch torchvision && '
                    'pip install "torch>=2.5" torchvision')
@@ -64,7 +67,9 @@ def test_an_mmcv_that_mmpretrain_refuses(tmp_path, version):
      'version.py').write_text(f'__version__ = {version!r}\n')
     result = run(tmp_path)
     assert result.returncode == 1
-    (line, fix), = problems_of(result.stdout)
+    line, fix = next(
+        found for found in problems_of(result.stdout)
+        if found[0].startswith('mmcv'))
     assert f'{version} is installed' in line
     assert fix == ('pip uninstall -y mmcv mmcv-lite && '
                    'pip install mmcv-lite==2.0.1')
@@ -73,13 +78,10 @@ def test_an_mmcv_that_mmpretrain_refuses(tmp_path, version):
 
 def test_nothing_but_python():
     """Every needed library is missing, and the first line installs one."""
-    result = subprocess.run([sys.executable, '-S', '-m', 'greenmim'],
-                            env=dict(PYTHONPATH=str(CHECKOUT)),
-                            stdout=subprocess.PIPE,
-                            text=True)
+    result = run(bare=True)
     assert result.returncode == 1
     problems = problems_of(result.stdout)
-    assert len(problems) == sum(library.needed for library in LIBRARIES)
+    assert len(problems) == sum(not library.extra for library in LIBRARIES)
     assert all('is not installed' in line for line, _ in problems)
     assert ('mmcv is not installed', 'pip uninstall -y mmcv mmcv-lite && '
             'pip install mmcv-lite==2.0.1') in problems
@@ -92,42 +94,103 @@ def test_the_environment_of_the_quick_start_is_not_active(tmp_path, complete):
     (checkout / '.venv').mkdir()
     if complete:
         (checkout / '.venv' / 'runtime.stamp').touch()
-    result = subprocess.run([sys.executable, '-S', '-m', 'greenmim'],
-                            env=dict(PYTHONPATH=str(checkout)),
-                            cwd=checkout,
-                            stdout=subprocess.PIPE,
-                            text=True)
+    result = run(checkout=checkout, bare=True)
     last = result.stdout.splitlines()[-1]
     line = f'run "source {checkout}/.venv/bin/activate" and ask again.'
     assert last.endswith(line) == complete
     assert result.returncode == 1
 
 
-@pytest.mark.parametrize('needed', [True, False])
-def test_a_library_that_is_missing(needed):
+@pytest.mark.parametrize('extras, needed', [([], False), (['test'], True)])
+def test_a_library_that_is_missing(extras, needed):
     library = Library('no_such_module', ('no-such-package', ),
-                      'pip install it', needed)
-    found, fix = examine(library)
+                      'pip install it', 'test')
+    found, fix = examine(library, (), extras)
     assert 'no-such-package is not installed' in found
     assert fix == ('pip install it' if needed else '')
 
 
-def test_a_library_that_is_too_old():
-    library = Library(
-        'torch', ('torch', ), 'pip install another', minimum=(99, 0))
+def test_a_library_that_is_too_old(monkeypatch):
+    monkeypatch.setattr(doctor, 'requirements', lambda *extras: ['torch>=99'])
+    library = Library('torch', ('torch', ), 'pip install another')
     found, fix = examine(library)
-    assert re.match(r'torch [\d.]+\S* is older than 99.0', found)
+    assert re.match(r'torch [\d.]+\S* is installed, but torch>=99 is', found)
     assert fix == 'pip install another'
 
 
+def test_windows(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, 'find_spec', lambda name: None)
+    monkeypatch.setattr(doctor, 'LIBRARIES', [])
+    assert doctor.main([]) == 1
+    (line, fix), = problems_of(capsys.readouterr().out)
+    assert 'has no module resource' in line and fix.startswith('wsl')
+
+
+def test_extras(monkeypatch, capsys):
+    """What the environment of the tests needs, and greenmim itself."""
+    versions = dict(pytest='9', greenmim='0.1', click='8.3.1')
+
+    def version(name):
+        if name in versions:
+            return versions[name]
+        raise doctor.PackageNotFoundError
+
+    monkeypatch.setattr(doctor, 'version', version)
+    monkeypatch.setattr(doctor, 'LIBRARIES', [])
+    assert doctor.main(['mmselfsup', 'test']) == 1
+    out = capsys.readouterr().out
+    problems = dict(problems_of(out))
+    assert problems['click 8.3.1 is installed, but click<8.3 is needed'] == (
+        'pip install "click<8.3"')
+    assert 'lmdb is not installed' in problems
+    assert '[ok] pytest 9\n' in out and '[ok] greenmim 0.1\n' in out
+    del versions['greenmim']
+    doctor.main(['test'])
+    problems = dict(problems_of(capsys.readouterr().out))
+    assert problems['greenmim is not installed'] == 'pip install -e .'
+    assert not any(line.startswith('click') for line in problems)
+
+
+@pytest.mark.parametrize('line, version, met', [
+    ('torch>=2.5', '2.5.0+cu124', True),
+    ('torch>=2.5', '2.4.1', False),
+    ('torch>=2.5', '2.11', True),
+    ('click<8.3', '8.3.0', False),
+    ('click<8.3', '8.2.9', True),
+    ('mmcv>=2.1,<2.2', '2.2.0rc1', False),
+    ('mmcv>=2.1,<2.2', '2.1.0', True),
+    ('mmdet==3.3.0', '3.2.0', True),
+    ('numpy', '1', True),
+])
+def test_bounds(line, version, met):
+    assert requirements.is_met(line, version) == met
+    assert requirements.package_of(line) in ('torch', 'click', 'mmcv', 'mmdet',
+                                             'numpy')
+
+
+def test_requirements_of_an_installation(monkeypatch, tmp_path):
+    """Where there is no setup.cfg, from the metadata, and the same."""
+    extras = ('mmselfsup', 'downstream')
+    checkout = [
+        requirements.requirements(),
+        requirements.requirements(*extras)
+    ]
+    metadata = checkout[0] + [
+        f'{line}; extra == "{extra}"' for extra in extras
+        for line in requirements.requirements(extra)
+    ]
+    monkeypatch.setattr(requirements, 'SETUP', tmp_path / 'setup.cfg')
+    monkeypatch.setattr(requirements, 'requires', lambda name: metadata)
+    assert checkout == [
+        requirements.requirements(),
+        requirements.requirements(*extras)
+    ]
+    assert requirements.requirement('torch') == '"torch>=2.5"'
+
+
 def test_every_requirement_is_examined_and_has_a_fix():
-    setup = ConfigParser()
-    setup.read(CHECKOUT / 'setup.cfg')
-    required = {
-        re.match(r'[\w-]+', line)[0]
-        for line in setup['options']['install_requires'].splitlines() if line
-    }
-    needed = [library for library in LIBRARIES if library.needed]
+    required = set(map(requirements.package_of, requirements.requirements()))
+    needed = [library for library in LIBRARIES if not library.extra]
     assert required <= {name for lib in needed for name in lib.packages}
     assert all(library.fix for library in needed)
 

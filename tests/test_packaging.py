@@ -75,6 +75,11 @@ def test_wheel_holds_configs_tools_and_model_index(checkout, tmp_path):
     wheel, = tmp_path.glob('greenmim-*.whl')
     assert mim_files_in(wheel) == expected_mim_files(checkout)
     content = zipfile.ZipFile(wheel)
+    assert set(content.namelist()) >= {
+        f'greenmim/{file}'
+        for file in files_below(CHECKOUT / 'greenmim')
+        if file.endswith('.py') and not file.startswith('.mim')
+    }
     top_level, = [
         name for name in content.namelist() if name.endswith('top_level.txt')
     ]

@@ -47,7 +47,7 @@ find_python() {
     die "Python 3.9 to 3.13 with its venv module is needed. Found:${found:- no Python.}"
 }
 
-# pip_install ARGUMENTS: install into .venv and tell of the large downloads.
+# pip_install ARGUMENTS: install into .venv and print the large downloads.
 pip_install() {
     local log=$VENV/install.log
     if ! (
@@ -56,8 +56,17 @@ pip_install() {
             tee -a "$log" | sed -n -u 's/^ *\(Downloading .*[0-9] [MG]B)\).*/    \1/p' >&2
     ); then
         tail -n 15 "$log" >&2
-        die "pip failed, see above and $log (is there a network?). The same command goes on from here."
+        die "pip failed, see above and $log (is there a network?). The same command resumes here."
     fi
+}
+
+# find_problems PYTHON EXTRAS: print what an environment lacks; it fails then.
+find_problems() {
+    local report
+    # shellcheck disable=SC2086
+    report=$("$1" -m greenmim $2 2>&1) && return
+    grep -A1 -F '[!!]' <<<"$report" || tail -n 3 <<<"$report"
+    return 1
 }
 
 # build_venv LEVEL: make .venv, or complete one that was interrupted.
@@ -81,9 +90,7 @@ build_venv() {
         "$VENV/bin/python" -m pip uninstall -q -y opencv-python
         pip_install --no-deps --force-reinstall opencv-python-headless
     fi
-    # shellcheck disable=SC2086
-    problems=$("$VENV/bin/python" "$ROOT/tools/misc/check_env.py" $extras 2>&1) ||
-        die "$VENV does not work: $problems"
+    problems=$(find_problems "$VENV/bin/python" "$extras") || die "$VENV does not work: $problems"
 }
 
 # use_own_environment LEVEL: use .venv, brought up to date.
@@ -117,8 +124,7 @@ use_environment() {
     extras=$(level_extras "$1") || exit 1
     export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH}
     if [ -n "$active" ] && [ "$active" != "$VENV" ]; then
-        # shellcheck disable=SC2086
-        if problems=$(python "$ROOT/tools/misc/check_env.py" $extras 2>&1); then
+        if problems=$(find_problems python "$extras"); then
             say "using the active environment $active"
             return
         fi
