@@ -222,7 +222,7 @@ def test_requirements_are_what_is_imported():
     modules = {'pillow': 'PIL', 'scikit-image': 'skimage'}
     required = {modules.get(name, name) for name in required}
     # These are optional, and imported where they are used.
-    optional = {'codecarbon', 'lmdb', 'triton'}
+    optional = {'codecarbon', 'lmdb', 'sklearn', 'triton'}
     imported = {found.module.split('.')[0]
                 for found in imports_in(PACKAGE)} - set(
                     sys.stdlib_module_names) - {'greenmim', *optional}

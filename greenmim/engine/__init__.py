@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from greenmim import mmcv_check  # noqa: F401
+from .bfloat16 import BFloat16OptimWrapper
 from .fully_sharded import FullyShardedModel
 from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
                     MaskRatioHook, NonFiniteHook, PlanAheadHook,
@@ -10,10 +11,10 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import ResumableEpochLoop
 
 __all__ = [
-    'ClassCountHook', 'FullyShardedModel', 'ImageSizeHook', 'KNNHook',
-    'LayerDecayOptimWrapperConstructor', 'LearningHook', 'MaskRatioHook',
-    'NonFiniteHook', 'PlanAheadHook', 'PreemptionHook', 'ProgressHook',
-    'ProvenanceHook', 'ReconstructionHook', 'ResumableEpochLoop',
-    'RunReportHook', 'SafeCheckpointHook', 'SeedStepHook',
-    'UnreadableImageHook'
+    'BFloat16OptimWrapper', 'ClassCountHook', 'FullyShardedModel',
+    'ImageSizeHook', 'KNNHook', 'LayerDecayOptimWrapperConstructor',
+    'LearningHook', 'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook',
+    'PreemptionHook', 'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
+    'ResumableEpochLoop', 'RunReportHook', 'SafeCheckpointHook',
+    'SeedStepHook', 'UnreadableImageHook'
 ]

@@ -20,7 +20,8 @@ from greenmim.benchmarking.comparison import base, runs, scratch
 from greenmim.benchmarking.comparison.arguments import make_comparison
 from greenmim.benchmarking.comparison.data import (find_labelled_folder,
                                                    write_labels)
-from greenmim.benchmarking.comparison.frozen import accuracy, linear_probe
+from greenmim.benchmarking.comparison.frozen import (STRENGTHS, accuracy,
+                                                     linear_probe)
 from greenmim.benchmarking.comparison.runs import save_backbone
 from greenmim.benchmarking.tables import marked
 from tests.backbones.checks import errors, output_and_grads, randomise
@@ -215,29 +216,74 @@ def test_speed_is_of_steps_alone_and_in_turns(monkeypatch):
     assert steps == ([3.] * turn + [1.] * turn) * runs.ROUNDS
 
 
-def test_linear_probe_is_the_minimum():
-    """Against plain gradient descent on the same objective."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.arange(60) % 3
-    bank = torch.randn(60, 5, generator=generator, dtype=torch.float64)
-    bank = 4 * bank + 10 + 3 * labels[:, None]
-    queries = bank[:20] + .5
+def test_linear_probe_regularises_few_labels_more():
+    """Few noisy labels call for strong regularisation, many for weak."""
+    pytest.importorskip('sklearn')
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 40, generator=rng)
 
-    z = (bank - bank.mean(0)) / bank.std(0)
-    weight = torch.zeros(5, 3, dtype=torch.float64)
-    bias = torch.zeros(3, dtype=torch.float64)
-    onehot = torch.eye(3, dtype=torch.float64)[labels]
-    for _ in range(5000):
-        error = ((z @ weight + bias).softmax(1) - onehot) / 60
-        weight = weight - 2 * (z.T @ error + weight / 60)
-        bias = bias - 2 * error.sum(0)
-    expected = (queries - bank.mean(0)) / bank.std(0) @ weight + bias
+    def draw(number: int) -> tuple:
+        labels = torch.arange(number) % 3
+        noise = torch.randn(number, 40, generator=rng)
+        return 10 + 5 * (.4 * centres[labels] + noise), labels
 
-    scores = linear_probe(bank, labels, queries, 3)
-    # An equal shift of all classes changes nothing.
-    assert (scores.softmax(1) - expected.softmax(1)).abs().max() < 1e-4
-    # Else any large scores would do.
-    assert scores.softmax(1).max(1).values.min() < .9
+    queries, answers = draw(3000)
+    confidence = []
+    for number in (12, 3000):
+        bank, labels = draw(number)
+        scores = linear_probe(bank, labels, queries, 3)
+        assert scores.shape == (3000, 3)
+        assert (scores.exp().sum(1) - 1).abs().max() < 1e-5
+        confidence.append(scores.max(1).values.exp().mean())
+        expected = max(
+            accuracy(fixed(bank, labels, queries, C), answers)
+            for C in STRENGTHS)
+        assert accuracy(scores, answers) > expected - 5
+    assert confidence[0] < confidence[1]
+
+
+def fixed(bank, labels, queries, C) -> torch.Tensor:
+    """The probe of one strength, on features standardised by hand."""
+    from sklearn.linear_model import LogisticRegression
+    mean, std = bank.mean(0), bank.std(0, correction=0)
+    probe = LogisticRegression(C=C).fit((bank - mean) / std, labels)
+    return torch.from_numpy(probe.predict_proba((queries - mean) / std))
+
+
+def test_linear_probe_needs_two_labels_of_every_class():
+    pytest.importorskip('sklearn')
+    with pytest.raises(ValueError, match='2 labelled images .* got 1'):
+        linear_probe(
+            torch.eye(3), torch.tensor([0, 0, 1]), torch.zeros(1, 3), 2)
+
+
+def test_random_weights_may_have_a_recipe_of_their_own(labelled, tmp_path):
+    name = 'swin-2stages-p2-w4_1xb64-bf16-coslr'
+    options = {
+        'optim_wrapper.paramwise_cfg.layer_decay_rate': 1.,
+        'train_cfg.max_iters': 3
+    }
+    comparison = scratch.ScratchComparison(
+        data=labelled,
+        pretrain=dict(
+            greenmim=str(CONFIGS / f'greenmim_{name}-6000i_folder-32px.py')),
+        finetune=str(CONFIGS / f'{name}-ld0.75-800i_folder-32px.py'),
+        finetune_options={'train_cfg.max_iters': 2},
+        scratch_options=options,
+        work_dir=tmp_path,
+        labels_per_class=2)
+    recipes = {}
+    for method in comparison.methods:
+        cfg = comparison.classifier_config(method, 0, 'any')
+        decay = cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
+        recipes[method] = (decay, cfg.train_cfg.max_iters)
+        assert (cfg.model.backbone.init_cfg is None) == (method != 'greenmim')
+    assert recipes == {
+        'scratch': (1., 3),
+        'scratch, longer': (1., 3),
+        'greenmim': (.75, 2)
+    }
+    assert comparison.settings()['scratch_options'] == options
 
 
 def test_accuracy_is_in_percent():

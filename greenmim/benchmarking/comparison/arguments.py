@@ -65,14 +65,18 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         'if it exists (default: WORK_DIR/comparison.md)')
     parser.add_argument(
         '--plot', type=Path, help='default: WORK_DIR/comparison.png')
-    for part in ('pretrain', 'finetune'):
+    for part, overridden in (
+        ('pretrain', 'the pre-training configs'), ('finetune',
+                                                   'the fine-tuning config'),
+        ('scratch', 'the fine-tuning config for random '
+         'weights, whose best recipe may be another one')):
         parser.add_argument(
             f'--{part}-options',
             nargs='+',
             action=DictAction,
             default={},
             metavar='KEY=VALUE',
-            help=f'override settings of the {part} config(s)')
+            help=f'override settings of {overridden}')
     return parser
 
 

@@ -46,6 +46,8 @@ class Comparison:
         seeds (Sequence[int]): Seeds, each of which repeats all runs.
         pretrain_options (dict): Settings that override the configs'.
         finetune_options (dict): Settings that override the config's.
+        scratch_options (dict): Settings that override those of the
+            fine-tuning for random weights.
     """
     data: Path
     pretrain: Dict[str, str]
@@ -56,6 +58,7 @@ class Comparison:
     seeds: Sequence[int] = (0, 1, 2)
     pretrain_options: dict = field(default_factory=dict)
     finetune_options: dict = field(default_factory=dict)
+    scratch_options: dict = field(default_factory=dict)
 
     methods: List[str] = field(init=False)  # all whose weights are compared
     folder: Path = field(init=False)  # it holds train/ and test/
@@ -121,7 +124,10 @@ class Comparison:
         labels = self.work_dir / 'labels' / f'{seed}.txt'
         if not labels.exists():
             write_labels(self.folder, self.labels_per_class, seed, labels)
-        cfg = read_config(self.finetune, self.finetune_options, seed,
+        options = self.finetune_options
+        if method not in self.pretrain:
+            options = {**options, **self.scratch_options}
+        cfg = read_config(self.finetune, options, seed,
                           self.run_dir(method, seed, run))
         for loader in (cfg.train_dataloader, cfg.test_dataloader):
             loader.dataset.data_root = str(self.folder)
@@ -136,9 +142,9 @@ class Comparison:
                 checkpoint=str(self.backbone_file(method, seed)))
         return cfg
 
-    def settings(self) -> dict:
+    def settings(self) -> Dict[str, Any]:
         """What makes results comparable."""
-        return dict(
+        settings: Dict[str, Any] = dict(
             data=self.data.name,
             pretrain={
                 name: Path(config).name
@@ -149,6 +155,10 @@ class Comparison:
             labels_per_class=self.labels_per_class,
             pretrain_options=self.pretrain_options,
             finetune_options=self.finetune_options)
+        # Work folders made before this option existed stay valid.
+        if self.scratch_options:
+            settings['scratch_options'] = self.scratch_options
+        return settings
 
     def check_settings(self) -> None:
         """Refuse to add to the results of other settings."""

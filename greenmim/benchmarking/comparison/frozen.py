@@ -6,12 +6,14 @@ Legend: N labelled images in the bank, Q queries, C channels, M classes.
 import copy
 
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
 from greenmim.engine.launch import build_runner
 from greenmim.evaluation import extract_features, knn_predict
+
+# C of scikit-learn, from strong regularisation to weak.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.)
 
 
 def evaluate_frozen(cfg: Config) -> dict:
@@ -45,9 +47,9 @@ def linear_probe(bank: Tensor, labels: Tensor, queries: Tensor,
                  num_classes: int) -> Tensor:
     """Scores of a logistic regression on standardised features.
 
-    It minimises the mean cross-entropy and half the squared weights over N,
-    the strength that is scikit-learn's default, by L-BFGS to convergence: no
-    learning rate to choose, and nothing random.
+    Its regularisation is the one of ``STRENGTHS`` that classifies best in a
+    cross-validation on the labelled images: few labels need a stronger one
+    than many. scikit-learn solves it to convergence.
 
     Args:
         bank (Tensor): Features of the labelled images, (N, C).
@@ -57,25 +59,27 @@ def linear_probe(bank: Tensor, labels: Tensor, queries: Tensor,
 
     Returns:
         Tensor: Scores of shape (Q, M).
+
+    Raises:
+        ValueError: If a class has fewer than 2 labelled images.
     """
-    std, mean = torch.std_mean(bank, dim=0)
-    std = std.clamp(min=1e-6)
-    bank, queries = (bank - mean) / std, (queries - mean) / std
-    weight = bank.new_zeros(num_classes, bank.shape[1], requires_grad=True)
-    bias = bank.new_zeros(num_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias],
-                                  max_iter=300,
-                                  line_search_fn='strong_wolfe')
+    # Optional, and slow to import.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(F.linear(bank, weight, bias), labels)
-        loss = loss + weight.square().sum() / (2 * len(bank))
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return F.linear(queries, weight, bias).detach()
+    fewest = int(labels.bincount(minlength=num_classes).min())
+    if fewest < 2:
+        raise ValueError('expected at least 2 labelled images of every class '
+                         'for the cross-validation of the linear probe, got '
+                         f'{fewest}; label more')
+    probe = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+        dict(logisticregression__C=STRENGTHS),
+        cv=min(5, fewest))
+    probe.fit(bank.numpy(), labels.numpy())
+    return torch.from_numpy(probe.predict_log_proba(queries.numpy()))
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
