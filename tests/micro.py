@@ -6,7 +6,9 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from mmpretrain.registry import MODELS
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
+
+from greenmim.ops import MaskPlan
 
 # A stage of two blocks, so that windows are shifted; its latent has 64
 # channels. Change a part of it with dict(SWIN_ARCH, depths=[1, 1, 1, 1]).
@@ -47,6 +49,13 @@ def micro_model(randomise: bool = True, **overrides: Any) -> nn.Module:
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=.1)
     return model
+
+
+def plan_of(model: nn.Module,
+            images: Tensor,
+            mask: Optional[Tensor] = None) -> MaskPlan:
+    """The plan of a mask, or of one that the model draws, for images."""
+    return model.mask_planner(len(images), images.shape[2:], mask)
 
 
 def save_images(folder: Path,

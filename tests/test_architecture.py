@@ -22,9 +22,9 @@ LAYERS = [
     ['greenmim.models.visible'],
     [
         'greenmim.models.backbones', 'greenmim.models.necks',
-        'greenmim.models.heads', 'greenmim.models.target_generators',
-        'greenmim.models.masking'
+        'greenmim.models.target_generators', 'greenmim.models.masking'
     ],
+    ['greenmim.models.heads'],
     ['greenmim.models.selfsup'],
     ['greenmim.weights', 'greenmim.datasets', 'greenmim.visualization'],
     ['greenmim.evaluation'],

@@ -4,7 +4,7 @@
 Ranges of PyTorch's profiler name what :mod:`.breakdown` counts as a whole.
 """
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.profiler import record_function
 
 from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
 from greenmim.models.masking import MaskPlanner, random_mask
-from greenmim.ops import VisibleLayout, unit_grid
+from greenmim.ops import unit_grid
 
 REGION = 'greenmim: '  # how the names of ranges begin
 
@@ -45,19 +45,21 @@ class Contender:
     is_part: bool = False
 
 
-def decode(model: Any, images: Tensor, encoded: tuple, *target: Any) -> Tensor:
+def decode(model: Any, images: Tensor, mask: Any,
+           decoder: Callable[[Any], Tensor], encoded: Any) -> Tensor:
     """The loss of an encoded batch.
 
     Args:
-        model (nn.Module): Has a decoder, ``neck``, and a ``head``.
+        model (nn.Module): Has a ``head``.
         images (Tensor): Shape (B, C, H, W).
-        encoded (tuple): Arguments of the decoder.
-        *target: Further arguments of the loss.
+        mask (Tensor | VisibleLayout): The mask that the head takes.
+        decoder (Callable): Maps ``encoded`` to predictions.
+        encoded (Any): What the encoder returned.
     """
     with record_function(f'{REGION}decoder'):
-        pred = model.neck(*encoded)
+        pred = decoder(encoded)
     with record_function(f'{REGION}loss'):
-        return model.head.loss(pred, images, *target)
+        return model.head.loss(pred, images, mask)
 
 
 def green_contenders(model: GreenMIM, images: Tensor,
@@ -67,7 +69,8 @@ def green_contenders(model: GreenMIM, images: Tensor,
     planner = model.mask_planner
 
     def loss(images: Tensor, plan: Any) -> Tensor:
-        return decode(model, images, model.encode(images, plan), plan.layout)
+        return decode(model, images, plan.layout, model.decode,
+                      model.encode(images, plan))
 
     def draw_with(scope: str) -> Callable[[], Any]:
         scoped = MaskPlanner(planner.group_planner, planner.unit_size,
@@ -79,17 +82,16 @@ def green_contenders(model: GreenMIM, images: Tensor,
         for scope in scopes
     ]
 
-    grid = unit_grid(size, planner.unit_size)
-    layout = VisibleLayout.from_mask(random_mask(1, grid, planner.mask_ratio))
-    latent = torch.randn(
-        len(images),
-        layout.num_visible,
-        model.neck.in_channels,
-        device=images.device,
-        requires_grad=True)
+    mask = random_mask(1, unit_grid(size, planner.unit_size),
+                       planner.mask_ratio)
+    plan = planner(len(images), size, mask)
+    with torch.no_grad():
+        encoded = model.encode(images, plan)
+    encoded = replace(
+        encoded, stages=[x.requires_grad_() for x in encoded.stages])
 
     def decoder_loss(images: Tensor, mask: None) -> Tensor:
-        return decode(model, images, (latent, layout), layout)
+        return decode(model, images, plan.layout, model.decode, encoded)
 
     return contenders + [
         Contender('decoder', model, decoder_loss, is_part=True)
@@ -174,7 +176,7 @@ def simmim_contender(simmim: Any, images: Tensor,
     def loss(images: Tensor, mask: Tensor) -> Tensor:
         mask = mask.to(images.device, non_blocking=True)
         latent = simmim.backbone(images, mask)[0]
-        return decode(simmim, images, (latent, ), mask)
+        return decode(simmim, images, mask, simmim.neck, latent)
 
     return Contender('simmim', simmim, loss, draw)
 

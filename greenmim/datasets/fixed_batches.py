@@ -1,19 +1,19 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Some images that stay the same throughout a run, to compare with."""
+"""Images that stay the same throughout a run, for measurements."""
 from typing import Any, Callable, List, Sequence, Union
 
-import torch
-
 from greenmim.models.masking import MaskPlanner
+from greenmim.models.masking.data_samples import (image_size, plan_masks,
+                                                  write_plan, write_seed)
 from .image_folder import ImageFolder
-from .planning_collate import PlanningCollate, image_size
+from .planning_collate import PlanningCollate
 from .seeding import SeededIndex, mix_seeds, sample_randomness
 from .transforms import LoadImage
 
 
 def on_folder(pipeline: Sequence[Union[dict, Callable]],
               data_root: str) -> ImageFolder:
-    """Another folder of images, loaded as those of a data set are.
+    """A folder of images that are loaded like those of a data set.
 
     Args:
         pipeline (Sequence[dict | Callable]): The transforms of the data set.
@@ -24,7 +24,7 @@ def on_folder(pipeline: Sequence[Union[dict, Callable]],
         if isinstance(transform, dict) else type(transform).__name__
         for transform in pipeline
     ]
-    # In the pipeline of a data set that holds decoded images, nothing loads.
+    # The pipeline of a data set of decoded images loads nothing.
     if not any('Load' in str(name) for name in names):
         pipeline = [LoadImage(), *pipeline]
     return ImageFolder(data_root, pipeline)
@@ -33,17 +33,17 @@ def on_folder(pipeline: Sequence[Union[dict, Callable]],
 def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
     """Samples of a data set, evenly spaced, the same in every run.
 
-    They are augmented as in training, from seeds of their own. The global
-    random generators are left as they were.
+    They are augmented as in training, from seeds of their own. The states of
+    the global random generators do not change.
 
     Args:
         dataset (Dataset): The data set.
-        number (int): How many samples at most.
+        number (int): The largest number of samples.
         seed (int): Seed of the augmentation. Defaults to 0.
 
     Returns:
-        list[dict]: Samples as the pipeline packs them. Their data samples
-        have the seed of their mask, ``mask_seed``.
+        list[dict]: Samples as the pipeline packs them, with the seeds of
+        their masks.
     """
     number = min(number, len(dataset))
     samples = []
@@ -51,8 +51,7 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
         index = SeededIndex(i * len(dataset) // number, mix_seeds(seed, i))
         with sample_randomness(index):  # for data sets that do not seed
             sample = dataset[index]
-        sample['data_samples'].set_metainfo(
-            dict(mask_seed=mix_seeds(index.seed)))
+        write_seed(sample['data_samples'], mix_seeds(index.seed))
         samples.append(sample)
     return samples
 
@@ -65,20 +64,20 @@ def fixed_batches(dataset: Any,
                   seed: int = 0) -> List[dict]:
     """Batches of images with one mask, the same in every run.
 
-    One mask for all, since features differ by mask too; where images are
-    padded, one for each.
+    All images share one mask, since features also depend on the mask; padded
+    images have one each. Masks that the pipeline made are used.
 
     Args:
         dataset (Dataset): The data set, see :func:`fixed_samples`.
-        collate_fn (Callable): Of the training's data loader.
+        collate_fn (Callable): The collate function of the training data
+            loader.
         planner (MaskPlanner): Draws and plans the mask.
-        number (int): How many images at most.
+        number (int): The largest number of images.
         batch_size (int): Images a batch. Defaults to 8.
         seed (int): Seed of augmentation and mask. Defaults to 0.
 
     Returns:
-        list[dict]: Collated batches with the plan of their mask. Where the
-        pipeline made masks, these are left.
+        list[dict]: Collated batches with the plan of their mask.
     """
     if isinstance(collate_fn, PlanningCollate):
         collate_fn = collate_fn.collate_fn
@@ -87,14 +86,10 @@ def fixed_batches(dataset: Any,
     for start in range(0, len(samples), batch_size):
         chunk = samples[start:start + batch_size]
         batch = collate_fn(chunk)
-        first = batch['data_samples'][0]
-        if 'mask' not in first:
-            generator = torch.Generator().manual_seed(mix_seeds(seed))
-            plan = planner(
-                1,
-                image_size(chunk, batch),
-                generator=generator,
-                own_sizes=first.get('own_sizes'))
-            first.set_metainfo(dict(mask_plan=plan))
+        data_samples = batch['data_samples']
+        write_seed(data_samples[0], mix_seeds(seed))
+        plan = plan_masks(planner, data_samples, 1,
+                          image_size(batch['inputs']))
+        write_plan(data_samples, plan)
         batches.append(batch)
     return batches

@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset, force_full_init
 from mmengine.structures import BaseDataElement
 
+from greenmim.models.masking.data_samples import write_skipped_images
 from greenmim.registry import DATASETS
 from .folder_index import list_images
 from .seeding import seeded
@@ -116,7 +117,7 @@ class ImageFolder(BaseDataset):
                 continue
             sample = data.get('data_samples')
             if skipped and isinstance(sample, BaseDataElement):
-                sample.set_metainfo(dict(skipped_images=skipped))
+                write_skipped_images(sample, skipped)
             return data
         raise UnreadableImageError(
             f'{self.data_root!r} should hold readable images, but none of its '

@@ -5,6 +5,7 @@ import torch
 from mmengine.dataset import default_collate
 from torch import Tensor
 
+from greenmim.models.masking.data_samples import write_own_sizes
 from greenmim.registry import FUNCTIONS
 
 
@@ -15,9 +16,9 @@ def padding_collate(samples: Sequence[dict], unit_size: int = 32) -> dict:
     They are padded at the right and the bottom: first to whole units, then to
     the largest height and width of the batch. The padding mirrors the image.
     Units that hold padding alone are never visible, attended to or part of
-    the loss, so that an image means what it means alone. The first data
-    sample gets the sizes before padding, in its meta information
-    ``own_sizes``, where they are needed.
+    the loss, so that an image's result does not depend on its batch. If
+    sizes differ, they become meta information ``own_sizes`` of the first data
+    sample.
 
     Args:
         samples (Sequence[dict]): Samples as ``PackInputs`` packs them, with
@@ -45,17 +46,18 @@ def padding_collate(samples: Sequence[dict], unit_size: int = 32) -> dict:
     height, width = (max(sides) for sides in zip(*whole))
     padded = []
     for sample, image, size in zip(samples, images, whole):
-        # In two steps, so that a whole image ends as it ends alone.
+        # In two steps, so that the image's own units do not depend on others.
         image = _mirror(_mirror(image, *size), height, width)
         padded.append(dict(sample, inputs=image))
     batch = default_collate(padded)
     if len(set(whole)) > 1:
-        batch['data_samples'][0].set_metainfo(dict(own_sizes=sizes))
+        write_own_sizes(batch['data_samples'], sizes)
     return batch
 
 
 def _mirror(image: Tensor, height: int, width: int) -> Tensor:
-    """Enlarge an image (C, H, W), whose first row may have to repeat."""
+    """Enlarge an image (C, H, W); repeat its first row where it is too small
+    to mirror."""
     for axis, side in ((1, height), (2, width)):
         last = image.shape[axis] - 1
         if last + 1 < side:

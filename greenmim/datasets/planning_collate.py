@@ -3,18 +3,19 @@ from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
-from mmpretrain.structures import DataSample
 from torch.utils.data import get_worker_info
 
 from greenmim.models.masking import MaskPlanner
+from greenmim.models.masking.data_samples import (image_size, plan_masks,
+                                                  write_plan)
 
 
 class PlanningCollate:
     """Collates a batch, and draws and plans its masks in the same worker.
 
-    The plan travels as meta information ``mask_plan`` of the first data
-    sample, which the data preprocessor leaves on the CPU. Where the pipeline
-    made masks of its own, nothing is added.
+    The plan becomes meta information of the first data sample, which the data
+    preprocessor leaves on the CPU, see
+    :mod:`greenmim.models.masking.data_samples`.
 
     Args:
         collate_fn (Callable): The collate function of the data loader.
@@ -29,33 +30,13 @@ class PlanningCollate:
 
     def __call__(self, samples: Sequence[dict]) -> Any:
         batch = self.collate_fn(samples)
-        data_samples = batch['data_samples']
-        if not any('mask' in sample for sample in data_samples):
-            plan = self.mask_planner(
-                len(samples),
-                image_size(samples, batch),
-                generator=self._generator_of(data_samples[0]),
-                own_sizes=data_samples[0].get('own_sizes'))
-            data_samples[0].set_metainfo(dict(mask_plan=plan))
-        return batch
-
-    def _generator_of(self, sample: DataSample) -> Optional[torch.Generator]:
-        """Of the sample's own seed, else of this worker."""
-        if 'mask_seed' in sample:
-            return torch.Generator().manual_seed(sample.mask_seed)
         if self._generator is None:
             self._generator = _worker_generator()
-        return self._generator
-
-
-def image_size(samples: Sequence[dict], batch: dict) -> Sequence[int]:
-    """Height and width of the images of a batch, which may be padded."""
-    if 'own_sizes' in batch['data_samples'][0]:
-        return batch['inputs'].shape[-2:]
-    image = samples[0]['inputs']
-    if isinstance(image, (list, tuple)):  # the views of MMSelfSup
-        image = image[0]
-    return image.shape[-2:]
+        data_samples = batch['data_samples']
+        plan = plan_masks(self.mask_planner, data_samples, len(samples),
+                          image_size(batch['inputs']), self._generator)
+        write_plan(data_samples, plan)
+        return batch
 
 
 def _worker_generator() -> Optional[torch.Generator]:

@@ -14,11 +14,11 @@ class SeededSampler(DefaultSampler):
     """MMEngine's ``DefaultSampler`` that seeds every sample.
 
     The randomness of a sample is a function of seed, epoch and index (see
-    :mod:`.seeding`), and an epoch can begin in its midst.
+    :mod:`.seeding`), and an epoch can begin in the middle.
     """
 
     start = 0
-    """Samples of this process that the next epochs leave out."""
+    """Number of samples of this process that the next epochs skip."""
 
     def __iter__(self) -> Iterator[int]:
         for index in islice(super().__iter__(), self.start, None):
@@ -30,7 +30,7 @@ class SeededSampler(DefaultSampler):
 class SeededInfiniteSampler(InfiniteSampler):
     """MMEngine's ``InfiniteSampler`` that seeds every sample.
 
-    An epoch is here a pass over the data.
+    An epoch is one pass over the data.
     """
 
     def _infinite_indices(self) -> Iterator[int]:

@@ -1,10 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Randomness of a sample as a function of run, epoch and index.
 
-The state of a random generator in a data-loading worker is nowhere saved, so
-that a resumed run would see other crops. Here the sampler hands every index
-on with a seed; the dataset draws from that alone, in whichever process it
-runs, and the mask of a batch is drawn from the seed of its first sample.
+Random generators in data-loading workers are not saved in checkpoints, so a
+resumed run would see other crops. Here the sampler gives every index a seed.
+The dataset draws from this seed alone, in whichever process it runs, and the
+mask of a batch is drawn from the seed of its first sample.
 """
 import random
 from contextlib import contextmanager
@@ -14,9 +14,11 @@ from typing import Any, Callable, Iterator
 import numpy as np
 import torch
 
+from greenmim.models.masking.data_samples import write_seed
+
 
 class SeededIndex(int):
-    """The index of a sample that knows the seed of its randomness."""
+    """The index of a sample with the seed of its randomness."""
     seed: int
 
     def __new__(cls, index: int, seed: int) -> 'SeededIndex':
@@ -38,7 +40,7 @@ def mix_seeds(*numbers: int) -> int:
 def sample_randomness(index: int) -> Iterator[None]:
     """Seed all global generators by a :class:`SeededIndex`.
 
-    Their states are put back afterwards. With a plain index nothing happens.
+    Their states are restored afterwards. A plain index changes nothing.
     """
     seed = getattr(index, 'seed', None)
     if seed is None:
@@ -69,8 +71,8 @@ def seeded(getitem: Callable[[Any, int], dict]) -> Callable[[Any, int], dict]:
             data = getitem(self, int(idx))
         sample = data.get('data_samples')
         if isinstance(idx, SeededIndex) and sample is not None:
-            # Not the seed itself, whose first numbers the crop was made of.
-            sample.set_metainfo(dict(mask_seed=mix_seeds(idx.seed)))
+            # Not the seed itself, from which the crop was drawn.
+            write_seed(sample, mix_seeds(idx.seed))
         return data
 
     return seeded_getitem

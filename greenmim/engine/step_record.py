@@ -10,7 +10,9 @@ from mmengine.structures import BaseDataElement
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from greenmim.ops import MaskPlan
+from greenmim.models.masking.data_samples import (image_size, plan_masks,
+                                                  read_masks, read_plan,
+                                                  read_seed)
 
 
 def get_random_state() -> Dict[str, Any]:
@@ -50,10 +52,9 @@ def record_batch(model: BaseModel, batch: dict) -> Dict[str, Any]:
     """
     samples = batch.get('data_samples') or []
     inputs = batch.get('inputs')
-    plan = _mask_plan(model, inputs, samples)
     return dict(
         inputs=inputs,
-        masks=None if plan is None else ~plan.layout.visible,
+        masks=_drawn_masks(model, inputs, samples),
         samples=[
             dict(
                 metainfo=_plain(dict(sample.metainfo_items())),
@@ -61,17 +62,16 @@ def record_batch(model: BaseModel, batch: dict) -> Dict[str, Any]:
         ])
 
 
-def _mask_plan(model: BaseModel, inputs: Any,
-               samples: List[DataSample]) -> Optional[MaskPlan]:
-    """The plan of the data loader, or what the model makes of the seed."""
-    first = samples[0] if samples else DataSample()
-    if 'mask_plan' in first or not hasattr(model, 'mask_planner'):
-        return first.get('mask_plan')
-    if 'mask' in first or 'own_sizes' in first or 'mask_seed' not in first:
+def _drawn_masks(model: BaseModel, inputs: Any,
+                 samples: List[DataSample]) -> Optional[Tensor]:
+    """The masks of the data loader, or those that the seed gives."""
+    drawn = read_plan(samples) is not None or read_seed(samples) is not None
+    if (not hasattr(model, 'mask_planner') or not drawn
+            or read_masks(samples) is not None):
         return None
-    size = getattr(model, 'image_size', None) or inputs[0].shape[-2:]
-    generator = torch.Generator().manual_seed(first.mask_seed)
-    return model.mask_planner(len(samples), size, None, generator)
+    size = getattr(model, 'image_size', None) or image_size(inputs)
+    plan = plan_masks(model.mask_planner, samples, len(samples), size)
+    return ~plan.layout.visible
 
 
 def replay(model: BaseModel, record: Dict[str, Any]) -> Dict[str, Tensor]:

@@ -7,11 +7,11 @@ import torch
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Look at a model in the midst of its training, and leave no trace.
+    """Evaluate a model during its training, without changing it.
 
-    It is in evaluation mode, takes images at their own size (see
-    ``MaskedImageModeling.image_size``) and records no gradients. Afterwards
-    every module is in the mode that it was in.
+    In the context the model is in evaluation mode, takes images at their own
+    size (see ``MaskedImageModeling.image_size``) and records no gradients.
+    Afterwards every module is in its previous mode.
 
     Args:
         model (nn.Module): The model.

@@ -7,10 +7,10 @@ from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
 from .heads import GreenMIMHead, SumOfHeads
 from .masking import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
-                    LocalReconstructionNeck)
+                    LocalReconstructionNeck, Neck)
 from .selfsup import GreenMIM, MaskTokenMIM
 from .target_generators import (HOGTarget, LowFrequencyTarget, PixelTarget,
-                                TeacherTarget)
+                                Target, TeacherTarget)
 from .utils import PatchXavierInit
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     'GreenMIMNeck', 'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT',
     'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
     'GreenMIMVisionTransformer', 'HOGTarget', 'LinearNeck',
-    'LocalReconstructionNeck', 'LowFrequencyTarget', 'MaskTokenMIM',
+    'LocalReconstructionNeck', 'LowFrequencyTarget', 'MaskTokenMIM', 'Neck',
     'PatchXavierInit', 'PixelTarget', 'PyramidVisionTransformerV2',
-    'RandomMask', 'SumOfHeads', 'TeacherTarget', 'UniformMask'
+    'RandomMask', 'SumOfHeads', 'Target', 'TeacherTarget', 'UniformMask'
 ]

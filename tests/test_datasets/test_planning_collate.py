@@ -121,20 +121,21 @@ def test_the_plan_is_used(scope, views, monkeypatch):
 
 @pytest.mark.parametrize('mask', ['all', 'some'])
 @pytest.mark.parametrize('views', [False, True])
-def test_masks_of_the_pipeline_stay(mask, views):
+def test_masks_of_the_pipeline_are_planned(mask, views):
     model = make_model()
     loader = make_loader(model, Images(views, mask))
-    batch = next(iter(loader))
-    samples = batch['data_samples']
-    assert not any('mask_plan' in sample for sample in samples)
-    data = model.data_preprocessor(batch)
     if mask == 'some':
         with pytest.raises(ValueError, match='2 masks for 3 samples'):
-            model(**data, mode='loss')
+            next(iter(loader))
         return
+    batch = next(iter(loader))
+    masks = torch.stack([
+        getattr(sample.mask, 'value', sample.mask)
+        for sample in batch['data_samples']
+    ])
+    assert torch.equal(plan_of(batch).layout.masked, masks)
+    data = model.data_preprocessor(batch)
     actual = model(**data, mode='loss')['loss']
-    masks = torch.stack(
-        [getattr(sample.mask, 'value', sample.mask) for sample in samples])
     inputs = data['inputs'][0] if views else data['inputs']
     latent = model.backbone(inputs, masks)
     expected = model.head.loss(model.neck(latent, masks), inputs, masks)
@@ -199,7 +200,8 @@ def test_spawned_workers():
 
 def test_what_the_collate_function_returns_is_passed_on():
     model = make_model()
-    batch = dict(inputs='anything', data_samples=[DataSample()], more=3)
+    batch = dict(
+        inputs=torch.zeros(1, 3, *SIZE), data_samples=[DataSample()], more=3)
     samples = [dict(inputs=torch.zeros(3, *SIZE))]
     collate = PlanningCollate(lambda got: batch
                               if got is samples else None, model.mask_planner)

@@ -21,6 +21,7 @@ from greenmim.weights import (TARGETS, convert_rest, fit_to, passport_of,
 from greenmim.weights.beit import BEIT
 from greenmim.weights.vit import VIT
 from tests.conftest import CHECKOUT
+from tests.micro import plan_of
 from tests.micro_checkpoint import randomise
 
 timm = pytest.importorskip('timm')
@@ -164,8 +165,8 @@ FINE = MASK.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
 def loss_of(model, images, mask):
-    plan = model._plan(images, mask)
-    pred = model.neck(*model.encode(images, plan))
+    plan = plan_of(model, images, mask)
+    pred = model.decode(model.encode(images, plan))
     return pred, model.head.loss(pred, images, plan.layout)
 
 

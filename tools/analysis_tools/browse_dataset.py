@@ -13,6 +13,7 @@ from mmpretrain.models import BaseSelfSupervisor
 from PIL import Image
 
 from greenmim.datasets import fixed_samples, on_folder
+from greenmim.models.masking.data_samples import plan_masks
 from greenmim.registry import MODELS
 from greenmim.visualization import ColourDisplay, draw_sheet, write_gallery
 from greenmim.visualization.reconstruction import GREY
@@ -71,14 +72,9 @@ def draw_view(model: BaseSelfSupervisor, samples: List[dict],
                               images)
     masked = shown.copy()
     for image, sample in zip(masked, samples):
-        sample = sample['data_samples']
-        mask = sample.get('mask')
-        if mask is not None:  # MMSelfSup wraps it
-            mask = torch.as_tensor(getattr(mask, 'value', mask))[None]
-        plan = model.mask_planner(
-            1, image.shape[:2], mask,
-            torch.Generator().manual_seed(sample.mask_seed))
-        hidden = ~plan.layout.visible[0].numpy()
+        plan = plan_masks(model.mask_planner, [sample['data_samples']], 1,
+                          image.shape[:2])
+        hidden = plan.layout.masked[0].numpy()
         hidden = hidden.repeat(model.unit_size, 0).repeat(model.unit_size, 1)
         image[hidden] = GREY
     return shown, masked

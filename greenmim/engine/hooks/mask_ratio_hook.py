@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from typing import Any, Optional
 
+from greenmim.models import GivenMask
 from greenmim.registry import HOOKS
 from .plan_changing_hook import PlanChangingHook
 
@@ -44,7 +45,7 @@ class MaskRatioHook(PlanChangingHook):
         self.until = until
 
     def check(self, model: Any, length: int) -> None:
-        if getattr(model.mask_planner.sampler, 'sets_ratio', False):
+        if isinstance(model.mask_planner.sampler, GivenMask):
             raise ValueError('expected a mask sampler that follows the mask '
                              'ratio, got given masks; leave MaskRatioHook out')
         if self.until is None:

@@ -5,6 +5,7 @@ import torch
 from mmengine.runner import Runner
 
 from greenmim.evaluation import evaluating
+from greenmim.models.masking.data_samples import read_plan
 from greenmim.registry import HOOKS
 from greenmim.visualization import draw_reconstruction
 from ..fully_sharded import call_gathered
@@ -59,20 +60,12 @@ class ReconstructionHook(MeasuringHook):
         with evaluating(model):
             for batch in self.batches:
                 data = model.data_preprocessor(batch, training=False)
+                plan = read_plan(batch['data_samples'])
+                assert plan is not None  # fixed batches have one
                 sheets.append(
-                    model.reconstruct(data['inputs'], self._mask(batch),
+                    model.reconstruct(data['inputs'], plan.layout,
                                       self.statistics))
         return sheets
-
-    def _mask(self, batch: dict) -> Any:
-        samples = batch['data_samples']
-        if 'mask_plan' in samples[0]:
-            return samples[0].mask_plan.layout
-        masks = [
-            torch.as_tensor(getattr(sample.mask, 'value', sample.mask))
-            for sample in samples
-        ]
-        return torch.stack(masks)
 
 
 def _join(results: Sequence[dict]) -> dict:

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from greenmim.benchmarking.memory import peak_memory
 from greenmim.benchmarking.timing import time_backbone, time_planning
+from greenmim.models.masking.data_samples import read_plan
 from ..energy import GRAMS_PER_KWH, EnergyMeter
 from .non_finite_hook import NonFiniteHook
 
@@ -133,11 +134,11 @@ class RunMeterHook(Hook):
         hub.update_scalar('train/images_per_second', num_images / seconds)
         if self.batch is None and samples:
             self.planning = time_planning(runner, batch) or dict()
-        self.planned_by_workers = bool(samples) and 'mask_plan' in samples[0]
+        plan = read_plan(samples)
+        self.planned_by_workers = plan is not None
         # Other plans stay in the model; a few like them have been made.
         fill_rate = (
-            samples[0].mask_plan.fill_rate
-            if self.planned_by_workers else self.planning.get('fill_rate'))
+            self.planning.get('fill_rate') if plan is None else plan.fill_rate)
         if fill_rate is not None:
             self.fill_rates.append(fill_rate)
             hub.update_scalar('train/fill_rate', fill_rate)

@@ -6,6 +6,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from greenmim.models.masking.data_samples import read_skipped_images
 from greenmim.registry import HOOKS
 
 
@@ -33,7 +34,7 @@ class UnreadableImageHook(Hook):
                          data_batch: Optional[dict] = None,
                          outputs: Optional[dict] = None) -> None:
         for sample in (data_batch or {}).get('data_samples', []):
-            for path, reason in sample.get('skipped_images', {}).items():
+            for path, reason in read_skipped_images(sample).items():
                 if path not in self.skipped:
                     self.skipped[path] = reason
                     runner.logger.warning(f'Skipped: {reason}')

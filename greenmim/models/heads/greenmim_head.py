@@ -1,4 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""Letters of shapes: see :mod:`greenmim.ops`; D values are predicted for a
+unit.
+"""
 from typing import Optional, Union
 
 import torch
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from greenmim.ops import VisibleLayout, unit_grid
 from greenmim.registry import MODELS
+from ..target_generators import Target, check_predictions
 
 
 @MODELS.register_module()
@@ -15,9 +19,9 @@ class GreenMIMHead(BaseModule):
     """Loss of masked image modelling: predictions against a target.
 
     The loss is averaged over a unit's values, then over the masked units
-    alone (over all units where none is masked), and computed in fp32 at
-    least, under autocast too. Padding is never part of it. The target of
-    GreenMIM are the pixels.
+    alone (over all units if none is masked), and computed in fp32 at least,
+    under autocast too. Padding does not count. GreenMIM's target is the
+    pixels.
 
     Args:
         loss (dict): Config of the loss, ``criterion='L1'`` or ``'L2'``.
@@ -27,9 +31,8 @@ class GreenMIMHead(BaseModule):
         unit_size (int): Side of a mask unit in pixels, the backbone's final
             stride. Defaults to 32.
         target (dict, optional): Config of another target than pixels, built
-            with ``unit_size``; it replaces ``norm_pix``. A target maps
-            images to (B, L, D), and draws predictions by ``to_images``.
-            Defaults to None.
+            with ``unit_size``, see :class:`greenmim.models.Target`; it
+            replaces ``norm_pix``. Defaults to None.
     """
 
     def __init__(self,
@@ -42,18 +45,8 @@ class GreenMIMHead(BaseModule):
         self.unit_size = unit_size
         if target is None:
             target = dict(type='greenmim.PixelTarget', norm=norm_pix)
-        self.target = MODELS.build(dict(target, unit_size=unit_size))
+        self.target: Target = MODELS.build(dict(target, unit_size=unit_size))
         self.loss_module = MMPRETRAIN_MODELS.build(loss)
-
-    @property
-    def uses_target_statistics(self) -> bool:
-        """Whether drawn predictions contain statistics of the truth."""
-        return self.target.uses_target_statistics
-
-    @property
-    def draws_images(self) -> bool:
-        """Whether drawn predictions have the values of images."""
-        return self.target.draws_images
 
     def construct_target(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into targets (B, L, D), fp32 at least."""
@@ -61,7 +54,7 @@ class GreenMIMHead(BaseModule):
 
     def loss(self, pred: Tensor, images: Tensor,
              mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Compare predictions with the target where it is masked.
+        """Compare predictions with the target in masked units.
 
         Args:
             pred (Tensor): Shape (B, L, D), all units.
@@ -80,52 +73,33 @@ class GreenMIMHead(BaseModule):
         grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(mask, grid)
         layout.check_batch(images.shape[0])
-        if layout.valid is not None and getattr(self.target,
-                                                'reads_whole_image', False):
+        if layout.valid is not None and self.target.reads_whole_image:
             raise ValueError(
                 f'expected images of one size, since '
                 f'{type(self.target).__name__} reads their padding; use '
                 'another target for a padded batch')
-        target = self.construct_target(images)
-        self._check(pred, target)
+        target_BLD = self.construct_target(images)
+        check_predictions(pred, target_BLD.shape)
 
-        valid = layout.valid
-        if valid is None:
-            valid = torch.ones_like(layout.visible)
-        masked = valid & ~layout.visible
-        masked = (masked if masked.any() else valid).flatten(1)
-        masked = masked.to(target.device, target.dtype, non_blocking=True)
-        return self.loss_module(
-            _at_least_fp32(pred), target, masked.expand(target.shape[:2]))
+        # If nothing is masked, all units but padding are visible.
+        masked = layout.masked
+        counted = (masked if masked.any() else layout.visible).flatten(1)
+        weight_BL = counted.to(
+            target_BLD.device, target_BLD.dtype,
+            non_blocking=True).expand(target_BLD.shape[:2])
+        return self.loss_module(_at_least_fp32(pred), target_BLD, weight_BL)
 
     def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
-        """Draw predictions as images, see the target's ``to_images``.
+        """Draw predictions as images, in fp32 at least.
 
-        Args:
-            pred (Tensor): Shape (B, L, D), all units.
-            images (Tensor): Shape (B, C, H, W), as the backbone saw them.
-
-        Returns:
-            Tensor: Shape (B, C, H, W), in fp32 at least.
-
-        Raises:
-            ValueError: If prediction and images do not fit.
+        See :meth:`greenmim.models.Target.to_images`.
         """
-        self._check(pred, self.construct_target(images))
         return self.target.to_images(
             _at_least_fp32(pred), _at_least_fp32(images))
 
     def draw_target(self, images: Tensor) -> Tensor:
         """Draw the target as :meth:`to_images` draws predictions."""
-        return self.target.to_images(
-            self.construct_target(images), _at_least_fp32(images))
-
-    def _check(self, pred: Tensor, target: Tensor) -> None:
-        if pred.shape != target.shape:
-            raise ValueError(
-                f'expected predictions of shape {tuple(target.shape)}, a '
-                f"unit's values of the target last, got {tuple(pred.shape)}; "
-                f'set the out_channels of the neck to {target.shape[-1]}')
+        return self.to_images(self.construct_target(images), images)
 
 
 def _at_least_fp32(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from greenmim.ops import VisibleLayout
 from greenmim.registry import MODELS
+from ..target_generators import Target
 
 
 @MODELS.register_module()
@@ -14,9 +15,10 @@ class SumOfHeads(BaseModule):
     """Several targets at once: the weighted sum of the losses of heads.
 
     A unit's predictions are split along the last dimension, the first values
-    for the first head. So one decoder predicts several targets, or the
-    decoders of several stages each their own, see
-    :class:`greenmim.models.LocalReconstructionNeck`.
+    for the first head. So one decoder predicts several targets, or each stage
+    has a decoder and a target of its own, see
+    :class:`greenmim.models.LocalReconstructionNeck`. Letters of shapes: see
+    :class:`GreenMIMHead`.
 
     Args:
         heads (Sequence[dict]): Configs of the heads, as
@@ -43,20 +45,15 @@ class SumOfHeads(BaseModule):
                 'expected channels and a weight for each of one or more '
                 f'heads, got {len(heads)} heads, {len(channels)} channels '
                 f'and {len(weights)} weights')
-        # MMEngine's list has a teacher among its modules load its weights.
+        # MMEngine's list initializes its modules, so that a teacher is loaded.
         self.heads: Any = ModuleList(MODELS.build(head) for head in heads)
         self.channels = list(channels)
         self.weights = list(weights)
 
     @property
-    def uses_target_statistics(self) -> bool:
-        """Whether drawn predictions contain statistics of the truth."""
-        return self.heads[0].uses_target_statistics
-
-    @property
-    def draws_images(self) -> bool:
-        """Whether drawn predictions have the values of images."""
-        return self.heads[0].draws_images
+    def target(self) -> Target:
+        """The target that reconstructions draw, the first head's."""
+        return self.heads[0].target
 
     def loss(self, pred: Tensor, images: Tensor,
              mask: Union[Tensor, VisibleLayout]) -> Tensor:
@@ -69,11 +66,11 @@ class SumOfHeads(BaseModule):
         return torch.stack(losses).sum()
 
     def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
-        """Draw what the first head predicts."""
+        """Draw the predictions for the first head."""
         return self.heads[0].to_images(self._split(pred)[0], images)
 
     def draw_target(self, images: Tensor) -> Tensor:
-        """Draw the target of the first head."""
+        """Draw the first head's target."""
         return self.heads[0].draw_target(images)
 
     def _split(self, pred: Tensor) -> List[Tensor]:

@@ -32,8 +32,6 @@ class GivenMask:
             unit.
     """
 
-    sets_ratio = True
-
     def __init__(self, masks: Sequence[Any]) -> None:
         if isinstance(masks, (str, Path)) or not len(masks):
             raise ValueError("expected a list of masks, ['mask.npy'] for "

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .base import Neck
 from .conv_neck import ConvNeck
 from .greenmim_neck import GreenMIMNeck
 from .linear_neck import LinearNeck
@@ -6,5 +7,5 @@ from .stage_necks import FusionNeck, LocalReconstructionNeck
 
 __all__ = [
     'ConvNeck', 'FusionNeck', 'GreenMIMNeck', 'LinearNeck',
-    'LocalReconstructionNeck'
+    'LocalReconstructionNeck', 'Neck'
 ]

@@ -1,8 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""The transformer decoder. Letters of shapes: see :mod:`.base`."""
 from typing import List, Optional, Union
 
 import torch
-from mmengine.model import BaseModule
 from mmpretrain.models.backbones.vision_transformer import \
     TransformerEncoderLayer
 from mmpretrain.models.utils import build_norm_layer
@@ -11,17 +11,19 @@ from torch.nn import functional as F
 
 from greenmim.ops import VisibleLayout, gather_units, sincos_positions
 from greenmim.registry import MODELS
+from ..utils import Encoded, draw_mask_token
+from .base import Neck
 
 
 @MODELS.register_module()
-class GreenMIMNeck(BaseModule):
+class GreenMIMNeck(Neck):
     """Decoder of GreenMIM: MAE's, without a class token and for any grid.
 
     The latent of the visible units is embedded, a learned token is put in
     the place of every masked unit, fixed positions are added, and transformer
-    blocks, a norm and a linear layer predict the values of every unit. Each of
-    token, positions and class token is an option: FastMIM's decoder is given
-    all units and knows no positions.
+    blocks, a norm and a linear layer predict the values of every unit. Mask
+    token, positions and class token are options: FastMIM's decoder gets all
+    units and has no positions.
 
     Args:
         in_channels (int): Channels of the latent, those of the backbone's
@@ -70,7 +72,7 @@ class GreenMIMNeck(BaseModule):
         self.in_channels = in_channels
         self.embed_dims = embed_dims
         self.pos_embed = pos_embed
-        self.reads_class_token = class_token
+        self.class_token = class_token
 
         self.decoder_embed = nn.Linear(in_channels, embed_dims)
         self.mask_token = None
@@ -90,12 +92,13 @@ class GreenMIMNeck(BaseModule):
     def init_weights(self) -> None:
         """Draw the mask token, unless it was loaded."""
         super().init_weights()
-        if self.mask_token is None:
-            return
-        cfgs = self.init_cfg or []
-        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
-        if all(cfg['type'] != 'Pretrained' for cfg in cfgs):
-            nn.init.normal_(self.mask_token, std=.02)
+        if self.mask_token is not None:
+            draw_mask_token(self)
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        """See :meth:`Neck.decode`."""
+        return self(encoded.latent, encoded.layout,
+                    encoded.class_token if self.class_token else None)
 
     def forward(self,
                 latent: Tensor,
@@ -110,36 +113,41 @@ class GreenMIMNeck(BaseModule):
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
                 or the layout made from it.
-            class_token (Tensor, optional): Shape (B, in_channels), where the
+            class_token (Tensor, optional): Shape (B, in_channels), if the
                 decoder reads it. Defaults to None.
 
         Returns:
-            Tensor: Shape (B, L, out_channels), all ``L = Gh * Gw`` units in
+            Tensor: Shape (B, L, D) for D = ``out_channels``, all units in
             row-major order.
 
         Raises:
-            ValueError: If the latent does not fit the mask, or the class
-                token is missing or one too many.
+            ValueError: If latent or class token do not fit the mask or the
+                decoder.
         """
         layout = VisibleLayout.from_mask(mask)
-        num_units = layout.num_visible
-        if (latent.ndim != 3 or latent.shape[1] % num_units
-                or latent[0].numel() != num_units * self.in_channels):
-            raise ValueError(
-                f'expected a latent of shape (B, {num_units}, '
-                f'{self.in_channels}), one token a visible unit of the mask, '
-                'or t tokens a unit and in_channels t times theirs, got '
-                f'{tuple(latent.shape)}; set in_channels of the neck to what '
-                'a unit has in the last stage of the backbone')
-        layout.check_batch(latent.shape[0])
-        latent = latent.reshape(len(latent), num_units, self.in_channels)
-        if (class_token is None) == self.reads_class_token:
-            raise ValueError(
-                f'expected {"a" if self.reads_class_token else "no"} class '
-                f'token, got {"none" if class_token is None else "one"}; set '
-                'class_token of the neck to what the backbone has')
+        self._check(latent, layout, class_token)
+        B, K = len(latent), layout.num_visible
+        x_BKC = self.decoder_embed(latent.reshape(B, K, self.in_channels))
+        x_BLC = self._add_masked_units(x_BKC, layout)
+        x_BLC = self.run_blocks(x_BLC, layout, class_token)
+        return self.decoder_pred(self.decoder_norm(x_BLC))
 
-        x = self._embed_all(self.decoder_embed(latent), layout)
+    def run_blocks(self,
+                   x_BLC: Tensor,
+                   layout: VisibleLayout,
+                   class_token: Optional[Tensor] = None) -> Tensor:
+        """Add the positions, run the blocks on units and class token.
+
+        Args:
+            x_BLC (Tensor): The embeddings of all units.
+            layout (VisibleLayout): Their grid and padding.
+            class_token (Tensor, optional): Shape (B, in_channels). Defaults
+                to None.
+
+        Returns:
+            Tensor: Shape (B, L, C).
+        """
+        x = x_BLC
         if self.pos_embed:
             dtype = torch.promote_types(x.dtype, torch.float32)
             x = x + sincos_positions(layout.grid, self.embed_dims, dtype,
@@ -153,27 +161,53 @@ class GreenMIMNeck(BaseModule):
                 valid = F.pad(valid, (1, 0), value=True)
         for block in self.decoder_blocks:
             x = block(x) if valid is None else _attend(block, x, valid)
-        if class_token is not None:
-            x = x[:, 1:]
-        return self.decoder_pred(self.decoder_norm(x))
+        return x if class_token is None else x[:, 1:]
 
-    def _embed_all(self, x: Tensor, layout: VisibleLayout) -> Tensor:
-        """Put the mask token in the place of masked units."""
+    def _add_masked_units(self, x_BKC: Tensor,
+                          layout: VisibleLayout) -> Tensor:
+        """Put the mask token in the place of masked units, (B, L, C)."""
         if self.mask_token is None:
-            if layout.num_visible != layout.visible[0].numel():
-                raise ValueError(
-                    'expected the tokens of all units, got those of '
-                    f'{layout.num_visible} visible ones; set mask_token=True '
-                    'of the neck')
-            return x
-        token = self.mask_token.expand(x.shape[0], -1, -1)
-        restore = layout.restore.to(x.device, non_blocking=True)
-        return gather_units(torch.cat([x, token], dim=1), restore)
+            return x_BKC
+        token = self.mask_token.expand(len(x_BKC), -1, -1)
+        restore = layout.restore.to(x_BKC.device, non_blocking=True)
+        return gather_units(torch.cat([x_BKC, token], dim=1), restore)
+
+    def _check(self, latent: Tensor, layout: VisibleLayout,
+               class_token: Optional[Tensor]) -> None:
+        """Refuse inputs that do not fit the mask or the decoder."""
+        K = layout.num_visible
+        if (latent.ndim != 3 or latent.shape[1] % K
+                or latent[0].numel() != K * self.in_channels):
+            raise ValueError(
+                f'expected a latent of shape (B, {K}, {self.in_channels}), '
+                'one token a visible unit of the mask, or t tokens a unit and '
+                f'in_channels t times theirs, got {tuple(latent.shape)}; set '
+                'in_channels of the neck to what a unit has in the last stage '
+                'of the backbone')
+        layout.check_batch(len(latent))
+        if self.class_token and class_token is None:
+            raise ValueError(
+                'expected a class token, got none; set class_token=False of '
+                'the neck, or choose a backbone with a class token (for '
+                "MaskTokenMIM, one with out_type='raw')")
+        if class_token is not None and not self.class_token:
+            raise ValueError('expected no class token, got one; set '
+                             'class_token=True of the neck')
+        if self.mask_token is None and K != layout.num_units:
+            raise ValueError(
+                f'expected the tokens of all units, got those of {K} visible '
+                'ones; set mask_token=True of the neck')
 
 
 def _attend(block: TransformerEncoderLayer, x: Tensor,
             valid: Tensor) -> Tensor:
-    """A block whose attention is to valid tokens alone, (B, L), True."""
+    """Run a block that attends to valid tokens only.
+
+    Args:
+        block (TransformerEncoderLayer): The block.
+        x (Tensor): Shape (B, N, C), N tokens.
+        valid (Tensor): Bool of shape (B, N), False = padding.
+    """
     attn = block.attn
     shape = (*x.shape[:2], 3, attn.num_heads, attn.head_dims)
     q, k, v = attn.qkv(block.ln1(x)).view(shape).permute(2, 0, 3, 1, 4)

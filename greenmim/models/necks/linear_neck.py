@@ -1,26 +1,27 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""SimMIM's decoder. Letters of shapes: see :mod:`.base`."""
 from typing import List, Optional, Union
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from greenmim.ops import VisibleLayout
 from greenmim.registry import MODELS
+from .base import Neck
 
 
 @MODELS.register_module()
-class LinearNeck(BaseModule):
+class LinearNeck(Neck):
     """Decoder of SimMIM: a linear layer from a unit's token to its values.
 
-    It needs the tokens of all units, as the dense algorithms have them.
+    It needs the tokens of all units, which the dense algorithms compute.
 
     Args:
         in_channels (int): Channels of the latent.
         out_channels (int): Values predicted for a unit.
             Defaults to 3072, for units of 32x32 RGB pixels.
         tokens_side (int): Tokens along the side of a unit, 2 for patches of
-            16 pixels in units of 32. Each predicts its square of the unit's
-            pixels. Defaults to 1.
+            16 pixels in units of 32. Each token predicts its square of the
+            unit's pixels. Defaults to 1.
         unit_size (int): Side of a unit in pixels, needed with several tokens.
             Defaults to 32.
         init_cfg (dict | list[dict], optional): Initialization config.
@@ -50,28 +51,38 @@ class LinearNeck(BaseModule):
 
     def forward(self, latent: Tensor, mask: Union[Tensor,
                                                   VisibleLayout]) -> Tensor:
-        """Predict (B, L, out_channels) from (B, L * tokens, in_channels).
+        """Predict the values of all units.
+
+        Args:
+            latent (Tensor): Shape (B, L * T, in_channels), the tokens of all
+                units, T of each.
+            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
+                masked, or the layout made from it; nothing is masked.
+
+        Returns:
+            Tensor: Shape (B, L, D) for D = ``out_channels``.
 
         Raises:
             ValueError: If the latent lacks masked units, or has another
                 number of tokens a unit.
         """
         layout = VisibleLayout.from_mask(mask)
-        num_units = layout.visible[0].numel()
-        if layout.num_visible != num_units:
+        L = layout.num_units
+        if layout.num_visible != L:
             raise ValueError(
                 'expected the tokens of all units, got those of '
                 f'{layout.num_visible} visible ones; use a neck with mask '
                 'tokens, GreenMIMNeck for example')
         side = self.tokens_side
-        if latent.shape[1] != num_units * side**2:
+        if latent.shape[1] != L * side**2:
             raise ValueError(
-                f'expected {num_units * side**2} tokens, {side}x{side} a '
-                f'unit, got {latent.shape[1]}; set tokens_side of the neck to '
-                "a unit's side over the backbone's stride")
+                f'expected {L * side**2} tokens, {side}x{side} a unit, got '
+                f"{latent.shape[1]}; set tokens_side of the neck to a unit's "
+                "side divided by the backbone's stride")
         pred = self.linear(latent)
         if side == 1:
             return pred
-        # tokens and their pixels, row and column each -> those of the unit
-        pred = pred.view(len(pred), num_units, side, side, self.patch_size, -1)
-        return pred.transpose(3, 4).reshape(len(pred), num_units, -1)
+        # (B, L, y, x, dy, dx * C) -> (B, L, y, dy, x, dx * C): a token's
+        # square of pixels -> the unit's rows of pixels
+        pred = pred.view(len(pred), L, side, side, self.patch_size, -1)
+        return pred.transpose(3, 4).reshape(len(pred), L, -1)

@@ -1,23 +1,89 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Decoders that read the tokens of all stages.
 
-They reduce the T_i tokens of a unit in stage i to one by a linear layer over
-all their values, a convolution with kernel and stride of the unit's side.
+They reduce the T_i tokens of a unit in stage i to one by a linear layer on
+all their values, which is a convolution whose kernel and stride are the
+unit's side. Letters of shapes: see :mod:`.base`.
 """
 from typing import Any, List, Optional, Sequence, Union
 
 import torch
-from mmengine.model import BaseModule, ModuleList
+from mmengine.model import ModuleList
 from mmpretrain.models.utils import build_norm_layer
 from torch import Tensor, nn
 
 from greenmim.ops import VisibleLayout
 from greenmim.registry import MODELS
+from ..utils import Encoded
+from .base import Neck
 from .greenmim_neck import GreenMIMNeck
 
 
+class StageNeck(Neck):
+    """What the decoders of this module share.
+
+    Args:
+        in_channels (Sequence[int]): Channels of every stage.
+        tokens (Sequence[int]): Tokens of a unit in every stage.
+        decoder_cfg (dict): Arguments of the decoders, for which a class token
+            is not embedded.
+        init_cfg (dict | list[dict], optional): Initialization config.
+            Defaults to None.
+
+    Raises:
+        ValueError: If the lengths differ, or the decoders are to read a class
+            token.
+    """
+
+    def __init__(self,
+                 in_channels: Sequence[int],
+                 tokens: Sequence[int],
+                 decoder_cfg: dict,
+                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+        super().__init__(init_cfg=init_cfg)
+        _check_length('tokens', tokens, in_channels)
+        if decoder_cfg.get('class_token'):
+            raise ValueError('expected class_token=False, since '
+                             f'{type(self).__name__} reads no class token, '
+                             'got True; use GreenMIMNeck')
+        self.shapes = list(zip(tokens, in_channels))
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        """See :meth:`Neck.decode`."""
+        return self(encoded.stages, encoded.layout)
+
+    def forward(self, stages: Sequence[Tensor],
+                mask: Union[Tensor, VisibleLayout]) -> Tensor:
+        """Predict the values of all units.
+
+        Args:
+            stages (Sequence[Tensor]): The tokens of all stages, unit-major,
+                (B, K, T_i, C_i).
+            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
+                masked, or the layout made from it.
+
+        Returns:
+            Tensor: Shape (B, L, D).
+
+        Raises:
+            ValueError: If these are not the stages that were expected.
+        """
+        found = [tuple(x_BKTC.shape[2:]) for x_BKTC in stages]
+        if found != self.shapes:
+            raise ValueError(
+                'expected stages of (tokens a unit, channels) '
+                f'{self.shapes}, got {found}; set tokens and in_channels of '
+                'the neck, and out_indices of a dense backbone to all stages')
+        return self.predict(stages, mask)
+
+    def predict(self, stages: Sequence[Tensor],
+                mask: Union[Tensor, VisibleLayout]) -> Tensor:
+        """Predict the values of all units from stages that fit."""
+        raise NotImplementedError
+
+
 @MODELS.register_module()
-class FusionNeck(BaseModule):
+class FusionNeck(StageNeck):
     """MAE's decoder on the sum of all stages, after `Hiera's
     <https://arxiv.org/abs/2306.00989>`_ multi-stage fusion.
 
@@ -32,10 +98,9 @@ class FusionNeck(BaseModule):
             Defaults to ``dict(type='LN', eps=1e-6)``.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
-        **kwargs: Of the decoder, see :class:`GreenMIMNeck`.
+        **kwargs: Other arguments of the decoder, a :class:`GreenMIMNeck`
+            without a class token.
     """
-
-    reads_stages = True
 
     def __init__(self,
                  in_channels: Sequence[int] = (128, 256, 512, 1024),
@@ -43,47 +108,32 @@ class FusionNeck(BaseModule):
                  norm_cfg: dict = dict(type='LN', eps=1e-6),
                  init_cfg: Optional[Union[dict, List[dict]]] = None,
                  **kwargs: Any) -> None:
-        super().__init__(init_cfg=init_cfg)
-        _check_lengths(in_channels, tokens=tokens)
-        # A sum of linear layers is a linear layer on what they read.
+        super().__init__(in_channels, tokens, kwargs, init_cfg)
+        # A sum of linear layers is one linear layer on all that they read.
         width = sum(c * t for c, t in zip(in_channels, tokens))
-        self.shapes = list(zip(tokens, in_channels))
         self.stage_norms = nn.ModuleList(
             build_norm_layer(norm_cfg, c) for c in in_channels)
         self.decoder = GreenMIMNeck(width, norm_cfg=norm_cfg, **kwargs)
 
-    def forward(self, stages: Sequence[Tensor],
+    def predict(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Predict the values of all units.
-
-        Args:
-            stages (Sequence[Tensor]): The tokens of all stages, unit-major,
-                (B, K, T_i, C_i).
-            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
-                masked, or the layout made from it.
-
-        Returns:
-            Tensor: Shape (B, L, out_channels).
-
-        Raises:
-            ValueError: If these are not the stages that were expected.
-        """
-        _check_stages(stages, self.shapes)
+        """See :meth:`StageNeck.predict`."""
         fused = [
-            norm(x).flatten(2) for norm, x in zip(self.stage_norms, stages)
+            norm(x_BKTC).flatten(2)
+            for norm, x_BKTC in zip(self.stage_norms, stages)
         ]
         return self.decoder(torch.cat(fused, dim=2), mask)
 
 
 @MODELS.register_module()
-class LocalReconstructionNeck(BaseModule):
+class LocalReconstructionNeck(StageNeck):
     """A small decoder for each stage.
 
-    So that early stages learn from targets of their own scale, and not from
-    what the last stage lets through (the idea of `LocalMIM
-    <https://arxiv.org/abs/2303.05251>`_, whose decoders are others). A unit's
-    predictions for all stages follow each other in the last dimension, as
-    :class:`greenmim.models.SumOfHeads` splits them.
+    Early stages learn from targets of their own scale, and not only from what
+    reaches the last stage (the idea of `LocalMIM
+    <https://arxiv.org/abs/2303.05251>`_, whose decoders differ). A unit's
+    predictions for all stages are concatenated in the last dimension, which
+    :class:`greenmim.models.SumOfHeads` splits.
 
     Args:
         in_channels (Sequence[int]): Channels of every stage.
@@ -95,10 +145,9 @@ class LocalReconstructionNeck(BaseModule):
         num_heads (int): Attention heads of a block. Defaults to 8.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
-        **kwargs: Of every decoder, see :class:`GreenMIMNeck`.
+        **kwargs: Other arguments of each decoder, a :class:`GreenMIMNeck`
+            without a class token.
     """
-
-    reads_stages = True
 
     def __init__(self,
                  in_channels: Sequence[int],
@@ -108,10 +157,9 @@ class LocalReconstructionNeck(BaseModule):
                  num_heads: int = 8,
                  init_cfg: Optional[Union[dict, List[dict]]] = None,
                  **kwargs: Any) -> None:
-        super().__init__(init_cfg=init_cfg)
-        _check_lengths(in_channels, tokens=tokens, out_channels=out_channels)
-        self.shapes = list(zip(tokens, in_channels))
-        # MMEngine's list has its modules draw their weights.
+        super().__init__(in_channels, tokens, kwargs, init_cfg)
+        _check_length('out_channels', out_channels, in_channels)
+        # MMEngine's list initializes the weights of its modules.
         self.decoders = ModuleList(
             GreenMIMNeck(
                 c * t,
@@ -121,43 +169,19 @@ class LocalReconstructionNeck(BaseModule):
                 **kwargs)
             for c, t, out in zip(in_channels, tokens, out_channels))
 
-    def forward(self, stages: Sequence[Tensor],
+    def predict(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
-        """Predict the values of all units, stage by stage.
-
-        Args:
-            stages (Sequence[Tensor]): The tokens of all stages, unit-major,
-                (B, K, T_i, C_i).
-            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
-                masked, or the layout made from it.
-
-        Returns:
-            Tensor: Shape (B, L, sum of out_channels).
-
-        Raises:
-            ValueError: If these are not the stages that were expected.
-        """
-        _check_stages(stages, self.shapes)
+        """See :meth:`StageNeck.predict`."""
         preds = [
-            decoder(x.flatten(2), mask)
-            for decoder, x in zip(self.decoders, stages)
+            decoder(x_BKTC.flatten(2), mask)
+            for decoder, x_BKTC in zip(self.decoders, stages)
         ]
         return torch.cat(preds, dim=2)
 
 
-def _check_lengths(in_channels: Sequence[int],
-                   **others: Sequence[int]) -> None:
-    for name, values in others.items():
-        if len(values) != len(in_channels):
-            raise ValueError(
-                f'expected {name} for each of {len(in_channels)} stages, as '
-                f'in_channels={list(in_channels)}, got {list(values)}')
-
-
-def _check_stages(stages: Sequence[Tensor], expected: List[tuple]) -> None:
-    found = [tuple(x.shape[2:]) for x in stages]
-    if found != expected:
+def _check_length(name: str, values: Sequence[int],
+                  in_channels: Sequence[int]) -> None:
+    if len(values) != len(in_channels):
         raise ValueError(
-            f'expected stages of (tokens a unit, channels) {expected}, got '
-            f'{found}; set tokens and in_channels of the neck, and '
-            'out_indices of a dense backbone to all stages')
+            f'expected {name} for each of {len(in_channels)} stages, as '
+            f'in_channels={list(in_channels)}, got {list(values)}')

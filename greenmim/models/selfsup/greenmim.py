@@ -5,21 +5,21 @@ from torch import Tensor
 
 from greenmim.ops import GroupPlanner, MaskPlan
 from greenmim.registry import MODELS
-from .masked_image_modeling import MaskedImageModeling, NeckInputs
+from ..utils import Encoded
+from .masked_image_modeling import MaskedImageModeling
 
 
 @MODELS.register_module()
 class GreenMIM(MaskedImageModeling):
-    """GreenMIM: masked image modelling that computes what is visible.
+    """GreenMIM: masked image modelling that computes visible units only.
 
     Implementation of `Green Hierarchical Vision Transformer for Masked Image
     Modeling <https://arxiv.org/abs/2205.13515>`_. The backbone takes a mask
-    and says the side of its mask units, ``backbone.unit_size`` pixels; see
+    and defines the side of its mask units, ``backbone.unit_size`` pixels; see
     :class:`MaskedImageModeling` for the arguments.
 
     Raises:
-        ValueError: If the backbone computes all units, as those of MMPretrain
-            do.
+        ValueError: If the backbone computes all units, as MMPretrain's do.
     """
 
     default_init_cfg: Optional[List[dict]] = [
@@ -35,7 +35,7 @@ class GreenMIM(MaskedImageModeling):
         """Side of a mask unit in pixels."""
         return self.backbone.unit_size
 
-    def make_group_planner(self) -> GroupPlanner:
+    def make_planner(self) -> GroupPlanner:
         """The planner of the backbone."""
         if not hasattr(self.backbone, 'make_planner'):
             raise ValueError(
@@ -45,15 +45,8 @@ class GreenMIM(MaskedImageModeling):
                 'algorithm greenmim.MaskTokenMIM, which computes all units')
         return self.backbone.make_planner()
 
-    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
+    def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
         """Encode the visible units alone."""
-        reads_stages = getattr(self.neck, 'reads_stages', False)
-        reads_class_token = getattr(self.neck, 'reads_class_token', False)
-        if not reads_stages and not reads_class_token:
-            return self.backbone(images, plan), plan.layout
         stages = self.backbone.forward_stages(images, plan)
-        latent = stages if reads_stages else stages[-1].flatten(1, 2)
-        if reads_class_token:
-            # A list without one lets the neck say what it lacks.
-            return latent, plan.layout, getattr(stages, 'class_token', None)
-        return latent, plan.layout
+        class_token = getattr(stages, 'class_token', None)
+        return Encoded(stages, class_token, plan.layout)

@@ -1,29 +1,31 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Tuple
+"""Dense algorithms. Letters of shapes: see :mod:`greenmim.ops`."""
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, VisibleLayout, unit_grid, units_of_map
 from greenmim.registry import MODELS
+from ..utils import Encoded, draw_mask_token
 from ..visible import VisibleBackbone
-from .masked_image_modeling import MaskedImageModeling, NeckInputs
+from .masked_image_modeling import MaskedImageModeling
 
 
 @MODELS.register_module()
 class MaskTokenMIM(MaskedImageModeling):
     """Masked image modelling that computes all tokens of any backbone.
 
-    A learned token stands in the place of what is masked: among the patch
-    embeddings, as in `SimMIM <https://arxiv.org/abs/2111.09886>`_, or among
-    the pixels, as in `FastMIM <https://arxiv.org/abs/2212.06593>`_.
+    A learned token replaces what is masked: patch embeddings, as in `SimMIM
+    <https://arxiv.org/abs/2111.09886>`_, or pixels, as in `FastMIM
+    <https://arxiv.org/abs/2212.06593>`_.
 
     Args:
-        backbone (dict | nn.Module): A backbone that returns feature maps,
-            the last of which is encoded; of a Vision Transformer the raw
-            tokens, where the neck reads its class token. With
-            ``mask_token='embed'`` it has a ``patch_embed`` that returns
-            tokens (B, N, C) and their map's size, as those of MMPretrain do.
+        backbone (dict | nn.Module): A backbone that returns feature maps, or
+            a Vision Transformer that returns raw tokens, whose class token
+            the neck may read. With ``mask_token='embed'`` it has a
+            ``patch_embed`` that returns tokens (B, N, C) and the size of
+            their map, as MMPretrain's backbones do.
         neck (dict | nn.Module): The decoder, predicts the values of all
             units.
         head (dict | nn.Module): Makes the target and the loss.
@@ -59,27 +61,27 @@ class MaskTokenMIM(MaskedImageModeling):
         elif not hasattr(self.backbone, 'patch_embed'):
             raise ValueError(
                 'expected a backbone with a patch_embed, whose tokens are '
-                f'exchanged, got {type(self.backbone).__name__}; set '
+                f'replaced, got {type(self.backbone).__name__}; set '
                 "mask_token='pixel'")
         else:
-            dims = self.backbone.patch_embed.projection.out_channels
-            shape = (1, 1, dims)
+            embed = self.backbone.patch_embed
+            embed.register_forward_hook(self._replace_tokens)
+            shape = (1, 1, embed.projection.out_channels)
         self.mask_token = nn.Parameter(torch.zeros(shape))
+        # The mask of the images in the backbone, read by the hook.
+        self._masked: Optional[Tensor] = None
 
     def init_weights(self) -> None:
         """Draw the mask token, unless it was loaded."""
         super().init_weights()
-        cfgs = self.init_cfg or []
-        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
-        if all(cfg['type'] != 'Pretrained' for cfg in cfgs):
-            nn.init.normal_(self.mask_token, std=.02)
+        draw_mask_token(self)
 
     @property
     def unit_size(self) -> int:
         """Side of a mask unit in pixels."""
         return self._unit_size
 
-    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
+    def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
         """Encode all units, with mask tokens where they are masked."""
         grid = unit_grid(images.shape[2:], self.unit_size)
         layout = VisibleLayout.from_mask(plan.layout, grid)
@@ -88,53 +90,54 @@ class MaskTokenMIM(MaskedImageModeling):
             raise ValueError('expected images of one size, since a dense '
                              'backbone reads their padding; use GreenMIM for '
                              'a padded batch')
-        masked = ~layout.visible.to(images.device, non_blocking=True)
+        masked = layout.masked.to(images.device, non_blocking=True)
         if self.mask_space == 'pixel':
             pixels = _enlarge(masked, images.shape[2:])[:, None]
-            maps = self.backbone(torch.where(pixels, self.mask_token, images))
+            outs = self.backbone(torch.where(pixels, self.mask_token, images))
         else:
-            maps = self._encode_with_tokens(images, masked)
-        everything = VisibleLayout.from_mask(
-            torch.zeros(1, *grid, dtype=torch.bool))
-        if getattr(self.neck, 'reads_class_token', False):
-            tokens, class_token = self._split(maps[-1], images)
-            return (units_of_map(tokens,
-                                 grid).flatten(1, 2), everything, class_token)
-        if any(x.ndim != 4 for x in maps):
-            raise ValueError(
-                'expected a backbone that returns feature maps (B, C, h, w), '
-                f'got {[tuple(x.shape) for x in maps]}; set '
-                "out_type='featmap' of a VisionTransformer, "
-                'gap_before_final_norm=False of a ConvNeXt')
-        latent = [units_of_map(x, grid) for x in maps]
-        if getattr(self.neck, 'reads_stages', False):
-            return latent, everything
-        return latent[-1].flatten(1, 2), everything
+            self._masked = masked
+            try:
+                outs = self.backbone(images)
+            finally:  # other calls of the backbone are unmasked
+                self._masked = None
+        maps, class_token = self._split(outs, images)
+        return Encoded([units_of_map(x_BCHW, grid) for x_BCHW in maps],
+                       class_token,
+                       VisibleLayout.from_mask(
+                           torch.zeros(1, *grid, dtype=torch.bool)))
 
-    def _split(self, x: Tensor, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """Raw tokens (B, 1 + N, C) as a map (B, C, H, W) and class token."""
-        patch = self.backbone.patch_embed.projection.stride
-        size = [side // step for side, step in zip(images.shape[2:], patch)]
-        if x.ndim != 3 or x.shape[1] != 1 + size[0] * size[1]:
-            raise ValueError(
-                'expected a class token and {}x{} tokens for the neck, got '
-                "{}; set out_type='raw' and with_cls_token=True of the "
-                'backbone'.format(*size, tuple(x.shape)))
-        return x[:, 1:].transpose(1, 2).unflatten(2, size), x[:, 0]
+    def _split(self, outs: Sequence[Tensor],
+               images: Tensor) -> Tuple[Sequence[Tensor], Optional[Tensor]]:
+        """Feature maps (B, C, H, W) and class token (B, C) of a backbone."""
+        if all(x.ndim == 4 for x in outs):
+            return outs, None
+        size: Tuple[int, ...] = ()
+        if hasattr(self.backbone, 'patch_embed'):
+            patch = self.backbone.patch_embed.projection.stride
+            size = tuple(side // step
+                         for side, step in zip(images.shape[2:], patch))
+        maps = []
+        for x in outs:
+            if x.ndim != 3 or not size or x.shape[1] != 1 + size[0] * size[1]:
+                raise ValueError(
+                    'expected a backbone that returns feature maps '
+                    '(B, C, h, w), or a class token and the tokens of all '
+                    f'patches, got {[tuple(x.shape) for x in outs]}; set '
+                    "out_type='featmap' of a VisionTransformer (or 'raw', "
+                    'with a class token), gap_before_final_norm=False of a '
+                    'ConvNeXt')
+            maps.append(x[:, 1:].transpose(1, 2).unflatten(2, size))
+        return maps, outs[-1][:, 0]
 
-    def _encode_with_tokens(self, images: Tensor,
-                            masked: Tensor) -> Tuple[Tensor, ...]:
-
-        def put_tokens(module: nn.Module, args: tuple, out: tuple) -> tuple:
-            x, size = out
-            where = _enlarge(masked, size).flatten(1)[:, :, None]
-            return torch.where(where, self.mask_token.to(x.dtype), x), size
-
-        hook = self.backbone.patch_embed.register_forward_hook(put_tokens)
-        try:
-            return self.backbone(images)
-        finally:
-            hook.remove()
+    def _replace_tokens(self, module: nn.Module, args: tuple,
+                        out: tuple) -> Optional[tuple]:
+        """Forward hook of the patch embedding: put the mask tokens in."""
+        if self._masked is None:
+            return None
+        x_BNC, size = out
+        masked = _enlarge(self._masked, size).flatten(1)[:, :, None]
+        return torch.where(masked, self.mask_token.to(x_BNC.dtype),
+                           x_BNC), size
 
 
 def _image_channels(backbone: Any) -> int:
@@ -147,7 +150,7 @@ def _image_channels(backbone: Any) -> int:
                      f'got {type(backbone).__name__}')
 
 
-def _enlarge(masked: Tensor, size: Tuple[int, ...]) -> Tensor:
+def _enlarge(masked: Tensor, size: Sequence[int]) -> Tensor:
     """A mask of units (M, Gh, Gw) on a finer map, (M, height, width)."""
     rows, cols = size[0] // masked.shape[1], size[1] // masked.shape[2]
     return masked.repeat_interleave(rows, 1).repeat_interleave(cols, 2)

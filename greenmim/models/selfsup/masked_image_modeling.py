@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+"""What the algorithms share. Letters of shapes: see :mod:`greenmim.ops`."""
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmpretrain.models import BaseSelfSupervisor
@@ -10,34 +11,35 @@ from torch.nn import functional as F
 from greenmim.ops import GroupPlanner, MaskPlan, VisibleLayout
 from greenmim.registry import TASK_UTILS
 from ..masking import MaskPlanner
+from ..masking.data_samples import (Images, plan_masks, read_own_sizes,
+                                    single_view)
+from ..necks import Neck
 from ..target_generators import fill_from_neighbours
-
-Images = Union[Tensor, Sequence[Tensor]]
-Latent = Union[Tensor, List[Tensor]]
-NeckInputs = Union[Tuple[Latent, VisibleLayout], Tuple[Latent, VisibleLayout,
-                                                       Optional[Tensor]]]
+from ..utils import Encoded
 
 
 class MaskedImageModeling(BaseSelfSupervisor):
-    """Mask images, encode them, predict what is masked, and compare.
+    """Mask images, encode them, predict the masked units, and compare.
 
-    The base of the algorithms, which differ in how they encode a masked
+    The base class of the algorithms, which differ in how they encode a masked
     image (:meth:`encode`). Mask sampler, backbone, decoder (neck) and target
-    (head) are parts to choose.
+    (head) are chosen by the config.
 
-    Where :attr:`image_size` is set, as :class:`greenmim.engine.ImageSizeHook`
-    does, images are scaled down to it first, in training mode alone.
+    If :attr:`image_size` is set, which
+    :class:`greenmim.engine.ImageSizeHook` does, images are first scaled down
+    to it, in training mode only.
 
-    A mask is drawn on the CPU, from the ``mask_seed`` of the first data
-    sample or else torch's global generator, unless the data samples bring
-    masks; those that come on a device cost one copy. Images need sides that
-    are multiples of the mask unit, to which
-    :func:`greenmim.datasets.padding_collate` pads a batch of any sizes.
+    Masks are drawn on the CPU, from the ``mask_seed`` of the first data
+    sample or from torch's global generator, unless the data samples have
+    masks; those on a device cost one copy. The sides of images are multiples
+    of the mask unit; :func:`greenmim.datasets.padding_collate` pads a batch
+    of any sizes accordingly.
 
     Args:
         backbone (dict | nn.Module): The encoder.
-        neck (dict | nn.Module): The decoder, predicts the values of all
-            units.
+        neck (dict | nn.Module): The decoder, which predicts the values of all
+            units: a :class:`greenmim.models.Neck`, or any module with
+            ``forward(latent, mask)``.
         head (dict | nn.Module): Makes the target and the loss.
         mask_ratio (float): Share of the units that is masked, in [0, 1).
             Defaults to 0.75.
@@ -54,10 +56,12 @@ class MaskedImageModeling(BaseSelfSupervisor):
     """
 
     default_init_cfg: Optional[List[dict]] = None
+
     visible_only = False
+    """Whether the encoder computes the visible units only."""
 
     image_size: Optional[Tuple[int, int]] = None
-    """Height and width in pixels to train with; None leaves images be."""
+    """Height and width in pixels to train with; None keeps that of images."""
 
     def __init__(self,
                  backbone: Union[dict, nn.Module],
@@ -76,8 +80,8 @@ class MaskedImageModeling(BaseSelfSupervisor):
             head=head,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg)
-        self.mask_planner = MaskPlanner(self.make_group_planner(),
-                                        self.unit_size, mask_ratio, mask_scope,
+        self.mask_planner = MaskPlanner(self.make_planner(), self.unit_size,
+                                        mask_ratio, mask_scope,
                                         TASK_UTILS.build(mask_sampler))
 
     @property
@@ -85,23 +89,24 @@ class MaskedImageModeling(BaseSelfSupervisor):
         """Side of a mask unit in pixels."""
         raise NotImplementedError
 
-    def make_group_planner(self) -> GroupPlanner:
+    def make_planner(self) -> GroupPlanner:
         """The planner of the backbone."""
         return GroupPlanner(())
 
-    def encode(self, images: Tensor, plan: MaskPlan) -> NeckInputs:
-        """Encode masked images for the neck.
+    def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
+        """Encode masked images.
 
         Args:
             images (Tensor): Shape (B, C, H, W).
             plan (MaskPlan): The plan of their masks.
-
-        Returns:
-            tuple: The latent, or where the neck ``reads_stages`` the tokens
-            of all stages; the units that it holds, a ``VisibleLayout``; and
-            where the neck ``reads_class_token`` that token, (B, C).
         """
         raise NotImplementedError
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        """Predict the values of all units, (B, L, D)."""
+        if isinstance(self.neck, Neck):
+            return self.neck.decode(encoded)
+        return self.neck(encoded.latent, encoded.layout)
 
     def extract_feat(self,
                      inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
@@ -109,51 +114,64 @@ class MaskedImageModeling(BaseSelfSupervisor):
 
         Args:
             inputs (Tensor | list[Tensor]): Images (B, C, H, W), or a list of
-                one such tensor, as MMSelfSup has it.
+                one such tensor, as MMSelfSup passes them.
 
         Returns:
             tuple[Tensor, ...]: Feature maps (B, C_i, H_i, W_i).
         """
-        return self.backbone(_single_view(inputs))
+        return self.backbone(single_view(inputs))
 
     def loss(self, inputs: Images,
              data_samples: Optional[List[DataSample]]) -> Dict[str, Tensor]:
-        """Mask a batch of images, predict what is masked, and compare.
+        """Mask a batch of images, predict the masked units, and compare.
 
         Args:
-            inputs (Tensor | list[Tensor]): Images of shape (B, C, H, W), or
-                a list that holds just them, as MMSelfSup passes them.
-            data_samples (list[DataSample], optional): Their ``mask`` is used
-                where they have one: (Gh, Gw), True or 1 = masked, or a finer
-                mask that hides units as a whole. All samples bring a mask,
-                or none does. A plan that the data loader made for the batch
-                is used, see :class:`greenmim.engine.PlanAheadHook`. The
-                ``own_sizes`` of the first say which units are padding, see
-                :func:`greenmim.datasets.padding_collate`.
+            inputs (Tensor | list[Tensor]): See :meth:`prepare`.
+            data_samples (list[DataSample], optional): See there.
 
         Returns:
             dict[str, Tensor]: The loss under the key ``loss``.
+
+        Raises:
+            ValueError: See :meth:`prepare`.
+        """
+        images, plan = self.prepare(inputs, data_samples)
+        pred = self.decode(self.encode(images, plan))
+        return dict(loss=self.head.loss(pred, images, plan.layout))
+
+    def prepare(
+        self,
+        inputs: Images,
+        data_samples: Optional[List[DataSample]] = None
+    ) -> Tuple[Tensor, MaskPlan]:
+        """Scale the images of a batch to :attr:`image_size`, plan the masks.
+
+        Args:
+            inputs (Tensor | list[Tensor]): Images of shape (B, C, H, W), or
+                a list of one such tensor, as MMSelfSup passes them.
+            data_samples (list[DataSample], optional): Their plan, masks or
+                seed decide what is masked, and ``own_sizes`` what is padding;
+                see :mod:`greenmim.models.masking.data_samples`.
+
+        Returns:
+            tuple[Tensor, MaskPlan]: The images, and the plan of their masks.
 
         Raises:
             ValueError: If the images' sides are no multiples of the mask
                 unit, the images are smaller than :attr:`image_size`, or the
                 masks do not fit the images.
         """
-        first = data_samples[0] if data_samples else DataSample()
-        own_sizes = first.get('own_sizes')
-        images = _single_view(inputs)
+        images = single_view(inputs)
+        samples = data_samples or ()
         if self.training and self.image_size is not None:
-            if own_sizes is not None:
+            if read_own_sizes(samples) is not None:
                 raise ValueError(
                     'expected images of one size to scale down, got a padded '
                     'batch; use either ImageSizeHook or padding_collate')
             images = _scale_down(images, self.image_size)
-        plan = first.get('mask_plan')
-        if plan is None:
-            plan = self._plan(images, _masks_of(data_samples),
-                              first.get('mask_seed'), own_sizes)
-        pred = self.neck(*self.encode(images, plan))
-        return dict(loss=self.head.loss(pred, images, plan.layout))
+        plan = plan_masks(self.mask_planner, samples, len(images),
+                          images.shape[2:])
+        return images, plan
 
     @torch.no_grad()
     def reconstruct(self,
@@ -200,54 +218,33 @@ class MaskedImageModeling(BaseSelfSupervisor):
         if statistics not in ('truth', 'neighbours'):
             raise ValueError("expected statistics to be 'truth' or "
                              f"'neighbours', got {statistics!r}")
-        images = _single_view(inputs)
-        plan = self._plan(images, mask)
+        images = single_view(inputs)
+        plan = self.mask_planner(len(images), images.shape[2:], mask)
         layout = plan.layout
-        pred = self.neck(*self.encode(images, plan))
+        pred = self.decode(self.encode(images, plan))
         size = self.unit_size
-        masked = ~layout.visible[:, None]
+        masked = layout.masked[:, None]
         masked = masked.repeat_interleave(size, 2).repeat_interleave(size, 3)
         known = images
         if statistics == 'neighbours':
             known = fill_from_neighbours(images, layout, size)
-        uses_statistics = self.head.uses_target_statistics
+        target = self.head.target
+        uses_statistics = target.uses_target_statistics
         return dict(
             pred=self.head.to_images(pred, known),
             target=images,
             drawn_target=self.head.draw_target(images),
             mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
-            pred_is_image=self.head.draws_images,
+            pred_is_image=target.draws_images,
             pred_uses_target_statistics=(uses_statistics
                                          and statistics == 'truth'),
             pred_uses_neighbour_statistics=(uses_statistics
                                             and statistics == 'neighbours'))
 
-    def _plan(
-            self,
-            images: Tensor,
-            mask: Optional[Union[Tensor, VisibleLayout]],
-            seed: Optional[int] = None,
-            own_sizes: Optional[Sequence[Tuple[int, int]]] = None) -> MaskPlan:
-        generator = None
-        if seed is not None:
-            generator = torch.Generator().manual_seed(seed)
-        return self.mask_planner(
-            len(images), images.shape[2:], mask, generator, own_sizes)
 
-
-def _single_view(inputs: Images) -> Tensor:
-    if isinstance(inputs, Tensor):
-        return inputs
-    if len(inputs) != 1:
-        raise ValueError('expected one view of the images, a tensor of shape '
-                         '(B, C, H, W) or a list that holds just it, got a '
-                         f'list of {len(inputs)}')
-    return inputs[0]
-
-
-def _scale_down(images: Tensor, size: Optional[Tuple[int, int]]) -> Tensor:
+def _scale_down(images: Tensor, size: Tuple[int, int]) -> Tensor:
     given = images.shape[2:]
-    if size is None or given == size:
+    if given == size:
         return images
     if given[0] < size[0] or given[1] < size[1]:
         raise ValueError(
@@ -255,26 +252,3 @@ def _scale_down(images: Tensor, size: Optional[Tuple[int, int]]) -> Tensor:
             f'{tuple(given)}; enlarge the crops of the pipeline, or lower the '
             'sizes of ImageSizeHook')
     return F.interpolate(images, size, mode='bilinear', antialias=True)
-
-
-def _masks_of(data_samples: Optional[List[DataSample]]) -> Optional[Tensor]:
-    """Stack the masks of the samples: one if all are equal, else (B, ...)."""
-    if not data_samples:
-        return None
-    # MMSelfSup wraps the mask as `data_sample.mask.value`.
-    masks = [
-        torch.as_tensor(getattr(sample.mask, 'value', sample.mask))
-        for sample in data_samples if 'mask' in sample
-    ]
-    if not masks:
-        return None
-    if len(masks) != len(data_samples):
-        raise ValueError(
-            'expected a mask in every data sample or in none, got '
-            f'{len(masks)} masks for {len(data_samples)} samples')
-    shapes = {tuple(mask.shape) for mask in masks}
-    if len(shapes) > 1:
-        raise ValueError('expected masks of one shape in the data samples, '
-                         f'got {sorted(shapes)}')
-    stacked = torch.stack(masks).cpu()
-    return stacked[:1] if bool((stacked == stacked[:1]).all()) else stacked

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from .base import Target, check_predictions
 from .fill_units import fill_from_neighbours
 from .hog_target import HOGTarget
 from .low_frequency_target import LowFrequencyTarget
@@ -6,6 +7,6 @@ from .pixel_target import PixelTarget
 from .teacher_target import TeacherTarget
 
 __all__ = [
-    'HOGTarget', 'LowFrequencyTarget', 'PixelTarget', 'TeacherTarget',
-    'fill_from_neighbours'
+    'HOGTarget', 'LowFrequencyTarget', 'PixelTarget', 'Target',
+    'TeacherTarget', 'check_predictions', 'fill_from_neighbours'
 ]

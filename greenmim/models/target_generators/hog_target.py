@@ -3,15 +3,16 @@ import math
 from typing import Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
+from .base import Target, check_predictions
 
 
 @MODELS.register_module()
-class HOGTarget(nn.Module):
+class HOGTarget(Target):
     r"""Histograms of oriented gradients, channel by channel.
 
     Sobel's gradients :math:`g_x, g_y` (left minus right, above minus below,
@@ -33,7 +34,6 @@ class HOGTarget(nn.Module):
         ValueError: If ``unit_size`` is no such multiple.
     """
 
-    uses_target_statistics = False
     draws_images = False
 
     def __init__(self,
@@ -58,8 +58,8 @@ class HOGTarget(nn.Module):
         bins = torch.floor(torch.atan2(x, y) / math.pi * self.num_bins)
         bins = self._cells(bins.long() % self.num_bins)
         magnitude = self._cells((x.square() + y.square()).sqrt())
-        # (B, C, bins, rows, cols); a sum for each bin has the same order of
-        # terms in every run, which a scattered sum has not.
+        # (B, C, bins, rows, cols); a sum for each bin adds its terms in the
+        # same order in every run, a scattered sum does not.
         histogram = torch.stack([(magnitude * (bins == k)).sum(-1)
                                  for k in range(self.num_bins)],
                                 dim=2)
@@ -69,25 +69,22 @@ class HOGTarget(nn.Module):
         B, C = images.shape[:2]
         histogram = histogram.view(B, C * self.num_bins, grid[0], side,
                                    grid[1], side)
-        return histogram.permute(0, 2, 4, 1, 3,
-                                 5).reshape(B, grid[0] * grid[1], -1)
+        # (B, C * bins, Gh, y, Gw, x) -> (B, Gh, Gw, C * bins, y, x)
+        histogram = histogram.permute(0, 2, 4, 1, 3, 5)
+        return histogram.reshape(B, grid[0] * grid[1], -1)
 
     def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
         """Draw every cell as bars along its edges.
 
-        A bar is as bright as its bin's value; where all are 0 stands the
-        value 0 of preprocessed images, their mean colour.
-
-        Args:
-            pred (Tensor): Shape (B, L, C * bins * cells a unit), all units.
-            images (Tensor): Shape (B, C, H, W), as the backbone saw them.
-
-        Returns:
-            Tensor: Shape (B, C, H, W).
+        A bar is as bright as its bin's value. If all bins are 0, the drawing
+        is 0, the mean colour of preprocessed images. See
+        :meth:`Target.to_images`.
         """
         B, C = images.shape[:2]
         rows, cols = unit_grid(images.shape[2:], self.unit_size)
         side = self.unit_size // self.cell_size
+        check_predictions(pred,
+                          (B, rows * cols, C * self.num_bins * side * side))
         x = pred.view(B, rows, cols, C, self.num_bins, side, side)
         # (B, C, y, x, ...): units, their cells, the pixels of a bar
         drawn = torch.einsum('brcknyx,nij->bkryicxj', x, self._bars(pred))

@@ -1,17 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from greenmim.registry import MODELS
+from .base import Target
 from .pixel_target import PixelTarget
 
 
 @MODELS.register_module()
-class LowFrequencyTarget(nn.Module):
+class LowFrequencyTarget(Target):
     """The pixels of a unit after averaging squares of pixels.
 
-    What varies within ``factor x factor`` pixels is not predicted. The values
-    are those of :class:`PixelTarget` on the smaller image, normalised there.
+    Detail within ``factor x factor`` pixels is not predicted. The values are
+    those of :class:`PixelTarget` on the smaller image, normalised there.
 
     Args:
         unit_size (int): Side of a mask unit in pixels, a multiple of
@@ -24,8 +25,6 @@ class LowFrequencyTarget(nn.Module):
             value to normalise.
     """
 
-    draws_images = True
-
     def __init__(self,
                  unit_size: int = 32,
                  factor: int = 4,
@@ -37,11 +36,7 @@ class LowFrequencyTarget(nn.Module):
                 f'is smaller where units are normalised, got {factor}')
         self.factor = factor
         self.pixels = PixelTarget(unit_size // factor, norm)
-
-    @property
-    def uses_target_statistics(self) -> bool:
-        """Whether :meth:`to_images` reads the true pixels."""
-        return self.pixels.uses_target_statistics
+        self.uses_target_statistics = norm
 
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into (B, L, (unit / factor)**2 * C)."""
@@ -52,5 +47,7 @@ class LowFrequencyTarget(nn.Module):
 
         See :meth:`PixelTarget.to_images`.
         """
-        small = self.pixels.to_images(pred, F.avg_pool2d(images, self.factor))
-        return F.interpolate(small, scale_factor=self.factor, mode='nearest')
+        small_BCHW = self.pixels.to_images(pred,
+                                           F.avg_pool2d(images, self.factor))
+        return F.interpolate(
+            small_BCHW, scale_factor=self.factor, mode='nearest')

@@ -10,36 +10,36 @@ from torch.nn import functional as F
 
 from greenmim.ops import unit_grid, units_of_map
 from greenmim.registry import MODELS
+from .base import Target
 
 
 @MODELS.register_module()
-class TeacherTarget(nn.Module):
+class TeacherTarget(Target):
     r"""The features of a frozen backbone, averaged in each unit.
 
-    Of the last feature map :math:`f` that the teacher returns for the images
-    as the student's data preprocessor leaves them, unmasked. Normalised, a
-    unit's vector has mean 0 and variance 1 over its channels.
+    The features are the teacher's last feature map for the unmasked images,
+    as the student's data preprocessor returns them. Normalised, a unit's
+    vector has mean 0 and variance 1 over its channels.
 
-    The teacher is no submodule: it is neither trained nor initialised nor
-    saved with the student, whose checkpoints load without it. It is built and
-    loaded when the weights are initialised or a target is first asked for,
-    and always in evaluation mode.
+    The teacher is not a submodule: it is not trained, initialised or saved
+    with the student, whose checkpoints load without it. It is built and
+    loaded when the weights are initialised or a target is first computed,
+    and is always in evaluation mode.
 
     Args:
         backbone (dict): Config of a backbone that returns feature maps
-            (B, C, h, w), whose sides are multiples of the unit grid's; a
-            ``VisionTransformer`` does with ``out_type='featmap'``. It names
-            its weights, by
+            (B, C, h, w), whose sides are multiples of the unit grid's, for
+            example a ``VisionTransformer`` with ``out_type='featmap'``. Its
+            weights are given by
             ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
         unit_size (int): Side of a mask unit in pixels. Defaults to 32.
         norm (bool): Normalise unit by unit. Defaults to True.
 
     Raises:
-        ValueError: If the backbone names no weights; while loading, if they
-            are not those of all of its parameters.
+        ValueError: If the backbone has no such ``init_cfg``; while loading,
+            if the file lacks parameters.
     """
 
-    uses_target_statistics = False
     draws_images = False
     reads_whole_image = True
 
@@ -58,7 +58,7 @@ class TeacherTarget(nn.Module):
         self.unit_size = unit_size
         self.norm = norm
         self._backbone_cfg = backbone
-        # In a list, out of sight of torch.nn.Module.
+        # In a list, so that it is not registered as a submodule.
         self._teacher: list = []
 
     def init_weights(self) -> None:
@@ -68,8 +68,8 @@ class TeacherTarget(nn.Module):
     def _load(self, device: Optional[torch.device] = None) -> nn.Module:
         if not self._teacher:
             teacher = MMPRETRAIN_MODELS.build(self._backbone_cfg)
-            # MMEngine passes over what a file lacks or has in another shape,
-            # and `init_weights` would draw some of it.
+            # MMEngine ignores missing keys and shapes that differ, and
+            # `init_weights` would draw some of these parameters.
             for parameter in teacher.parameters():
                 nn.init.constant_(parameter, math.nan)
             initialize(teacher, self._backbone_cfg['init_cfg'])
@@ -80,7 +80,7 @@ class TeacherTarget(nn.Module):
         return self._teacher[0].to(device)
 
     def _check_loaded(self, teacher: nn.Module) -> None:
-        """Refuse a teacher of which a part is not that of its file."""
+        """Refuse a teacher some of whose parameters were not loaded."""
         parameters = dict(teacher.named_parameters())
         missing = [
             name for name, parameter in parameters.items()
@@ -115,13 +115,3 @@ class TeacherTarget(nn.Module):
         if self.norm:
             target = F.layer_norm(target, target.shape[-1:])
         return target
-
-    def to_images(self, pred: Tensor, images: Tensor) -> Tensor:
-        """Features are no images.
-
-        Raises:
-            ValueError: Always.
-        """
-        raise ValueError('expected a target that can be drawn, got the '
-                         'features of a teacher; add pixels by '
-                         'greenmim.SumOfHeads to see reconstructions')

@@ -1,5 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .channel_data_preprocessor import ChannelDataPreprocessor
-from .weight_init import PatchXavierInit
+from .encoded import Encoded
+from .weight_init import PatchXavierInit, draw_mask_token
 
-__all__ = ['ChannelDataPreprocessor', 'PatchXavierInit']
+__all__ = [
+    'ChannelDataPreprocessor', 'Encoded', 'PatchXavierInit', 'draw_mask_token'
+]

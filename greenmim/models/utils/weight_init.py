@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from mmengine.model import update_init_info
+from mmengine.model import BaseModule, update_init_info
 from torch import nn
 
 from greenmim.registry import WEIGHT_INITIALIZERS
@@ -26,3 +26,11 @@ class PatchXavierInit:
                     nn.init.zeros_(m.bias)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=type(self).__name__)
+
+
+def draw_mask_token(module: BaseModule) -> None:
+    """Draw a module's ``mask_token``, unless its weights were loaded."""
+    cfgs = module.init_cfg or []
+    cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+    if all(cfg['type'] != 'Pretrained' for cfg in cfgs):
+        nn.init.normal_(module.mask_token, std=.02)

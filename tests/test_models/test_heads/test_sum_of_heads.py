@@ -50,9 +50,9 @@ def test_draws_the_first():
         [PixelTarget(8, norm=False)(images),
          torch.randn(2, 4, 108)], 2)
     torch.testing.assert_close(head.to_images(pred, images), images)
-    assert head.uses_target_statistics is False
+    assert head.target.uses_target_statistics is False
     assert build(
-        heads=[dict(PIXELS, norm_pix=True), HOG]).uses_target_statistics
+        heads=[dict(PIXELS, norm_pix=True), HOG]).target.uses_target_statistics
 
 
 @pytest.mark.parametrize('kwargs', [

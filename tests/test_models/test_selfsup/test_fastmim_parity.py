@@ -6,6 +6,7 @@ from mmpretrain.structures import DataSample
 
 from greenmim.weights import convert_rest, read_backbone, read_source
 from tests.fastmim_fixture import PATH, build_model, load_fixture
+from tests.micro import plan_of
 
 TOLERANCE = 1e-4
 
@@ -37,12 +38,12 @@ def model():
 def errors(model, data):
     """Of encoder, predictions and loss."""
     images = data['images']
-    plan = model._plan(images, data['mask'])
-    latent, layout = model.encode(images, plan)
-    pred = model.neck(latent, layout)
+    plan = plan_of(model, images, data['mask'])
+    encoded = model.encode(images, plan)
+    pred = model.decode(encoded)
     loss = model.head.loss(pred, images, plan.layout)
-    assert latent.shape == (2, 16, 64)
-    return [(latent - data['encoder_out']).abs().max(),
+    assert encoded.latent.shape == (2, 16, 64)
+    return [(encoded.latent - data['encoder_out']).abs().max(),
             (pred - data['pred']).abs().max(),
             abs(loss - data['loss'][0])]
 

@@ -37,13 +37,13 @@ def samples_with(masks):
 def layouts(monkeypatch):
     """The layouts that reach a backbone, in the order of the calls."""
     seen = []
-    forward = GreenMIMSwinTransformer.forward
+    forward = GreenMIMSwinTransformer.forward_stages
 
-    def record(self, x, mask=None):
+    def record(self, x, mask):
         seen.append(mask.layout)
         return forward(self, x, mask)
 
-    monkeypatch.setattr(GreenMIMSwinTransformer, 'forward', record)
+    monkeypatch.setattr(GreenMIMSwinTransformer, 'forward_stages', record)
     return seen
 
 

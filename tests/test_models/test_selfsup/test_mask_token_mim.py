@@ -1,5 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Dense masked image modelling against MMPretrain's SimMIM, and by hand."""
+import copy
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
@@ -7,6 +9,7 @@ from mmpretrain.registry import MODELS
 from greenmim.models import MaskTokenMIM
 from greenmim.models.masking import random_mask
 from greenmim.ops import patchify
+from tests.micro import plan_of
 
 SWIN = dict(
     arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
@@ -61,7 +64,7 @@ def test_loss_is_that_of_mmpretrains_simmim():
     images = torch.randn(3, 3, 64, 64)
     mask = random_mask(3, (2, 2), 0.5)
     assert not (mask == mask[0]).all()
-    pred = ours.neck(*ours.encode(images, ours._plan(images, mask)))
+    pred = ours.decode(ours.encode(images, plan_of(ours, images, mask)))
     loss = ours.head.loss(pred, images, mask)
     fine = mask.repeat_interleave(8, 1).repeat_interleave(8, 2).float()
     their_pred = theirs.neck(theirs.backbone(images, fine)[0])
@@ -83,7 +86,7 @@ def test_pixel_tokens_by_hand(scope):
         mask_scope=scope)
     images = torch.randn(3, 3, 64, 64)
     mask = random_mask(1 if scope == 'batch' else 3, (2, 2), 0.5)
-    latent, seen = model.encode(images, model._plan(images, mask))
+    encoded = model.encode(images, plan_of(model, images, mask))
     covered = images.clone()
     for b in range(3):
         for y in range(64):
@@ -91,8 +94,9 @@ def test_pixel_tokens_by_hand(scope):
                 if mask[b % len(mask), y // 32, x // 32]:
                     covered[b, :, y, x] = model.mask_token[0, :, 0, 0]
     feature, = model.backbone(covered)
-    torch.testing.assert_close(latent, feature.flatten(2).transpose(1, 2))
-    assert seen.num_visible == 4
+    torch.testing.assert_close(encoded.latent,
+                               feature.flatten(2).transpose(1, 2))
+    assert encoded.layout.num_visible == 4
 
 
 @pytest.mark.parametrize('space', ['embed', 'pixel'])
@@ -102,21 +106,32 @@ def test_masked_pixels_have_no_influence(space):
     model.eval()
     images = torch.randn(2, 3, 64, 64)
     mask = random_mask(2, (2, 2), 0.5)
-    plan = model._plan(images, mask)
-    expected, _ = model.encode(images, plan)
+    plan = plan_of(model, images, mask)
+    expected = model.encode(images, plan).latent
     pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
     changed = torch.where(pixels, torch.randn_like(images), images)
-    assert torch.equal(model.encode(changed, plan)[0], expected)
-    assert not torch.equal(model.encode(images + 1, plan)[0], expected)
+    assert torch.equal(model.encode(changed, plan).latent, expected)
+    assert not torch.equal(model.encode(images + 1, plan).latent, expected)
 
 
-def test_a_failed_forward_leaves_no_hook():
+def test_calls_of_the_backbone_are_unmasked():
+    """Those outside of the algorithm, after a failed forward, and a copy's."""
     model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
-    with pytest.raises(Exception):
-        model.encode(
-            torch.randn(2, 3, 64, 64),
-            model._plan(torch.zeros(2, 3, 96, 96), None))
-    assert not model.backbone.patch_embed._forward_hooks
+    model.eval()
+    images = torch.randn(2, 3, 64, 64)
+    expected = model(images)[0]
+    plan = plan_of(model, images)
+    model.encode(images, plan)
+    assert torch.equal(model(images)[0], expected)
+    with pytest.raises(RuntimeError):
+        model.encode(images.long(), plan)
+    assert torch.equal(model(images)[0], expected)
+
+    copied = copy.deepcopy(model)
+    torch.nn.init.ones_(copied.mask_token)
+    assert not torch.equal(
+        copied.encode(images, plan).latent,
+        model.encode(images, plan).latent)
 
 
 def test_pixel_tokens_of_a_backbone_without_patch_embedding():
@@ -124,10 +139,11 @@ def test_pixel_tokens_of_a_backbone_without_patch_embedding():
         dict(type='mmpretrain.ResNet', depth=18, base_channels=8),
         mask_token='pixel')
     images, mask = torch.randn(2, 3, 64, 64), random_mask(2, (2, 2), 0.5)
-    latent, _ = model.encode(images, model._plan(images, mask))
+    encoded = model.encode(images, plan_of(model, images, mask))
     pixels = mask.repeat_interleave(32, 1).repeat_interleave(32, 2)[:, None]
     feature, = model.backbone(images.where(~pixels, model.mask_token))
-    torch.testing.assert_close(latent, feature.flatten(2).transpose(1, 2))
+    torch.testing.assert_close(encoded.latent,
+                               feature.flatten(2).transpose(1, 2))
 
 
 @pytest.mark.parametrize('backbone, kwargs, message', [
@@ -151,10 +167,10 @@ def test_one_step_lowers_the_loss():
     model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
     images = torch.randn(2, 3, 64, 64)
     optimizer = torch.optim.SGD(model.parameters(), 0.05)
-    plan = model._plan(images, None)
+    plan = plan_of(model, images)
     losses = []
     for _ in range(3):
-        pred = model.neck(*model.encode(images, plan))
+        pred = model.decode(model.encode(images, plan))
         loss = model.head.loss(pred, images, plan.layout)
         optimizer.zero_grad()
         loss.backward()
@@ -194,20 +210,21 @@ def test_class_token_reaches_the_decoder():
             target=dict(type='greenmim.HOGTarget')))
     images = torch.randn(2, 3, 32, 64)
     mask = random_mask(2, (2, 4), 0.75)
-    latent, layout, class_token = model.encode(images,
-                                               model._plan(images, mask))
+    encoded = model.encode(images, plan_of(model, images, mask))
     covered = mask.repeat_interleave(16, 1).repeat_interleave(16, 2)[:, None]
     raw = model.backbone(torch.where(covered, model.mask_token, images))[-1]
-    assert torch.equal(class_token, raw[:, 0])
-    assert torch.equal(latent, raw[:, 1:])
-    assert model.neck(latent, layout, class_token).shape == (2, 8, 108)
+    assert torch.equal(encoded.class_token, raw[:, 0])
+    assert torch.equal(encoded.latent, raw[:, 1:])
+    pred = model.neck(raw[:, 1:], encoded.layout, raw[:, 0])
+    assert torch.equal(model.decode(encoded), pred)
+    assert pred.shape == (2, 8, 108)
     loss = model.loss(images, None)['loss']
     loss.backward()
     assert all(p.grad is not None for p in model.parameters())
 
     model.backbone.out_type = 'featmap'
-    with pytest.raises(ValueError, match="set out_type='raw'"):
-        model.encode(images, model._plan(images, mask))
+    with pytest.raises(ValueError, match="got none.*out_type='raw'"):
+        model.loss(images, None)
 
 
 def test_several_tokens_a_unit():
@@ -232,7 +249,7 @@ def test_several_tokens_a_unit():
                 loss=dict(type='PixelReconstructionLoss', criterion='L1')),
             mask_ratio=0.6))
     images = torch.randn(2, 3, 64, 64)
-    plan = model._plan(images, None)
+    plan = plan_of(model, images)
     assert plan.layout.num_visible == 1  # of 4: 0.6 * 4 is rounded up to 3
     model.loss(images, None)['loss'].backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -115,11 +115,11 @@ def test_prediction_and_loss(neck, target):
     images, data_samples, plan = batch_and_plan(model.mask_planner, samples)
     assert plan.layout.num_visible == KEPT
     loss = model.loss(images, data_samples)['loss']
-    pred = model.neck(*model.encode(images, plan))
+    pred = model.decode(model.encode(images, plan))
     total, number = 0, 0
     for i, image, mask, numbers in alone(samples, plan):
         own = model.mask_planner(1, image.shape[2:], mask)
-        expected = model.neck(*model.encode(image, own))[0]
+        expected = model.decode(model.encode(image, own))[0]
         assert (pred[i, numbers] - expected).abs().max() < 1e-10
         own_loss = model.loss(image, [DataSample(mask=mask[0])])['loss']
         total += own_loss * mask.sum()
@@ -137,7 +137,7 @@ def test_attention_without_the_mask_would_be_noticed(monkeypatch):
     model = make_model()
     samples = make_samples()
     images, _, plan = batch_and_plan(model.mask_planner, samples)
-    pred = model.neck(*model.encode(images, plan))
+    pred = model.decode(model.encode(images, plan))
     layout = VisibleLayout(plan.layout.visible, plan.layout.units)
     seen = model.neck(model.backbone(images, plan), layout)
     for i, (rows, cols) in enumerate(GRIDS):
@@ -148,7 +148,7 @@ def test_attention_without_the_mask_would_be_noticed(monkeypatch):
 def test_a_class_token_is_attended_to():
     model = make_model()
     neck = model.neck
-    neck.reads_class_token = True
+    neck.class_token = True
     samples = make_samples()
     images, _, plan = batch_and_plan(model.mask_planner, samples)
     latent = model.backbone(images, plan)

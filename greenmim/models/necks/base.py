@@ -1,0 +1,28 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""The interface of decoders.
+
+Letters of shapes: see :mod:`greenmim.ops`; D values are predicted for a unit.
+"""
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from ..utils import Encoded
+
+
+class Neck(BaseModule):
+    """A decoder that predicts the values of all units.
+
+    A subclass whose ``forward`` takes more than ``(latent, mask)`` overrides
+    :meth:`decode`.
+    """
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        """Call the decoder on the part of the encoder's output that it reads.
+
+        Args:
+            encoded (Encoded): The encoder's output.
+
+        Returns:
+            Tensor: Shape (B, L, D), all units in row-major order.
+        """
+        return self(encoded.latent, encoded.layout)
