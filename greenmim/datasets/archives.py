@@ -1,8 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Files inside zip and tar archives and LMDB data bases.
+"""Files inside zip and tar archives and LMDB databases.
 
-A reader belongs to one process: forked ones would move each other's position
-in the file.
+A reader belongs to one process: forked processes share the position in an
+open file.
 """
 import os
 import tarfile
@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 
 
 class ZipReader:
-    """A zip archive, whose entries are names."""
+    """A zip archive. Its entries are names."""
 
     def __init__(self, path: str) -> None:
         self.file = zipfile.ZipFile(path)
@@ -31,25 +31,25 @@ class ZipReader:
 
 
 class TarReader:
-    """An uncompressed tar archive, whose entries are places in it."""
+    """An uncompressed tar archive. Its entries are offsets and sizes."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.file = open(path, 'rb')
 
     def entries(self) -> Iterator[Tuple[str, Any]]:
-        """Name and entry of every file, up to where the archive is cut."""
+        """Name and entry of every file before the archive is cut off."""
         try:
             with tarfile.open(self.path, 'r:') as archive:
                 for member in archive:
                     if member.isreg():
                         yield member.name, (member.offset_data, member.size)
-                    # It would hold all of them in memory.
+                    # tarfile would keep all members in memory.
                     archive.members = []  # type: ignore[attr-defined]
         except tarfile.ReadError as error:
             print_log(
                 f'The archive {self.path} is incomplete ({error}): the files '
-                'after that place are missing.',
+                'after this point are missing.',
                 logger='current')
 
     def read(self, entry: Tuple[int, int]) -> bytes:
@@ -64,7 +64,7 @@ class TarReader:
 
 
 class LmdbReader:
-    """An LMDB data base of files, whose entries are keys."""
+    """An LMDB database of files. Its entries are keys."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -88,7 +88,7 @@ def open_archive(path: str) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no zip, uncompressed tar or folder of LMDB.
+        ValueError: If it is not a zip, uncompressed tar or LMDB folder.
     """
     if os.path.exists(os.path.join(path, 'data.mdb')):
         return LmdbReader(path)

@@ -1,10 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The images below a folder, listed once.
 
-To list a million files takes long on a network's file system. The list of a
-folder that holds at least :data:`LARGE` images is written to a file, together
-with the time of change of every folder in it, which adding, removing and
-renaming files moves. As long as all times stay, the list is read.
+Listing a million files takes long on a network file system. The list of a
+folder with at least :data:`LARGE` images is written to an index file, together
+with the modification time of every folder in it, which changes when files are
+added, removed or renamed. While no time changes, the list is read from the
+index.
 """
 import hashlib
 import json
@@ -15,20 +16,21 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 from mmengine.logging import print_log
 
 LARGE = 10000
-"""Images from which on an index is worth a file."""
+"""Smallest number of images for which an index is written."""
 
 SETTLED = 2.
-"""Seconds; a clock that ticks slower than that would hide a later change."""
+"""Seconds that folders must be unchanged before an index is written, since
+clocks of file systems may be this coarse."""
 
 
 def list_images(root: str, extensions: Sequence[str],
                 index_dir: Optional[str]) -> List[str]:
-    """List the visible files with given endings, from the index if there.
+    """List the visible files with given endings, from the index if it exists.
 
     Args:
         root (str): The folder.
         extensions (Sequence[str]): File name endings in lower case.
-        index_dir (str, optional): Folder of the indexes, None for none.
+        index_dir (str, optional): Folder of the indexes, None for no index.
 
     Returns:
         list[str]: Sorted paths, relative to ``root``.
@@ -64,7 +66,7 @@ def _read(path: str, root: str) -> Optional[List[str]]:
 
 
 def _write(path: str, index: dict) -> None:
-    temporary = f'{path}.{os.getpid()}'  # of several processes, one is last
+    temporary = f'{path}.{os.getpid()}'  # other processes may write, too
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(temporary, 'w', encoding='ascii') as file:
@@ -72,7 +74,7 @@ def _write(path: str, index: dict) -> None:
         os.replace(temporary, path)
     except OSError as error:
         print_log(
-            f'The list of images could not be kept in {path}: {error}. The '
+            f'The list of images could not be written to {path}: {error}. The '
             'next run searches the folder again; set `index_dir` of the '
             'dataset to a folder that can be written to, or to None.',
             logger='current')
@@ -80,7 +82,7 @@ def _write(path: str, index: dict) -> None:
 
 def _search(root: str,
             extensions: Sequence[str]) -> Tuple[List[str], Dict[str, int]]:
-    """Images, and when every folder was changed, by paths below the root."""
+    """Images and the modification times of all folders, below the root."""
     images, folders = [], {}
     prefix = len(os.path.join(root, ''))
     endings = tuple(extensions)

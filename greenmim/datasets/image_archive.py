@@ -11,12 +11,12 @@ from .transforms import UnreadableImageError
 
 @DATASETS.register_module()
 class ImageArchive(ImageFolder):
-    """All images in zip or tar archives or LMDB data bases, without labels.
+    """All images in zip or tar archives or LMDB databases, without labels.
 
-    Nothing is unpacked. Images that cannot be read, because an archive is
-    damaged or its members are, are replaced and listed as
-    :class:`ImageFolder` does. Every worker reads the directory of a zip
-    archive; with hundreds of thousands of images, tar is lighter.
+    Nothing is unpacked. Images that cannot be read, because the archive or the
+    file in it is damaged, are replaced and listed as by :class:`ImageFolder`.
+    Every worker reads the directory of a zip archive; for hundreds of
+    thousands of images, tar needs less memory.
 
     Args:
         data_root (str | Sequence[str]): One or more archives: ``.zip``,
@@ -30,7 +30,7 @@ class ImageArchive(ImageFolder):
 
     Raises:
         FileNotFoundError: If an archive is missing or there is no image.
-        ValueError: If an archive is of another kind, or compressed.
+        ValueError: If an archive has another format, or is compressed.
         UnreadableImageError: If not one of the images is readable.
     """
 

@@ -25,12 +25,11 @@ class ImageFolder(BaseDataset):
 
     An image that :class:`LoadImage`, the first transform of the pipeline,
     cannot read is replaced by another one. Which one depends on its index
-    alone, so a run is the same for any number of workers. The sample of the
-    replacement names the skipped files in its meta information
-    ``skipped_images``, from where :class:`UnreadableImageHook` lists them.
+    alone, so a run is the same for any number of workers. The replacement's
+    meta information ``skipped_images`` names the skipped files for
+    :class:`greenmim.engine.UnreadableImageHook`.
 
-    Of a large folder an index is kept, so that it is searched only once: see
-    :mod:`greenmim.datasets.folder_index`.
+    Large folders are indexed once, see :mod:`greenmim.datasets.folder_index`.
 
     Args:
         data_root (str): The folder.
@@ -39,7 +38,7 @@ class ImageFolder(BaseDataset):
         extensions (Sequence[str]): File name endings of images, in lower
             case; upper and lower case both match.
         indices (int | Sequence[int], optional): Use only these images, or
-            only the first so many. Defaults to None, all images.
+            only the first ``indices``. Defaults to None, all images.
         lazy_init (bool): Whether to search the folder later. Defaults to
             False.
         index_dir (str, optional): Where indexes are kept; None searches the
@@ -87,10 +86,9 @@ class ImageFolder(BaseDataset):
         return [dict(img_path=root + path) for path in paths]
 
     def full_init(self) -> None:
-        """Search the folder and make sure that something in it is readable.
+        """Search the folder and check that it has a readable image.
 
-        In most cases this loads a single image. It costs time only where the
-        run could not have started anyway.
+        This usually loads a single image.
         """
         if not self._fully_initialized:
             super().full_init()

@@ -18,7 +18,7 @@ class SamplePhotographs(BaseDataset):
     They are part of its package, so nothing is downloaded. Each view is a
     square cut from one photograph at a random place and scale; all views are
     fixed by ``seed``. The photographs stay decoded in memory: the dataset
-    gives ``img`` itself, and its pipeline has no loading transform.
+    provides ``img``, and its pipeline has no loading transform.
 
     **Added Keys:**
 
@@ -36,7 +36,7 @@ class SamplePhotographs(BaseDataset):
             tuple.
 
     Raises:
-        ValueError: If ``num_views`` is below 1, or ``min_side`` is not within
+        ValueError: If ``num_views`` is below 1, or ``min_side`` exceeds
             the photographs.
     """
 

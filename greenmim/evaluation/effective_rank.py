@@ -4,23 +4,23 @@ from torch import Tensor
 
 
 def effective_rank(features: Tensor) -> float:
-    r"""How many directions features vary in.
+    r"""The number of directions in which features vary.
 
     :math:`\exp(-\sum_i p_i \ln p_i)` for the singular values
     :math:`\sigma_i` of the centred features, :math:`p_i = \sigma_i / \sum_j
-    \sigma_j` (Roy and Vetterli, EUSIPCO 2007, definition 1). It is 1 where
-    all lie on a line, and at most min(N - 1, C), where they vary alike in all
+    \sigma_j` (Roy and Vetterli, EUSIPCO 2007, definition 1). It is 1 if all
+    lie on a line, and at most min(N - 1, C), if they vary equally in all
     directions.
 
     Args:
         features (Tensor): Shape (N, C), N >= 2.
 
     Returns:
-        float: The effective rank; 0 for features that are all alike, NaN for
-        some that are not finite.
+        float: The effective rank; 0 if all features are equal, NaN if some
+        are not finite.
 
     Raises:
-        ValueError: If the features are no matrix of two rows or more.
+        ValueError: If the features are not a matrix of two or more rows.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError('expected features of shape (N, C) for two images or '
@@ -29,7 +29,7 @@ def effective_rank(features: Tensor) -> float:
     if not features.isfinite().all():
         return float('nan')
     values = torch.linalg.svdvals(features - features.mean(0))
-    # What rounding leaves of features that are alike
+    # Equal features leave rounding errors.
     values = values[values > 1e-9 * features.norm()]
     if not len(values):
         return 0.
@@ -47,8 +47,7 @@ def relative_spread(features: Tensor) -> float:
         features (Tensor): Shape (N, C).
 
     Returns:
-        float: From 0, where all are alike or zero, to 1, where their mean is
-        zero.
+        float: From 0, if all are equal or zero, to 1, if their mean is zero.
     """
     features = features.detach().double().cpu()
     deviation = (features - features.mean(0)).norm()

@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Weighted k-nearest-neighbour classification of frozen features.
 
-Legend: N labelled images in the bank, Q queries, C channels, M classes.
+Letters of shapes: N labelled images in the bank, Q queries, C channels,
+M classes.
 """
 from typing import Optional
 
@@ -21,10 +22,10 @@ def knn_predict(bank: Tensor,
                 num_classes: Optional[int] = None) -> Tensor:
     r"""Classify queries by the labels of their nearest neighbours.
 
-    The ``k`` labelled images of highest cosine similarity vote for their own
-    class, with weight :math:`\exp(s / T)` for similarity s and temperature
-    T (Wu et al., CVPR 2018, section 3.4). A query's votes are divided by
-    their sum, which changes no ranking and cannot overflow.
+    The ``k`` labelled images with the highest cosine similarity vote for
+    their class, with weight :math:`\exp(s / T)` for similarity s and
+    temperature T (Wu et al., CVPR 2018, section 3.4). A query's votes are
+    divided by their sum, which keeps the ranking and cannot overflow.
 
     Args:
         bank (Tensor): Features of the labelled images, (N, C). Features need
@@ -32,8 +33,8 @@ def knn_predict(bank: Tensor,
         labels (Tensor): Their classes, integers of shape (N, ).
         queries (Tensor): Features to classify, (Q, C).
         k (int): Neighbours that vote. Defaults to 20.
-        temperature (float): T; the smaller, the more the nearest neighbours
-            weigh. Defaults to 0.07.
+        temperature (float): T; a smaller value gives the nearest neighbours
+            more weight. Defaults to 0.07.
         num_classes (int, optional): M. Defaults to the largest label plus
             one.
 
@@ -43,7 +44,7 @@ def knn_predict(bank: Tensor,
 
     Raises:
         ValueError: If shapes disagree, a feature is not finite, a label is
-            outside its range, or ``k`` or ``temperature`` is.
+            out of range, or ``k`` or ``temperature`` is.
     """
     if bank.ndim != 2 or queries.ndim != 2 or bank.size(1) != queries.size(1):
         raise ValueError(

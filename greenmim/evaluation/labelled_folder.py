@@ -7,7 +7,7 @@ from mmpretrain.datasets import CustomDataset
 
 from greenmim.datasets import ImageFolder
 
-# Of a folder without a validation part, every so many-th image of a class.
+# In a folder without a validation part, every n-th image of a class.
 HELD_OUT = 5
 
 
@@ -17,21 +17,20 @@ def labelled_folder(root: str,
     """Two sets of labelled images: those to learn from and those to classify.
 
     ``root`` holds ``train`` and one of ``val`` and ``test``, each with a
-    folder of images for every class; or it holds the class folders itself, of
-    which every fifth image is then classified.
+    folder of images for every class; or it holds the class folders, and every
+    fifth image of a class is classified.
 
     Args:
         root (str): The folder.
-        size (int): Images are resized so that a square of this side in their
-            middle covers 7/8 of the shorter side, and cropped to it. Defaults
-            to 224.
+        size (int): Side of the images in pixels. The shorter side is resized
+            to 8/7 of it, and the centre is cropped. Defaults to 224.
         channels (int): Channels of the images. Defaults to 3.
 
     Returns:
         tuple[CustomDataset]: The images to learn from, those to classify.
 
     Raises:
-        ValueError: If the folder is missing or is not laid out like that.
+        ValueError: If the folder is missing or has another layout.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():

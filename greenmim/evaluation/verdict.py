@@ -1,17 +1,17 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Is it learning? A verdict from what was measured in the course of a run."""
+"""Is it learning? A verdict from measurements during a run."""
 from math import isfinite
 from typing import NamedTuple, Sequence
 
-# Fewer directions, or features more alike than this, tell images no more
-# apart than a few tints would.
+# With a smaller rank or spread, features separate images no better than a few
+# tints would.
 MIN_RANK = 2.
 MIN_SPREAD = 1e-3
 MIN_CHANGE = 1e-4
 
 
 class Verdict(NamedTuple):
-    """One of the words below and why."""
+    """One of the words below and the reason."""
     word: str
     reason: str
 
@@ -28,22 +28,22 @@ def judge(losses: Sequence[float],
           changes: Sequence[float],
           patience: int = 5,
           min_gain: float = 1e-3) -> Verdict:
-    """Judge a run by its measurements so far, in their order.
+    """Judge a run by its measurements so far, in order.
 
-    The first of these rules that holds:
+    The first of these rules that applies decides:
 
     1. *collapsing*: loss or rank is not finite.
     2. *too early to tell*: there is one measurement.
     3. *collapsing*: the rank is below 2 or the spread below 0.001.
     4. *flat*: the features changed by less than 0.0001 in each of the last
-       ``patience`` intervals: the encoder stands still, whatever the decoder
-       does with it.
+       ``patience`` intervals: the encoder does not change, even if the
+       decoder does.
     5. *still improving*: the best of the last ``patience`` losses (of all but
-       the first where there are fewer) is lower than the best before by more
+       the first if there are fewer) is lower than the best before by more
        than ``min_gain`` of it.
-    6. *collapsing*: the rank is below a quarter of its highest, that of the
-       first measurement aside: random weights tell images apart, too, and
-       the rank falls as the first things are learnt.
+    6. *collapsing*: the rank is below a quarter of its maximum. The first
+       measurement does not count: random weights separate images too, and
+       the rank falls when learning begins.
     7. *too early to tell*: there are ``patience`` measurements or fewer.
     8. *flat*.
 
@@ -51,11 +51,12 @@ def judge(losses: Sequence[float],
         losses (Sequence[float]): Held-out loss.
         ranks (Sequence[float]): See :func:`.effective_rank`.
         spreads (Sequence[float]): See :func:`.relative_spread`.
-        changes (Sequence[float]): By how much the features changed since the
-            measurement before, relative to their size.
+        changes (Sequence[float]): Change of the features since the previous
+            measurement, relative to their size.
         patience (int): Measurements in which the loss has to fall. Defaults
             to 5.
-        min_gain (float): By which share of itself. Defaults to 0.001.
+        min_gain (float): Relative decrease of the loss that counts. Defaults
+            to 0.001.
 
     Returns:
         Verdict: The word and the reason.

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""From what a model computes to what a screen shows."""
+"""From preprocessed images to pictures for a screen."""
 from typing import Optional, Sequence
 
 import numpy as np
@@ -11,16 +11,16 @@ WHITE_ERROR = 128  # levels, of 255
 
 
 class ColourDisplay:
-    """Shows preprocessed images: mean, deviation and channel order undone.
+    """Shows preprocessed images: undoes mean, deviation and channel order.
 
-    One or two channels are shown as grey, the first of them; three as
-    colours; of more than three, three bands. Their values are shown as they
+    Of one or two channels, the first is shown as grey; three are shown as
+    colours; of more than three, three bands are. Values are shown as they
     were loaded, unless they are stretched: for every image and band, 2 % of
-    the reference's pixels become black and 2 % full.
+    the reference's pixels become black and 2 % white.
 
     Args:
-        reference (Tensor): The images (B, C, H, W), preprocessed, that tell
-            how to stretch.
+        reference (Tensor): The preprocessed images (B, C, H, W) whose values
+            determine the stretching.
         data_preprocessor (ImgDataPreprocessor): The model's.
         bands (Sequence[int], optional): The bands shown as red, green and
             blue, counted from 0, of images of more than three channels.
@@ -74,9 +74,9 @@ class ColourDisplay:
 
 
 class GlyphDisplay:
-    """Shows drawings that are no colours: the channels' average, in grey.
+    """Shows drawings without colours: the average of the channels, in grey.
 
-    Black is 0, white the largest value of an image's reference.
+    Black is 0, white is the largest value of an image's reference.
 
     Args:
         reference (Tensor): The drawn target, (B, C, H, W).

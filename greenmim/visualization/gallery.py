@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""A page of pictures in one file, for any browser."""
+"""A page of pictures in one HTML file."""
 import base64
 from html import escape
 from io import BytesIO
@@ -55,8 +55,8 @@ def write_gallery(
             pictures, uint8 of shape (B, H, W, 3), RGB.
         names (Sequence[str]): The name of every image.
         captions (Sequence[str]): Paragraphs below the heading.
-        remarks (Sequence[str]): What to say of every image beside its name.
-            Defaults to an empty tuple, nothing.
+        remarks (Sequence[str]): A remark after the name of every image.
+            Defaults to an empty tuple, none.
     """
     remarks = remarks or [''] * len(names)
     rows = []

@@ -9,10 +9,10 @@ from greenmim.registry import VISBACKENDS
 
 @VISBACKENDS.register_module()
 class MLflowBackend(MLflowVisBackend):
-    """MMEngine's ``MLflowVisBackend``, which stores pictures too.
+    """MMEngine's ``MLflowVisBackend`` that also stores pictures.
 
-    MLflow wants an image to have a file name; the parent hands its bare name
-    on, and one picture would replace the other.
+    MLflow needs a file name for an image. The parent passes the bare name, so
+    that every picture would replace the previous one.
     """
 
     def add_image(self,

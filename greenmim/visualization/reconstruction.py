@@ -34,14 +34,14 @@ def reconstruction_columns(result: Dict[str, Any],
                            data_preprocessor: ImgDataPreprocessor,
                            bands: Optional[Sequence[int]] = None,
                            stretch: bool = False) -> Dict[str, np.ndarray]:
-    """Turn what a model reconstructs into pictures.
+    """Turn the reconstruction of a model into pictures.
 
     Args:
         result (dict): What ``model.reconstruct`` returns: ``pred`` and
             ``target`` (B, C, H, W), ``mask`` (B, 1, H, W); with
             ``drawn_target`` of the same shape where the target is not the
             images themselves, and ``pred_is_image`` (True by default).
-        data_preprocessor (ImgDataPreprocessor): The model's; its mean, std
+        data_preprocessor (ImgDataPreprocessor): The model's, whose mean, std
             and channel order are undone.
         bands (Sequence[int], optional): See :class:`.display.ColourDisplay`.
             Defaults to None, the first three.
@@ -75,10 +75,10 @@ def reconstruction_columns(result: Dict[str, Any],
 
 
 def captions_of(result: Dict[str, Any]) -> List[str]:
-    """What has to be said of a reconstruction.
+    """Captions that explain a reconstruction.
 
-    Where the target is normalised unit by unit, that is where mean and
-    deviation come from.
+    If the target is normalised unit by unit, they say where mean and deviation
+    come from.
 
     Args:
         result (dict): What the model's ``reconstruct`` returned.
@@ -100,7 +100,7 @@ def draw_reconstruction(result: Dict[str, Any],
                         data_preprocessor: ImgDataPreprocessor,
                         bands: Optional[Sequence[int]] = None,
                         stretch: bool = False) -> np.ndarray:
-    """Draw what a model reconstructs, one row for each image.
+    """Draw the reconstruction of a model, one row for each image.
 
     See :func:`reconstruction_columns` for the columns. A caption says what is
     predicted and what is not.

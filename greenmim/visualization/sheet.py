@@ -45,7 +45,7 @@ def _font() -> Any:
 
 
 def _wrap(text: str, width: int) -> List[str]:
-    """Break a text into lines that are at most so many pixels wide."""
+    """Break a text into lines of at most ``width`` pixels."""
     lines = ['']
     for word in text.split():
         longer = f'{lines[-1]} {word}'.strip()

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Decoding of whatever an image folder holds into arrays of one kind."""
+"""Decoding of image files of many formats into uint8 arrays."""
 from io import BytesIO
 from typing import Optional
 
@@ -15,12 +15,12 @@ TIFF_SIGNATURES = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 
 
 class UnreadableImageError(ValueError):
-    """The file cannot be decoded into an image of the asked channels."""
+    """The file cannot be decoded into an image with the given channels."""
 
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Load an image of any common kind with a fixed number of channels.
+    """Load an image of any common format with a fixed number of channels.
 
     MMCV's loader accepts truncated JPEG files (the missing part comes out
     grey) and drops transparency. This one decodes with Pillow, takes the
@@ -56,7 +56,7 @@ class LoadImage(BaseTransform):
 
     Raises:
         UnreadableImageError: If the file is missing, empty, truncated, no
-            image, or holds other channels than asked for.
+            image, or has other channels than ``channels``.
         ValueError: If ``channels`` or ``white_level`` is out of range.
     """
 
@@ -89,7 +89,7 @@ class LoadImage(BaseTransform):
             raise UnreadableImageError(
                 f'cannot read the image {path}: its content is of no known '
                 'image format') from error
-        # Decoders report broken files by exceptions of a dozen kinds.
+        # Decoders report broken files by exceptions of many kinds.
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise UnreadableImageError(
@@ -130,9 +130,9 @@ def decode_image(content: bytes,
         for one.
 
     Raises:
-        ValueError: If the file is empty or of other channels. Where it is
-            damaged or no image, decoders raise errors of a dozen kinds;
-            :class:`LoadImage` turns all into :class:`UnreadableImageError`.
+        ValueError: If the file is empty or has other channels. For damaged
+            files, decoders raise errors of many kinds; :class:`LoadImage`
+            turns all of them into :class:`UnreadableImageError`.
     """
     if not content:
         raise ValueError('the file is empty (0 bytes)')

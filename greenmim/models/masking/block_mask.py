@@ -13,7 +13,7 @@ from .random_mask import num_visible_units
 
 @TASK_UTILS.register_module()
 class BlockMask:
-    """Hides rectangles of units until exactly as many as wanted are hidden.
+    """Hides rectangles of units until exactly the wanted number is hidden.
 
     Block-wise masking of `BEiT <https://arxiv.org/abs/2106.08254>`_
     (algorithm 1): area, aspect ratio and place of a block are drawn, the
@@ -23,8 +23,8 @@ class BlockMask:
 
     Args:
         min_units (int): The smallest area that is drawn, in units. Defaults
-            to 4, that part of the 7x7 units of 224 px which 16 are of BEiT's
-            14x14 patches.
+            to 4 of the 7x7 units of an image of 224 px, which matches BEiT's
+            16 of 14x14 patches.
         max_aspect (float): The longest side in multiples of the other.
             Defaults to 10/3, as in the paper.
 
@@ -56,7 +56,7 @@ class BlockMask:
 
     def _hide_block(self, mask: np.ndarray, most: int,
                     generator: Optional[torch.Generator]) -> int:
-        """Draw a block, hide at most ``most`` units, return how many."""
+        """Draw a block, hide at most ``most`` units, return their number."""
         area, aspect, top, left = torch.rand(4, generator=generator).tolist()
         least = min(self.min_units, most)
         area = least + area * (most - least)

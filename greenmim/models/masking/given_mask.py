@@ -14,17 +14,17 @@ from greenmim.registry import TASK_UTILS
 
 @TASK_UTILS.register_module()
 class GivenMask:
-    """Masks from files or arrays, in place of drawn ones.
+    """Masks from files or arrays.
 
-    Their own share of hidden units counts, whatever ``mask_ratio`` says.
+    ``mask_ratio`` is ignored: the masks determine the share of hidden units.
 
     Args:
-        masks (Sequence[str | Path | Sequence | np.ndarray]): Masks for as
-            many unit grids as images have sizes; the first that is a whole
-            multiple of a grid, and hides its units as a whole, is taken.
-            Each is an array or nested list, or a file: ``.npy``, or a picture
-            whose light pixels are masked. An array has the shape (Gh, Gw), 1
-            or True = masked, or (N, Gh, Gw) to draw from, all with the same
+        masks (Sequence[str | Path | Sequence | np.ndarray]): A mask for every
+            unit grid, that is, for every image size. The first mask that is a
+            whole multiple of the grid and hides whole units is used. Each is
+            an array or nested list, or a file: ``.npy``, or a picture whose
+            light pixels are masked. An array has the shape (Gh, Gw), 1 or
+            True = masked, or (N, Gh, Gw) to draw from, all with the same
             number of visible units.
 
     Raises:
@@ -55,7 +55,7 @@ class GivenMask:
                 continue
             drawn = torch.randint(
                 len(given), (num_masks, ), generator=generator)
-            return ~layout.visible[drawn]
+            return layout.masked[drawn]
         raise ValueError(
             f'expected a mask for the unit grid {tuple(grid)} or a whole '
             'multiple of it that covers units as a whole, got masks of '
@@ -77,7 +77,7 @@ def _read(mask: Any) -> Tensor:
     if array.ndim == 2:
         array = array[None]
     try:
-        return ~VisibleLayout.from_mask(array).visible
+        return VisibleLayout.from_mask(array).masked
     except ValueError as error:
         raise ValueError(name + str(error)) from None
 
@@ -90,7 +90,7 @@ def _read_file(path: Path) -> np.ndarray:
             return np.asarray(picture.convert('L')) > 127
     except FileNotFoundError:
         raise
-    # Both libraries raise these on files that are damaged or of other kinds.
+    # NumPy and Pillow raise these for damaged files and other formats.
     except (EOFError, OSError, ValueError) as error:
         raise ValueError(
             f'cannot read {path} ({type(error).__name__}): expected a mask, '

@@ -15,8 +15,8 @@ Sampler = Callable[[int, Grid, float, Optional[torch.Generator]], Tensor]
 class MaskPlanner:
     """Draws the masks of a batch and plans them, on the CPU.
 
-    It can be copied to data-loading workers, so that drawing and planning
-    take no time of the training process.
+    It can be copied to data-loading workers, so that drawing and planning do
+    not take time of the training process.
 
     Args:
         group_planner (GroupPlanner): The planner of the backbone.
@@ -29,7 +29,7 @@ class MaskPlanner:
             the default.
 
     Raises:
-        ValueError: If ratio or scope are none of these.
+        ValueError: If ratio or scope is invalid.
     """
 
     def __init__(self,
@@ -58,9 +58,10 @@ class MaskPlanner:
                  own_sizes: Optional[Sequence[Grid]] = None) -> MaskPlan:
         """Plan a given mask, or draw one.
 
-        Where images of several sizes are padded to one, every image keeps as
-        many units visible as ``mask_ratio`` leaves of the smallest one, drawn
-        from its own; of larger images a larger share is masked.
+        If images of several sizes are padded to one, every image keeps the
+        number of visible units that ``mask_ratio`` leaves in the smallest
+        image, drawn from the image's own units. So a larger share of larger
+        images is masked.
 
         Args:
             num_images (int): Images of the batch.
@@ -75,7 +76,7 @@ class MaskPlanner:
 
         Raises:
             ValueError: If image and mask do not fit, or images of several
-                sizes are to have one mask.
+                sizes would share one mask.
         """
         grid = unit_grid(image_size, self.unit_size)
         own_grids = [(-(-height // self.unit_size),

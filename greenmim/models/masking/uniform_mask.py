@@ -14,11 +14,11 @@ class UniformMask:
     """Leaves at most one unit visible in each cell of 2x2 units.
 
     Uniform sampling of `UM-MAE <https://arxiv.org/abs/2205.10063>`_: at a
-    ratio of 0.75 and on a grid with even sides, one unit of every cell. At
-    higher ratios whole cells are hidden. On a grid with an odd side the cells
-    of one border, drawn at random, are cut off. There a cell is preferred if
-    the unit drawn for the whole of it lies on the grid, so that the units at
-    the border are seen about as often as others.
+    ratio of 0.75 and on a grid with even sides, one unit of every cell is
+    visible. At higher ratios whole cells are hidden. On a grid with an odd
+    side the cells of one border, drawn at random, are cut off. Of these, cells
+    whose drawn unit lies on the grid are preferred, so that units at the
+    border are visible about as often as others.
     """
 
     def __call__(self,
@@ -49,7 +49,7 @@ class UniformMask:
         fits = in_cells.expand_as(score).gather(2, drawn)[..., 0]
         order = fits + torch.rand(fits.shape, generator=generator)
         cells = order.topk(kept, dim=1).indices[:, :, None]
-        # Inside beats outside, as scores are below 1.
+        # Units on the grid win, since scores are below 1.
         unit = (score + in_cells).argmax(2, keepdim=True).gather(1, cells)
 
         mask = torch.ones(num_masks, rows, cols, 2, 2, dtype=torch.bool)

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Masked units filled from what is visible around them."""
+"""Masked units filled from visible units nearby."""
 import torch
 from torch import Tensor
 
@@ -11,11 +11,10 @@ def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,
                          unit_size: int) -> Tensor:
     r"""Give masked units the mean and deviation of visible ones nearby.
 
-    For every image, mean and standard deviation of a masked unit are averages
-    of those of its visible units, weighted by :math:`d^{-4}` for the distance
-    :math:`d` of the units. What a unit then shows is the texture of the
-    visible unit of largest deviation. The pixels of masked units are never
-    read.
+    The mean of a masked unit is the average of the means of the image's
+    visible units, weighted by :math:`d^{-4}` for the distance :math:`d` of the
+    units; so is its standard deviation. Its texture is copied from the visible
+    unit with the largest deviation. The pixels of masked units are never read.
 
     Args:
         images_BCHW (Tensor): Images with sides that are multiples of

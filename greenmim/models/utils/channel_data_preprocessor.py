@@ -20,7 +20,7 @@ class ChannelDataPreprocessor(SelfSupDataPreprocessor):
         **kwargs: Arguments of ``mmpretrain.SelfSupDataPreprocessor``.
 
     Raises:
-        ValueError: If there are not as many means as deviations, or a
+        ValueError: If the numbers of means and deviations differ, or a
             deviation is not above 0.
     """
 
