@@ -13,6 +13,7 @@ from greenmim.datasets import (PlanningCollate, fixed_batches, fixed_samples,
                                on_folder)
 from greenmim.models.masking import MaskPlanner
 from greenmim.ops import GroupPlanner
+from tests.micro import save_images
 
 PIPELINE = [
     dict(type='greenmim.LoadImage'),
@@ -25,11 +26,7 @@ PIPELINE = [
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('images') / 'a'
-    root.mkdir()
-    rng = np.random.default_rng(0)
-    for i in range(10):
-        pixels = rng.integers(0, 256, (80, 80, 3), dtype='uint8')
-        Image.fromarray(pixels).save(root / f'{i}.png')
+    save_images(root, 10, (80, 80))
     return root
 
 

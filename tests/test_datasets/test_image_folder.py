@@ -176,8 +176,3 @@ def test_stops_if_everything_becomes_unreadable(tmp_path):
     (tmp_path / 'a.png').unlink()
     with pytest.raises(UnreadableImageError, match='a.png'):
         dataset[0]
-
-
-def test_unknown_argument(folder):
-    with pytest.raises(TypeError, match='ann_file'):
-        build(folder, ann_file='train.txt')
