@@ -3,10 +3,10 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, no-check-untyped-defs
 """Group window attention as one fused kernel for GPUs.
 
-The mathematics is that of :mod:`.group_attention`. Queries, keys and values
-are read from the tokens in their own order, by the slots' indices, and the
-output is written back there, so neither gathered copies nor the logits, the
-bias or the weights of a group ever reach memory. The backward pass recomputes
+It computes what :mod:`.group_attention` defines. Queries, keys and values are
+read from the tokens in their own order, by the slots' indices, and the output
+is written back there, so neither gathered copies nor the logits, the bias or
+the weights of a group ever reach memory. The backward pass recomputes
 the weights from the saved log-sum-exp.
 
 One program handles one tile of a group's queries (or keys) for one sequence

@@ -41,9 +41,9 @@ from .grouping import GroupPlan
 class _PermuteRows(torch.autograd.Function):
     """``x[index]`` whose backward is a gather too.
 
-    ``inverse[r]`` is the row of the output that row r of the input goes to.
-    Input rows may be repeated in the output (padding), but the gradient is
-    taken from the row that ``inverse`` names alone.
+    ``inverse[r]`` is the output row that input row r goes to. An input row
+    may occur in more output rows (padding), but only the gradient of the row
+    in ``inverse`` reaches it.
     """
 
     @staticmethod
@@ -61,8 +61,8 @@ class _PermuteRows(torch.autograd.Function):
 class _Rows(NamedTuple):
     """Indices that move rows of d channels between tokens and slots.
 
-    One gather takes the output of the qkv projection to matrices per head and
-    group, and one takes the result back.
+    One gather rearranges the output of the qkv projection to a matrix per
+    head and group, and one restores the order of the tokens.
     """
     qkv_of_slot: Tensor  # (3 * S * h * P,), rows of (S, N, 3, h)
     slot_of_qkv: Tensor  # (S * N * 3 * h,), rows of (3, S, h, P)
@@ -252,8 +252,8 @@ def group_attention(qkv: Tensor,
 
     Args:
         qkv (Tensor): Shape (B, K, T, 3 * h * d), queries, keys and values of
-            the visible tokens. Other leading dimensions are taken for S * N
-            tokens in this order.
+            the visible tokens. Any leading dimensions that multiply to S * N
+            will do.
         index (GroupIndex): The plan on the device.
         bias_table (Tensor | None): Relative position biases, (R, h); None
             for attention without them.

@@ -68,7 +68,7 @@ class GroupPlan:
             x`` for the position (y, x) in the window. The difference of two
             positions is then the distance of their entry from the middle of
             the bias table.
-        table_size (int): That of the window.
+        table_size (int): The window's ``table_size``.
     """
     token_of_slot: Tensor
     slot_of_token: Tensor
@@ -77,8 +77,7 @@ class GroupPlan:
     table_size: int
 
     def __reduce__(self) -> tuple:
-        # Tensors travel between processes as open files, one each; arrays
-        # as plain bytes.
+        # Tensors are sent to other processes as open files, arrays as bytes.
         arrays = (self.token_of_slot.numpy(), self.slot_of_token.numpy(),
                   self.window_of_slot.numpy(), self.position_of_slot.numpy())
         return GroupPlan._from_arrays, (*arrays, self.table_size)
@@ -108,7 +107,7 @@ class GroupPlan:
 
     @property
     def middle(self) -> int:
-        """The entry of the bias table that stands for no distance."""
+        """The entry of the bias table for two tokens in one place."""
         return self.num_entries // 2
 
     @property
@@ -136,8 +135,8 @@ class WindowMaps:
     maps at once.
 
     Args:
-        number (ndarray): Int (L, J), the window's number; those of a map
-            follow those of the map before.
+        number (ndarray): Int (L, J), the window's number, counted through
+            all maps.
         position (ndarray): Int32 (L, J), the position in the window as in
             :class:`GroupPlan`.
         token (ndarray): Int (J,), the token's number in its unit and map.

@@ -1,21 +1,21 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Convolutions that reach from one mask unit into others.
 
-A convolution on a map in which masked tokens are zero, computed for visible
-units alone. Every unit is gathered with a *halo*, the ``p`` tokens around it
-that padding ``p`` makes a kernel read; tokens of masked units and outside of
-the map are zero and never read. The windows of ``side + 2 * p`` tokens a side
-are then convolved without padding. There is no map of the whole image.
+They convolve a map in which masked tokens are zero, for visible units only.
+Every unit is gathered with a *halo*, the p tokens around it that a kernel of
+padding p reads; tokens of masked units and outside the map are zero and never
+read. These squares of ``side + 2 * p`` tokens a side are then convolved
+without padding. No map of the whole image is made.
 
-``x_BKTC`` are unit-major tokens (see :mod:`.mask_unit`), ``T = side**2``,
-pixels being tokens of ``side = unit_size``. S sequences share an index: all
-images for a shared mask, else S = 1. n = B * K units.
+``x_BKTC`` are unit-major tokens (see :mod:`.mask_unit`) with ``T = side**2``;
+pixels are tokens with ``side = unit_size``. The letters are defined in
+:mod:`greenmim.ops`.
 
 Measured for the 7x7 kernels of ConvNeXt-B (8 images of 224 px, ratio 0.75,
-one thread of a CPU that did other work as well): the forward takes 1 to 3 ms
-in every stage. The gradient of the kernel is what costs: by PyTorch's
-depthwise convolution 35, 30, 54 and 133 ms at sides 8, 4, 2 and 1, by a
-product and a sum per tap, which is done here, 33, 10, 8 and 3 ms.
+one thread of a CPU that did other work as well): the forward pass takes 1 to
+3 ms in every stage. The gradient of the kernel dominates: with PyTorch's
+depthwise convolution it takes 35, 30, 54 and 133 ms at sides 8, 4, 2 and 1;
+with a product and a sum per tap, as here, 33, 10, 8 and 3 ms.
 """
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
@@ -29,12 +29,12 @@ from .mask_unit import VisibleLayout
 
 @dataclass(frozen=True, eq=False)
 class Halo:
-    """Where the tokens of units and their halos are found, on a device.
+    """Indices of the tokens of units and their halos, on a device.
 
     Args:
-        index (Tensor): Int64 (M * K * window**2,), tokens of a sequence;
-            ``num_tokens`` stands for a zero.
-        num_tokens (int): Tokens of a sequence, M * K * T.
+        index (Tensor): Int64 (M * K * outer_side**2,), tokens of a sequence;
+            the index N means zero.
+        num_tokens (int): Tokens of a sequence, N.
         side (int): Tokens along a unit's side.
         padding (int): Width of the halo, p.
     """
@@ -48,7 +48,7 @@ class Halo:
                     device: torch.device) -> 'Halo':
         """Make the index on the CPU and send it to the device.
 
-        The convolutions of a stage share it.
+        The convolutions of a stage share one halo.
 
         Args:
             layout (VisibleLayout): The visible units.
@@ -78,7 +78,7 @@ class Halo:
         return cls(index, num_tokens, side, padding)
 
     @property
-    def window(self) -> int:
+    def outer_side(self) -> int:
         """Tokens along the side of a unit and its halo."""
         return self.side + 2 * self.padding
 
@@ -89,10 +89,11 @@ class Halo:
             x_BKTC (Tensor): Unit-major tokens, (B, K, T, C).
 
         Returns:
-            Tensor: Shape (n, C, window, window), channels last in memory.
+            Tensor: Shape (B * K, C, outer_side, outer_side), channels last in
+            memory.
 
         Raises:
-            ValueError: If the tokens are not those of the halo's layout.
+            ValueError: If the number of tokens is not the halo's.
         """
         B, K, T, C = x_BKTC.shape
         if T != self.side**2 or (B * K * T) % self.num_tokens:
@@ -104,14 +105,16 @@ class Halo:
         x = x_BKTC.reshape(-1, self.num_tokens, C)
         x = torch.cat([x, x.new_zeros(len(x), 1, C)], dim=1)
         x = x.index_select(1, self.index)
-        return x.view(B * K, self.window, self.window, C).permute(0, 3, 1, 2)
+        return x.view(B * K, self.outer_side, self.outer_side,
+                      C).permute(0, 3, 1, 2)
 
 
 class _DepthwiseConv(torch.autograd.Function):
-    """Its gradients are gathers too: no token's is added up from windows.
+    """A depthwise convolution whose backward pass gathers too.
 
-    That of the tokens is the same convolution, of the outputs' gradients
-    (zero for masked tokens, which have no output) by the flipped kernel.
+    The gradient of the tokens is the same convolution, applied to the
+    gradient of the output with the flipped kernel. Masked tokens have no
+    output, so their gradient is zero.
     """
 
     @staticmethod
@@ -138,7 +141,7 @@ class _DepthwiseConv(torch.autograd.Function):
 
 def _convolve(x_BKTC: Tensor, weight: Tensor, bias: Optional[Tensor],
               halo: Halo) -> Tensor:
-    """In the precision of the tokens, which autocast may have lowered."""
+    """Convolve in the precision of the tokens, which autocast may lower."""
     weight = weight.to(x_BKTC.dtype)
     if bias is not None:
         bias = bias.to(x_BKTC.dtype)
@@ -147,7 +150,7 @@ def _convolve(x_BKTC: Tensor, weight: Tensor, bias: Optional[Tensor],
 
 
 def _correlate(x_BKTC: Tensor, grad_BKTC: Tensor, halo: Halo) -> Tensor:
-    """The gradient of the kernel, (C, k * k), tap by tap."""
+    """The gradient of the kernel, (C, taps)."""
     side = halo.side
     x = halo.gather(x_BKTC).permute(0, 2, 3, 1)
     grad = grad_BKTC.reshape(-1, side, side, x.shape[-1])
@@ -165,8 +168,8 @@ def depthwise_conv(x_BKTC: Tensor,
 
     Args:
         x_BKTC (Tensor): The visible tokens.
-        halo (Halo): That of their layout, its padding half the kernel.
-        weight (Tensor): Shape (C, 1, k, k), k odd.
+        halo (Halo): Made from their layout, with half the kernel as padding.
+        weight (Tensor): Shape (C, 1, size, size), size odd.
         bias (Tensor, optional): Shape (C,). Defaults to None.
 
     Returns:
@@ -197,8 +200,8 @@ def overlapping_conv(x_BKTC: Tensor,
 
     Args:
         x_BKTC (Tensor): The visible tokens, or pixels.
-        halo (Halo): That of their layout, with the dense padding.
-        weight (Tensor): Shape (O, C, k, k).
+        halo (Halo): Made from their layout, with the dense padding.
+        weight (Tensor): Shape (O, C, size, size).
         bias (Tensor, optional): Shape (O,). Defaults to None.
         stride (int): The stride. Defaults to 1.
 
@@ -210,7 +213,7 @@ def overlapping_conv(x_BKTC: Tensor,
             output per ``stride x stride`` tokens.
     """
     side, rest = divmod(halo.side, stride)
-    if rest or (halo.window - weight.shape[-1]) // stride + 1 != side:
+    if rest or (halo.outer_side - weight.shape[-1]) // stride + 1 != side:
         raise ValueError(
             'expected kernel and padding that keep the size of the map, up '
             f'to a stride that divides the side {halo.side} of a unit, got '

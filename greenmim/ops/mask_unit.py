@@ -6,20 +6,19 @@ stride of the backbone (32 px for four stages). It is visible or masked as a
 whole, so at every stage the visible tokens are whole squares of
 ``side x side`` tokens (8, 4, 2, 1). They are kept **unit-major**::
 
-    x_BKTC  B images, K visible units in row-major order of the unit grid,
-            T = side * side tokens of a unit in row-major order, C channels
+    x_BKTC  visible units in row-major order of the unit grid, the tokens of a
+            unit in row-major order
 
 In this order patch embedding, patch merging and every convolution whose
 kernel equals its stride are reshapes and a matrix product inside a unit.
 
 Decoder and targets work on one vector of pixels for every unit, visible or
-not::
+masked::
 
-    patches_BLD   L = Gh * Gw units in row-major order, D = unit**2 * C pixels
-                  ordered row, column, channel: (y * unit + x) * C + c
+    patches_BLD  all units in row-major order, D = unit**2 * C pixel values in
+                 the order row, column, channel: (y * unit + x) * C + c
 
-Further letters: M masks (1 shared by the batch, or B), ``Gh x Gw`` the unit
-grid.
+The letters are defined in :mod:`greenmim.ops`.
 """
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,9 +66,9 @@ class VisibleLayout:
             mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw) with
                 True = masked, M being 1 for a mask shared by the batch. A
                 finer mask (sides an integer multiple of ``grid``) is reduced
-                to units. Numbers are taken if all of them are 0 or 1. A mask
-                on a device costs one copy to the CPU, which waits for the
-                device. A layout is handed back as it is.
+                to units. Numbers are accepted if all of them are 0 or 1. A
+                mask on a device costs one copy to the CPU, which waits for
+                the device. A layout is returned unchanged.
             grid (tuple[int, int], optional): The unit grid (Gh, Gw) that is
                 expected. Defaults to None, the mask's own.
             valid (Tensor, optional): Bool of shape (M, Gh, Gw), False =
@@ -148,10 +147,10 @@ class VisibleLayout:
 
     @cached_property
     def restore(self) -> Tensor:
-        """Int64 (M, L): where every unit is found in K visible tokens.
+        """Int64 (M, L): the position of every unit among the visible units.
 
-        A visible unit has its rank among the visible ones, a masked unit has
-        K, the place of a mask token appended to them.
+        A masked unit has the position K, that of a mask token appended to
+        the visible units.
         """
         restore = self.units.new_full((self.num_masks, self.num_units),
                                       self.num_visible)
@@ -229,7 +228,7 @@ def unit_grid(image_size: Sequence[int], unit_size: int) -> Grid:
 
 
 def gather_units(x_BL: Tensor, units: Tensor) -> Tensor:
-    """Take the visible units out of all units.
+    """Select the visible units.
 
     Args:
         x_BL (Tensor): Shape (B, L, ...), all units in row-major order.
@@ -284,7 +283,7 @@ def units_of_map(x_BCHW: Tensor, grid: Grid) -> Tensor:
         Tensor: Unit-major, (B, Gh * Gw, T, C).
 
     Raises:
-        ValueError: If the map has no whole number of tokens a unit.
+        ValueError: If a unit does not hold a whole number of tokens.
     """
     B, C, H, W = x_BCHW.shape
     if H % grid[0] or W % grid[1] or not H or not W:
@@ -294,7 +293,7 @@ def units_of_map(x_BCHW: Tensor, grid: Grid) -> Tensor:
             "backbone's stride")
     side = H // grid[0], W // grid[1]
     x = x_BCHW.view(B, C, grid[0], side[0], grid[1], side[1])
-    x = x.permute(0, 2, 4, 3, 5, 1)
+    x = x.permute(0, 2, 4, 3, 5, 1)  # (B, Gh, Gw, y, x, C)
     return x.reshape(B, grid[0] * grid[1], side[0] * side[1], C)
 
 
@@ -312,7 +311,7 @@ def merge_tokens(x_BKTC: Tensor) -> Tensor:
     B, K, T, C = x_BKTC.shape
     half = int(T**0.5) // 2
     x = x_BKTC.view(B, K, half, 2, half, 2, C)
-    x = x.permute(0, 1, 2, 4, 6, 3, 5)
+    x = x.permute(0, 1, 2, 4, 6, 3, 5)  # (B, K, y, x, C, dy, dx)
     return x.reshape(B, K, half * half, 4 * C)
 
 
@@ -338,7 +337,7 @@ def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
 
 
 def unpatchify(patches_BLD: Tensor, unit_size: int, grid: Grid) -> Tensor:
-    """Put the pixel vectors of all mask units together, undo `patchify`.
+    """Join the pixel vectors of all mask units, the inverse of `patchify`.
 
     Args:
         patches_BLD (Tensor): Shape (B, L, unit_size**2 * C).

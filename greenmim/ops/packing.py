@@ -67,9 +67,9 @@ def min_groups(counts: Sequence[int], group_size: int) -> int:
 def min_groups_by_halves(counts: Sequence[int], group_size: int) -> int:
     """A tighter lower bound (Martello and Toth, 1990).
 
-    For every ``k`` up to half a group: windows of more than half a group
-    stand in a group each, and windows of ``k`` or more tokens that are no
-    larger than half a group only fit beside those of up to ``group_size - k``.
+    For every ``k`` up to half a group: windows of more than half a group need
+    a group each, and windows of ``k`` or more tokens that are no larger than
+    half a group do not fit beside windows of more than ``group_size - k``.
     """
     small = sorted(count for count in counts if 2 * count <= group_size)
     large = sorted(count for count in counts if 2 * count > group_size)
@@ -90,9 +90,9 @@ def choose_group_size(counts: Sequence[int],
                       overhead: float = 0.) -> Tuple[int, List[List[int]]]:
     """Choose the group size of least cost, and the packing that has it.
 
-    All sizes from the largest window upwards are compared, those whose lower
-    bound is not below the best cost so far without packing them. The volume
-    bound grows with g, which ends the search.
+    All sizes from the largest window upwards are compared. A size is packed
+    only if its lower bound is below the best cost so far. The volume bound
+    grows with g, which ends the search.
 
     Args:
         counts (Sequence[int]): Visible tokens of every window.
@@ -129,8 +129,8 @@ def choose_group_size(counts: Sequence[int],
 
 
 def _fill_groups(counts: Sequence[int], group_size: int) -> List[List[int]]:
-    """Fill one group after another: the largest window left, then the
-    windows that fill the rest of the group best."""
+    """Fill one group after another: with the largest window left, then with
+    the windows that fill the rest of the group best."""
     windows: Dict[int, List[int]] = {}
     for window, count in enumerate(counts):
         if count:
@@ -144,7 +144,7 @@ def _fill_groups(counts: Sequence[int], group_size: int) -> List[List[int]]:
         groups.append([window] + [windows[count].pop() for count in pattern])
         pattern.append(largest)
         if windows[largest]:
-            # A pattern that is left whole fills the next group as well.
+            # If the same pattern is left, it fills the next group as well.
             repeats = min([
                 len(windows[count]) // pattern.count(count)
                 for count in pattern
@@ -190,12 +190,12 @@ def _search(counts: Sequence[int], group_size: int,
             num_groups: int) -> Optional[List[List[int]]]:
     """Search for a packing into ``num_groups`` groups.
 
-    The largest window left opens the next group, which is then filled in all
-    ways that leave no more slots empty than all groups together may.
+    The largest window left opens the next group. The group is then filled in
+    every way that keeps the empty slots of all groups within their limit.
 
     Returns:
-        list[list[int]] | None: A packing, or None if there is none, or none
-        is found in ``MAX_SEARCH_STEPS``.
+        list[list[int]] | None: A packing, or None if there is none or it is
+        not found in ``MAX_SEARCH_STEPS``.
     """
     windows: Dict[int, List[int]] = {}
     for window, count in enumerate(counts):

@@ -55,8 +55,8 @@ class MaskPlan:
 class GroupPlanner:
     """Makes the plans of one backbone.
 
-    It can be copied to data-loading workers. What depends on the grid alone
-    is computed once.
+    It can be copied to data-loading workers. Whatever depends only on the
+    unit grid is computed once.
 
     Args:
         stages (Sequence[StageWindows]): The stages.
@@ -79,8 +79,8 @@ class GroupPlanner:
             layout (VisibleLayout): The visible units.
 
         Raises:
-            ValueError: If images are padded and have other windows than they
-                have alone.
+            ValueError: If an image has other windows in its padded batch than
+                by itself.
         """
         if not any(stage.windows for stage in self.stages):
             return MaskPlan(layout, [{} for _ in self.stages])
@@ -125,7 +125,7 @@ class GroupPlanner:
             if self._fit(grid) != fitted:
                 raise ValueError(
                     f'expected an image of {grid} units to have the same '
-                    f'windows in a batch padded to {layout.grid} units as '
-                    'alone, but they shrink to the map of a small image; set '
+                    f'windows in a batch padded to {layout.grid} units as by '
+                    'itself, but they shrink to the map of a small image; set '
                     'pad_small_map=True of the backbone, or enlarge the '
                     'smallest images')

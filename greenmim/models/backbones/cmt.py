@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """CMT, dense and computing visible mask units only.
 
-Sections are those of `CMT: Convolutional Neural Networks Meet Vision
+Section numbers refer to `CMT: Convolutional Neural Networks Meet Vision
 Transformers <https://arxiv.org/abs/2107.06263>`_. ``x_BCHW`` is a map,
 ``x_BKTC`` are unit-major tokens; the letters are defined in
 :mod:`greenmim.ops`.
@@ -194,9 +194,9 @@ class CMTBlock(BaseModule):
 class PositionBias(BaseModule):
     """A learned bias for each pair of a query and a sub-sampled key (CMT).
 
-    On a map of another size the biases are interpolated, over the positions
-    of the queries and over those of the keys. On loading, so are the biases
-    of a checkpoint for another size.
+    On a map of another size the biases are interpolated, over query positions
+    and over key positions. Biases of a checkpoint for another size are
+    interpolated on loading.
 
     Args:
         num_heads (int): Attention heads.
@@ -318,8 +318,8 @@ class CMT(Pyramid, BaseModule):
             Defaults to True.
         drop_rate (float): Dropout of projections. Defaults to 0.
         attn_drop_rate (float): Dropout of attention weights. Defaults to 0.
-        drop_path_rate (float): Stochastic depth of the last block; that of
-            the others grows linearly from 0. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the last block; the rate
+            grows linearly from 0 at the first. Defaults to 0.
         norm_cfg (dict): Layer norms of blocks and outputs.
             Defaults to ``dict(type='LN', eps=1e-6)``.
         patch_norm_cfg (dict): Layer norms of patch embeddings.
@@ -473,10 +473,10 @@ class CMT(Pyramid, BaseModule):
 class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
     """CMT that computes visible mask units only.
 
-    Without a mask it is :class:`CMT`, whose parameters, names and shapes it
-    has. With a mask, attention is among visible tokens; the 3x3 convolutions
-    take masked pixels and tokens for zeros; and the statistics of batch norms
-    are those of the visible tokens. The arguments are those of :class:`CMT`.
+    Without a mask it is :class:`CMT`, whose arguments, parameters, names and
+    shapes it has. With a mask, attention is among visible tokens; the 3x3
+    convolutions see zeros instead of masked pixels and tokens; and batch norms
+    take their statistics from visible tokens.
     """
 
     @property

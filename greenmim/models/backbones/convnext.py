@@ -49,14 +49,14 @@ def visible_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
 
 @MODELS.register_module()
 class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
-    """ConvNeXt whose convolutions see visible units alone.
+    """ConvNeXt whose convolutions see visible units only.
 
     Without a mask it is MMPretrain's ``ConvNeXt``, whose parameters, names
     and shapes it has. With a mask it computes visible units only: depthwise
-    convolutions take masked tokens for zeros, as the sparse convolutions of
-    `ConvNeXt V2 <https://arxiv.org/abs/2301.00808>`_ and `SparK
-    <https://arxiv.org/abs/2301.03580>`_ do, and the statistics of global
-    response normalization are those of an image's visible tokens.
+    convolutions see zeros instead of masked tokens, like the sparse
+    convolutions of `ConvNeXt V2 <https://arxiv.org/abs/2301.00808>`_ and
+    `SparK <https://arxiv.org/abs/2301.03580>`_, and global response
+    normalization takes its statistics from an image's visible tokens.
 
     The tokens of a masked forward are normed one by one;
     ``gap_before_final_norm`` is an option of the dense forward.
@@ -64,7 +64,7 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
     Args:
         with_cp (bool): Checkpoint every block: less memory, more time.
             Defaults to False.
-        **kwargs: Those of ``mmpretrain.ConvNeXt``. For V2 pass
+        **kwargs: Arguments of ``mmpretrain.ConvNeXt``. For V2 pass
             ``use_grn=True, layer_scale_init_value=0.``. Norms other than
             ``LN2d`` work only densely.
     """
@@ -93,7 +93,7 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
                         plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
 
-        Those of a stage in ``out_indices`` have passed its norm.
+        A stage in ``out_indices`` is normed.
         """
         device = images_BCHW.device
         units = plan.layout.units.to(device, non_blocking=True)
@@ -113,10 +113,10 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
             for block in stage:
                 x_BKTC = run_block(self.with_cp, visible_block, block, x_BKTC,
                                    halo)
-            has_norm = i in self.out_indices
-            outs.append(
-                _norm(getattr(self, f'norm{i}'), x_BKTC
-                      ) if has_norm else x_BKTC)
+            if i in self.out_indices:
+                outs.append(_norm(getattr(self, f'norm{i}'), x_BKTC))
+            else:
+                outs.append(x_BKTC)
         return outs
 
     def check_masked(self) -> None:

@@ -159,7 +159,7 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
 
     def _positions(self, grid: Grid) -> Tensor:
         """Absolute positions of all units, (1, L, C), by the parent."""
-        # It asks this tensor for its shape alone.
+        # The parent reads only the shape of this tensor.
         tokens = torch.empty(
             1, grid[0] * grid[1], self.embed_dims, device='meta')
         return self.interpolate_pos_encoding(tokens, grid[0] * self.patch_size,

@@ -139,14 +139,14 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
 
             Defaults to ``'b2'``.
         in_channels (int): Channels of the images. Defaults to 3.
-        out_indices (Sequence[int]): Stages that are put out.
+        out_indices (Sequence[int]): Stages that are returned.
             Defaults to ``(3, )``.
         qkv_bias (bool): Whether queries, keys and values have a bias.
             Defaults to True.
         drop_rate (float): Dropout of projections. Defaults to 0.
         attn_drop_rate (float): Dropout of attention weights. Defaults to 0.
-        drop_path_rate (float): Stochastic depth of the last block; that of
-            the others grows linearly from 0. Defaults to 0.
+        drop_path_rate (float): Stochastic depth of the last block; the rate
+            grows linearly from 0 at the first. Defaults to 0.
         act_cfg (dict): Activation of the FFNs.
             Defaults to ``dict(type='GELU')``.
         norm_cfg (dict): Norms of blocks and stages.
@@ -280,11 +280,10 @@ class GreenMIMPVTv2(  # type: ignore[misc]
     """PVT v2 that computes visible mask units only.
 
     Without a mask it is :class:`PyramidVisionTransformerV2`, whose
-    parameters, names and shapes it has. With a mask, attention is to the
-    spatially reduced tokens of visible units, and convolutions that reach
-    beyond a unit (the patch embeddings, those of the FFNs) take pixels and
-    tokens of masked units for zeros. The arguments are those of
-    :class:`PyramidVisionTransformerV2`.
+    arguments, parameters, names and shapes it has. With a mask, attention is
+    to the spatially reduced tokens of visible units, and convolutions that
+    reach beyond a unit (in patch embeddings and FFNs) see zeros instead of
+    masked pixels and tokens.
     """
 
     @property

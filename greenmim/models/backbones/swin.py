@@ -3,11 +3,11 @@ r"""Swin Transformer, V1 and V2, that computes visible mask units only.
 
 Both run the modules of MMPretrain's dense models. V1 is dot-product attention
 with a learned table of biases. For the queries q and keys k of a head of V2,
-its scale :math:`\tau` and the network G of relative positions (`Swin
+its scale :math:`\tau` and the network MLP of relative positions (`Swin
 Transformer V2 <https://arxiv.org/abs/2111.09883>`_, sections 3.2 and 3.3)::
 
     logit_ij = min(exp(tau), 100) * cos(q_i, k_j)
-               + 16 * sigmoid(G(log-spaced offset of i and j))
+               + 16 * sigmoid(MLP(log-spaced offset of i and j))
 
 This is dot-product attention of normalised queries and keys with a table of
 biases that the network computes, so that the two share everything else.
@@ -114,7 +114,7 @@ class VisibleSwin(VisibleBackbone):
         compile_blocks (bool): Compile what surrounds attention. Attention
             itself stays out of the graphs: its shapes change with every mask,
             those around it only with the number of visible units.
-        *args, **kwargs: Those of the dense class.
+        *args, **kwargs: Arguments of the dense class.
 
     Raises:
         ValueError: If there is no such backend; in the masked forward, for
@@ -128,7 +128,7 @@ class VisibleSwin(VisibleBackbone):
     #: See :func:`after_attention`.
     after: Callable[[nn.Module, Tensor, Tensor], Tensor]
 
-    # Of the dense parent.
+    # Attributes of the dense parent
     num_layers: int
     num_heads: Sequence[int]
     out_indices: Sequence[int]
@@ -184,8 +184,8 @@ class VisibleSwin(VisibleBackbone):
                         plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
 
-        Those of a stage in ``out_indices`` have passed its norm, as in the
-        dense model, except for norms that follow the downsampling
+        A stage in ``out_indices`` is normed, as in the dense model, except
+        for norms that follow the downsampling
         (``out_after_downsample``).
         """
         grid = plan.layout.grid
@@ -212,9 +212,10 @@ class VisibleSwin(VisibleBackbone):
             for block in stage.blocks:
                 x_BKTC = run_block(block.with_cp, self._forward_block, block,
                                    x_BKTC, index[_window(block.attn)])
-            outs.append(
-                getattr(self, f'norm{i}')
-                (x_BKTC) if self.has_norm(i) else x_BKTC)
+            if self.has_norm(i):
+                outs.append(getattr(self, f'norm{i}')(x_BKTC))
+            else:
+                outs.append(x_BKTC)
         return outs
 
     def _forward_block(self, block: Any, x_BKTC: Tensor,

@@ -164,8 +164,8 @@ class GreenMIMPCPVT(VisibleTwins, PCPVT):
 
     Without a mask it is MMPretrain's ``PCPVT``, whose parameters, names and
     shapes it has. With a mask, attention is to the sub-sampled tokens of
-    visible units, and the conditional position encoding takes the tokens of
-    masked units for zeros.
+    visible units, and the conditional position encoding sees zeros instead of
+    masked tokens.
 
     Args:
         patch_norm_cfg (dict, optional): Norm of the patch embeddings.

@@ -1,8 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Vision Transformer that computes visible mask units only.
 
-``x_BKTC`` are unit-major tokens; the letters are defined in
-:mod:`greenmim.ops`.
+The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from typing import Any, Optional, Tuple, Union
 
@@ -147,10 +146,11 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
 
         patches = patches_of_units(images_BCHW, units, self.unit_size,
                                    self.patch_size)
-        x_BKTC = visible_patch_embed(self.patch_embed, patches)
-        x_BKTC = x_BKTC + visible_positions(embed[:, extra:], units, grid)
-        # All tokens of an image, led by the class token
-        x = x_BKTC.flatten(1, 2)
+        x = visible_patch_embed(self.patch_embed, patches)
+        x = x + visible_positions(embed[:, extra:], units, grid)
+        shape = x.shape  # (B, K, T, C)
+        # The layers take all tokens of an image, after the class token.
+        x = x.flatten(1, 2)
         if extra:
             class_token = self.cls_token + embed[:, :extra]
             x = torch.cat([class_token.expand(len(x), -1, -1), x], dim=1)
@@ -162,7 +162,7 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
-                outs.append(x[:, extra:].reshape(x_BKTC.shape))
+                outs.append(x[:, extra:].reshape(shape))
         outs.class_token = x[:, 0] if extra else None
         return outs
 
