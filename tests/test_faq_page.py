@@ -5,7 +5,6 @@ Its options are checked with those of docs/get_started.md, commands and links
 with those of all pages.
 """
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -60,28 +59,6 @@ def test_an_image_that_is_not_square():
     assert unit_grid(height_width, 32) == (6, 10)
     with pytest.raises(ValueError, match=r'crop to \(224, 256\)'):
         unit_grid((224, 250), 32)
-
-
-def test_names_of_log_and_files():
-    source = ''.join(
-        path.read_text('utf-8')
-        for path in Path(CHECKOUT / 'greenmim').rglob('*.py'))
-    for name in ('skipped_images.txt', 'data_share'):
-        assert f'`{name}`' in PAGE.text and name in source
-
-
-def test_size_of_units():
-    text = answer('larger or smaller squares')
-    assert int(re.search(r'(\d+) px for most', text)[1]) == 32
-    vit = Config.fromfile(CONFIGS / 'greenmim_vit-base-p16_8xb256-amp-coslr-'
-                          '800e_in1k.py').model  # yapf: disable
-    hivit = Config.fromfile(CONFIGS / 'greenmim_hivit-base_8xb256-amp-coslr-'
-                            '800e_in1k.py').model  # yapf: disable
-    smaller = int(re.search(r'(\d+) px with ViT and HiViT', text)[1])
-    assert vit.head.unit_size == hivit.head.unit_size == smaller
-    dense = Config.fromfile(CONFIGS / 'simmim' / 'simmim_vit-base-p16_8xb256-'
-                            'amp-steplr-800e_in1k.py').model  # yapf: disable
-    assert dense.get('unit_size', 32) == dense.head.get('unit_size', 32)
 
 
 def test_cost_of_a_mask_for_every_image():
