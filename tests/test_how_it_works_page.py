@@ -1,19 +1,16 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """docs/how_it_works.md: its example runs, its pictures and numbers are so."""
 import re
-import runpy
-import shlex
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from greenmim.ops import choose_group_size
 from greenmim.ops.planning import SLOT_COST
 from tests.conftest import CHECKOUT
-from tests.documents import Page, lines_of
+from tests.documents import Page, lines_of, run_line
 
 PAGE = Page('docs/how_it_works.md')
 EXAMPLE, = PAGE.take('python')
@@ -33,16 +30,11 @@ def test_example(capsys):
     assert all(re.match(r'[1-4] \d+ groups of \d+', line) for line in lines)
 
 
-def test_pictures(tmp_path, monkeypatch):
-    """They can be drawn anew; those of the page are still what is drawn."""
-    for name in 'configs', 'tools':
-        (tmp_path / name).symlink_to(CHECKOUT / name)
-    monkeypatch.chdir(tmp_path)
+def test_pictures(workspace, run_tool):
+    """The pictures of the page are what its commands draw."""
     for line in lines_of(DRAW):
-        words = shlex.split(line)[1:]
-        monkeypatch.setattr(sys, 'argv', words)
-        runpy.run_path(words[0], run_name='__main__')
-        drawn = Path(words[words.index('--out') + 1])
+        run_line(run_tool, line)
+        drawn = Path(line.split('--out ')[1])
         shown = CHECKOUT / 'docs' / 'images' / drawn.name
         with Image.open(drawn) as new, Image.open(shown) as old:
             assert new.size == old.size
@@ -66,39 +58,8 @@ def test_table_of_tokens():
         assert (int(visible), int(dense)) == (12 * side**2, 49 * side**2)
 
 
-def fewest_groups(counts, size):
-    """By trying every packing."""
-    best = len(counts)
-
-    def place(i, space):
-        nonlocal best
-        if len(space) >= best:
-            return
-        if i == len(counts):
-            best = len(space)
-            return
-        for j in range(len(space)):
-            if space[j] >= counts[i]:
-                rest = space[:j] + [space[j] - counts[i]] + space[j + 1:]
-                place(i + 1, rest)
-        place(i + 1, space + [size - counts[i]])
-
-    place(0, [])
-    return best
-
-
-def test_cost_of_a_group():
-    """The formula of the page is what is minimised."""
-    slot_cost = int(re.search(r'Here\s+a\s+is\s+(\d+),', PAGE.text)[1])
-    assert slot_cost == SLOT_COST
-    for counts in ([9, 7, 6, 5, 4, 2, 1], [20, 3, 3], [5, 5, 5, 5, 5], [40]):
-        size, groups = choose_group_size(counts, slot_cost)
-        costs = [
-            fewest_groups(counts, g) * (g**2 + slot_cost * g)
-            for g in range(max(counts),
-                           sum(counts) + 1)
-        ]
-        assert len(groups) * (size**2 + slot_cost * size) == min(costs)
+def test_cost_of_a_slot():
+    assert int(re.search(r'Here a is (\d+),', PAGE.text)[1]) == SLOT_COST
 
 
 def test_cost_above_the_bound():
@@ -106,3 +67,24 @@ def test_cost_above_the_bound():
     above = [float(x) for x in re.findall(r'\| ([\d.]+)% \|$', table, re.M)]
     most = float(re.search(r'at most (\d+) % above', PAGE.text)[1])
     assert len(above) > 4 and max(above) <= most
+
+
+@pytest.mark.parametrize(
+    'heading',
+    ['The masked forward of Swin, in reading order', 'Where is ...?'])
+def test_places_in_the_code(heading):
+    """Each row names files, and functions or classes in the first of them."""
+    table = PAGE.text.split(heading)[1].split('\n\n')[1]
+    rows = re.findall(r'^\|.*`greenmim/.*', table, re.M)
+    assert len(rows) > 5
+    for row in rows:
+        file, *names = re.findall(r'`([\w./]+)`', row)
+        source = (CHECKOUT / file).read_text('utf-8')
+        for name in names:
+            name = name.split('.')[-1]
+            assert re.search(rf'^ *(def|class) {name}\b', source, re.M), name
+
+
+def test_the_forward_of_swin_is_read_in_six_files():
+    table = PAGE.text.split('in reading order')[1].split('\n\n')[1]
+    assert len(set(re.findall(r'`(greenmim/[\w/]+\.py)`', table))) <= 6
