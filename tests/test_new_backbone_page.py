@@ -42,7 +42,6 @@ def mynet():
 def test_every_block_is_tested():
     assert len(EXCERPTS) == 7 and len(TEMPLATES) == 3 and len(CONFIGS) == 1
     assert len(PYTHON) == 11
-    assert TEXT.count('```') == 2 * (len(PYTHON) + 1)  # and one command
 
 
 @pytest.mark.parametrize('excerpt', EXCERPTS)
@@ -95,10 +94,8 @@ def test_command(mynet):
     assert words[5:] == ['-k', mynet.name]
 
 
-def test_config_builds(tmp_path, monkeypatch):
-    (tmp_path / 'configs').symlink_to(CHECKOUT / 'configs')
-    (tmp_path / 'mine.py').write_text(CONFIGS[0])
-    monkeypatch.chdir(tmp_path)
+def test_config_builds(workspace):
+    (workspace / 'mine.py').write_text(CONFIGS[0])
     cfg = Config.fromfile('mine.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model.backbone)
@@ -109,24 +106,14 @@ def test_config_builds(tmp_path, monkeypatch):
     assert neck.decoder_pred.out_features == unit**2 * model.image_channels
 
 
-def test_names_and_links_exist():
+def test_names_of_the_table_exist():
     table = TEXT.split('## Which layer becomes what')[1].split('The files')[0]
     names = re.findall(r'`(\w+)(?:\.from_layout)?`', table)
     assert len(names) > 12
     known = ''.join(
-        path.read_text(encoding='utf-8')
-        for folder in ('ops', 'models/visible')
+        path.read_text('utf-8') for folder in ('ops', 'models/visible')
         for path in (CHECKOUT / 'greenmim' / folder).glob('*.py'))
     for name in names:
         assert re.search(rf'^ *(def|class) {name}\b', known, re.M), name
-    files = re.findall(r'`(\w+\.py)`', table)
-    assert len(files) > 12
-    for file in files:
+    for file in set(re.findall(r'`(\w+\.py)`', table)):
         assert (CHECKOUT / 'greenmim' / 'models' / 'backbones' / file).exists()
-    for path in re.findall(r'`((?:configs|greenmim|tests)/[\w/.]+)`', TEXT):
-        assert (CHECKOUT / path).exists() or 'mynet' in path, path
-    anchors = {
-        re.sub(r'[^\w -]', '', heading).lower().replace(' ', '-')
-        for heading in re.findall(r'^## (.+)$', TEXT, re.M)
-    }
-    assert set(re.findall(r'\]\(#([^)]+)\)', TEXT)) == anchors
