@@ -14,7 +14,7 @@ from torch import Tensor
 from greenmim.models import (GreenMIM, GreenMIMHead, GreenMIMNeck,
                              GreenMIMSwinTransformer)
 from greenmim.weights import convert_neck
-from greenmim.weights.swin import SWIN
+from greenmim.weights.swin import Swin
 
 PATH = Path(__file__).parent / 'data' / 'swin_ws7_224.safetensors'
 
@@ -35,27 +35,23 @@ def official_weights() -> Dict[str, Tensor]:
 def convert_official(weights: Dict[str, Tensor],
                      merge_order: str) -> Dict[str, Tensor]:
     """The weights in our names, as if their order of merging were this."""
-    layout = replace(SWIN.layouts['greenmim'], merge_order=merge_order)
+    swin = Swin()
+    layout = replace(swin.layouts['greenmim'], merge_order=merge_order)
+    swin.layouts = dict(theirs=layout)
     encoder = {
         name[len('encoder.'):]: tensor
         for name, tensor in weights.items() if name.startswith('encoder.')
     }
-    backbone, homeless = SWIN.from_layout(encoder, layout)
+    backbone, unexpected = swin.from_layout(encoder, 'theirs')
     neck, _ = convert_neck({
         name: tensor
         for name, tensor in weights.items() if not name.startswith('encoder.')
     })
-    assert not homeless
+    assert not unexpected
     return {
-        **{
-            f'backbone.{name}': tensor
-            for name, tensor in backbone.items()
-        },
-        **{
-            f'neck.{name}': tensor
-            for name, tensor in neck.items()
-        }
-    }
+        **{f'backbone.{name}': tensor for name, tensor in backbone.items()},
+        **neck
+    }  # yapf: disable
 
 
 def build_model() -> GreenMIM:

@@ -14,7 +14,7 @@ from mmpretrain.models import SwinTransformer
 from mmpretrain.registry import MODELS
 
 from greenmim.models import GreenMIMSwinTransformer
-from greenmim.weights.swin import SWIN
+from greenmim.weights.swin import Swin
 from tests.conftest import CHECKOUT
 from tests.documents import Page, lines_of, run_line, short_run
 from tests.test_detection_and_segmentation import CASES, COMPLAINT
@@ -79,7 +79,7 @@ def run(workspace, labelled, run_tool, monkeypatch):
         f'backbone.{k}': v
         for k, v in state.items()
     }, 'work_dirs/pre-trained/swin-tiny.pth')
-    theirs, _ = SWIN.to_layout(state, SWIN.layouts['swin'])
+    theirs, _ = Swin().to_layout(state, 'swin')
     theirs['head.weight'] = torch.zeros(1000, 768)
     theirs['head.bias'] = torch.zeros(1000)
     Path('checkpoints').mkdir()

@@ -1,16 +1,16 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Weights of other libraries and for them: names, orders, passports."""
+"""Import and export of checkpoints: names, orders and metadata."""
 from .convert import (SOURCES, TARGETS, Backbone, Target, fit_to,
                       read_backbone, tensors_for)
-from .neck import convert_neck
-from .reading import Source, read_checkpoint, read_source, read_state_dict
-from .rest import convert_rest
-from .usage import usage_of
-from .writing import passport_of, summarise, write_report, write_weights
+from .decoders import convert_decoder_or_head, convert_neck
+from .loading_code import loading_code
+from .reading import (Source, add_ema_options, read_checkpoint, read_source,
+                      read_state_dict)
+from .writing import summarise, write_weights
 
 __all__ = [
-    'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'convert_neck',
-    'convert_rest', 'fit_to', 'passport_of', 'read_backbone',
-    'read_checkpoint', 'read_source', 'read_state_dict', 'tensors_for',
-    'summarise', 'usage_of', 'write_report', 'write_weights'
+    'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'add_ema_options',
+    'convert_decoder_or_head', 'convert_neck', 'fit_to', 'loading_code',
+    'read_backbone', 'read_checkpoint', 'read_source', 'read_state_dict',
+    'summarise', 'tensors_for', 'write_weights'
 ]

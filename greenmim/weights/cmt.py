@@ -1,16 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""CMT: its layouts, and its settings read off the tensors."""
-import re
+"""CMT: layouts and settings."""
 from typing import Any, Dict, List, Optional, Tuple
 
-from torch import nn
-
-from greenmim.models import CMT as DenseCMT
-from .layouts import Family, Layout, Renames, Tensors
+from greenmim import models
+from .family import Family, norm_config, shape_of
+from .layouts import Layout, Renames, Tensors
+from .pvt_v2 import infer_pyramid
 
 
 def _authors() -> Renames:
-    """Stages have letters there, and a stem has no list."""
+    """The authors number stages by letters, and have no list in the stem."""
     renames: List[Tuple[str, str]] = [('norm.', 'norm3.')]
     for i in range(3):
         renames += [(f'stem_conv{i + 1}.', f'stem.{3 * i}.'),
@@ -25,101 +24,38 @@ def _authors() -> Renames:
     return tuple(renames)
 
 
-LAYOUTS = {
-    'openmmlab': Layout(),
-    'mmdet': Layout(),
-    'fastmim': Layout(_authors()),
-}
-
-
-def infer_settings(tensors: Tensors,
-                   norm_eps: Optional[float] = None) -> Dict[str, Any]:
-    """Arguments of :class:`CMT` that tensors fit.
-
-    Args:
-        tensors (dict[str, Tensor]): In our names, without a prefix.
-        norm_eps (float, optional): Eps of all LayerNorms. Defaults to None,
-            not known: those of the authors.
-
-    Raises:
-        ValueError: If a tensor that tells a setting is missing.
-    """
-    matches = (re.match(r'stages\.(\d+)\.(\d+)\.', name) for name in tensors)
-    blocks = {(int(match[1]), int(match[2])) for match in matches if match}
-    arch: Dict[str, Any] = dict(
-        embed_dims=[], depths=[], num_heads=[], mlp_ratios=[], sr_ratios=[])
-    try:
-        for stage in range(1 + max(stage for stage, _ in blocks)):
-            prefix = f'stages.{stage}.0.'
-            hidden, dims = tensors[f'{prefix}mlp.conv1.0.weight'].shape[:2]
-            reduction = tensors.get(f'{prefix}attn.sr.0.weight')
-            bias = tensors[f'position_biases.{stage}.bias']
-            arch['embed_dims'].append(dims)
-            arch['depths'].append(
-                sum(of_stage == stage for of_stage, _ in blocks))
-            arch['num_heads'].append(bias.shape[0])
-            arch['mlp_ratios'].append(hidden // dims)
-            arch['sr_ratios'].append(1 if reduction is
-                                     None else reduction.shape[-1])
-        side = round(tensors['position_biases.0.bias'].shape[1]**0.5)
-        stem, in_channels = tensors['stem.0.weight'].shape[:2]
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            'expected the tensors of a whole CMT, found none '
-            f'that tells its depths or widths ({error})') from None
-    eps = (1e-6, 1e-5) if norm_eps is None else (norm_eps, norm_eps)
-    return dict(
-        arch=dict(arch, stem_channels=stem),
-        img_size=4 * side,
-        in_channels=in_channels,
-        out_indices=[
-            i for i in range(len(arch['depths']))
-            if f'norm{i}.weight' in tensors
-        ],
-        qkv_bias='stages.0.0.attn.q.bias' in tensors,
-        norm_cfg=dict(type='LN', eps=eps[0]),
-        patch_norm_cfg=dict(type='LN', eps=eps[1]))
-
-
-def declared_settings(cfg: Dict[str, Any]) -> Dict[str, Any]:
-    """The same arguments as far as a backbone's config names them.
-
-    Raises:
-        ValueError: If a value is not what the argument takes.
-    """
-    zoo = DenseCMT.arch_zoo
-    arch = cfg.get('arch', 'small')
-    arch = zoo.get(arch) if isinstance(arch, str) else arch
-    if not isinstance(arch, dict) or arch.keys() != zoo['small'].keys():
-        raise ValueError(f'expected an arch of CMT, got {cfg.get("arch")!r}')
-    norms = {
-        key: dict(type='LN', eps=float((cfg.get(key) or {}).get('eps', eps)))
-        for key, eps in (('norm_cfg', 1e-6), ('patch_norm_cfg', 1e-5))
+class CMT(Family):
+    """CMT, which timm and MMDetection do not have."""
+    name = 'cmt'
+    types = ('greenmim.GreenMIMCMT', )
+    cls = models.CMT
+    layouts = {
+        'openmmlab': Layout(),
+        'mmdet': Layout(),
+        'fastmim': Layout(_authors()),
     }
-    return dict(
-        arch={
-            key: [int(v)
-                  for v in value] if isinstance(value,
-                                                (list, tuple)) else int(value)
-            for key, value in arch.items()
-        },
-        img_size=int(cfg.get('img_size', 224)),
-        in_channels=int(cfg.get('in_channels', 3)),
-        out_indices=[int(i) for i in cfg.get('out_indices', (3, ))],
-        qkv_bias=bool(cfg.get('qkv_bias', True)),
-        **norms)
+    pattern = r'^position_biases\.\d+\.bias$'
 
-
-def build(settings: Dict[str, Any]) -> nn.Module:
-    return DenseCMT(**settings)
-
-
-CMT = Family(
-    name='cmt',
-    types=('greenmim.GreenMIMCMT', ),
-    pattern=r'^position_biases\.\d+\.bias$',
-    passing=r'^(head|mask_token)\b',
-    layouts=LAYOUTS,
-    infer_settings=infer_settings,
-    declared_settings=declared_settings,
-    build=build)
+    def infer_settings(self,
+                       tensors: Tensors,
+                       norm_eps: Optional[float] = None,
+                       **hints: Any) -> Dict[str, Any]:
+        """Without ``norm_eps`` it is that of the authors."""
+        arch = infer_pyramid(tensors, 'mlp.conv1.0.weight', 4,
+                             'attn.sr.0.weight')
+        stages = range(len(arch['depths']))
+        biases = [
+            shape_of(tensors, f'position_biases.{i}.bias', 3) for i in stages
+        ]
+        stem = shape_of(tensors, 'stem.0.weight', 4)
+        return dict(
+            arch=dict(
+                arch,
+                num_heads=[shape[0] for shape in biases],
+                stem_channels=stem[0]),
+            img_size=4 * round(biases[0][1]**0.5),
+            in_channels=stem[1],
+            out_indices=[i for i in stages if f'norm{i}.weight' in tensors],
+            qkv_bias='stages.0.0.attn.q.bias' in tensors,
+            norm_cfg=norm_config(norm_eps or 1e-6),
+            patch_norm_cfg=norm_config(norm_eps or 1e-5))

@@ -1,24 +1,24 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Whether every tensor of a model is there, and nothing else."""
+"""Checks that a file has every tensor of a model, and no other."""
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Sequence, Tuple
 
 from .layouts import Tensors
 
 SHOWN = 20
-# Offsets of a file in half precision still tell windows apart.
+# Windows differ by more than the error of offsets saved in half precision.
 HALF_PRECISION = 2e-3
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How given tensors match those of a model.
+    """How the tensors of a file match those of a model.
 
     Args:
-        part: Which model, for messages.
-        total: Number of tensors that the model has.
-        matched: Number of those that are given as they should be.
-        faults: A line for each tensor that is not.
+        part: Name of the model in messages.
+        total: Number of tensors of the model.
+        matched: Number of those that the file has.
+        faults: A line for each missing, unexpected or mismatched tensor.
     """
     part: str
     total: int
@@ -30,40 +30,40 @@ class Coverage:
                 part: str,
                 expected: Tensors,
                 given: Tensors,
-                homeless: Tuple[str, ...] = ()) -> 'Coverage':
-        """Compare names, shapes and, of index buffers, values.
+                unexpected: Sequence[str] = ()) -> 'Coverage':
+        """Compare names and shapes, and the values of index buffers.
 
         Args:
-            part: Name of the model, which begins its tensors' names.
+            part: Name of the model, the first part of its tensors' names.
             expected: The model's tensors.
-            given: Those of a file, in the model's names.
-            homeless: Names in the file that have none in the model.
+            given: The tensors of a file, in the model's names.
+            unexpected: Further names of the file, unknown to the model.
         """
         faults, matched = [], 0
         for name, ours in expected.items():
             theirs = given.get(name)
             if theirs is None:
-                faults.append(f'{part}.{name}: missing')
+                fault = 'missing'
             elif ours.shape != theirs.shape:
-                faults.append(f'{part}.{name}: expected shape '
-                              f'{tuple(ours.shape)}, got '
-                              f'{tuple(theirs.shape)}')
+                fault = (f'expected shape {tuple(ours.shape)}, got '
+                         f'{tuple(theirs.shape)}')
             elif name.endswith(
                     'relative_position_index') and not ours.equal(theirs):
-                faults.append(f'{part}.{name}: indexes the bias table in '
-                              'another order')
+                fault = 'indexes the bias table in another order'
             elif name.endswith('relative_coords_table') and not ours.allclose(
                     theirs.to(ours), atol=HALF_PRECISION):
-                faults.append(f'{part}.{name}: holds the offsets of another '
-                              'window or scale')
+                fault = 'holds the offsets of another window or scale'
             elif not theirs.isfinite().all():
-                faults.append(f'{part}.{name}: not all values are finite')
+                fault = 'not all values are finite'
             else:
                 matched += 1
+                continue
+            faults.append(f'{part}.{name}: {fault}')
         faults += [
-            f'{part}.{name}: unknown' for name in given if name not in expected
+            f'{part}.{name}: unexpected' for name in given
+            if name not in expected
         ]
-        faults += [f'{name}: unknown' for name in homeless]
+        faults += [f'{name}: unexpected' for name in unexpected]
         return cls(part, len(expected), matched, tuple(faults))
 
     def __str__(self) -> str:

@@ -37,7 +37,8 @@ class Source:
         others: All other tensors.
         prefix: What was removed from the backbone's names.
         averaged: Whether the weights are running averages.
-        sha256: Hash of the file, in hexadecimal.
+        file: Name of the file.
+        sha256: Its hash, in hexadecimal.
         metadata: What our exporter or importer recorded about the weights.
         config: The backbone's config, where the training recorded it.
     """
@@ -45,6 +46,7 @@ class Source:
     others: Tensors
     prefix: str
     averaged: bool
+    file: str
     sha256: str
     metadata: Dict[str, Any] = field(default_factory=dict)
     config: Optional[Dict[str, Any]] = None
@@ -135,9 +137,27 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
         others,
         prefix,
         is_average,
+        path.name,
         sha256_of(path),
         metadata=_dict(meta.get(METADATA)),
         config=read_model_config(meta.get('cfg')).get('backbone'))
+
+
+def add_ema_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a command that choose the ``averaged`` weights."""
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
+        '--ema',
+        dest='averaged',
+        action='store_const',
+        const=True,
+        help='take the running averages')
+    weights.add_argument(
+        '--raw',
+        dest='averaged',
+        action='store_const',
+        const=False,
+        help='take the weights themselves, not their running averages')
 
 
 def sha256_of(path: Path) -> str:

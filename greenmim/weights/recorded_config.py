@@ -1,21 +1,21 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The model's config out of the text that MMEngine writes into checkpoints.
+"""Reads the model's config that MMEngine records in checkpoints.
 
-The text is Python, and is never run: calls of ``dict`` and plain values are
-all that is read.
+It is Python text, which is never executed: only calls of ``dict`` and literals
+are read.
 """
 import ast
 from typing import Any, Dict
 
 
 def read_model_config(text: Any) -> Dict[str, Any]:
-    """What the text assigns to ``model``.
+    """Read the value that the text assigns to ``model``.
 
     Args:
         text: Value of ``meta['cfg']`` in a checkpoint.
 
     Returns:
-        dict: Empty if there is none, or none that can be read.
+        dict: The config; empty if there is none or it cannot be read.
     """
     if not isinstance(text, str):
         return {}
@@ -35,7 +35,7 @@ def read_model_config(text: Any) -> Dict[str, Any]:
 def _evaluate(node: ast.AST) -> Any:
     if isinstance(node, ast.Call):
         if getattr(node.func, 'id', None) != 'dict' or node.args:
-            raise ValueError('expected calls of dict with keywords alone')
+            raise ValueError('expected calls of dict with keywords only')
         return {str(kw.arg): _evaluate(kw.value) for kw in node.keywords}
     if isinstance(node, ast.Dict):
         return {

@@ -16,7 +16,7 @@ from torch import nn
 
 from greenmim.weights import read_source, read_state_dict
 from greenmim.weights.recorded_config import read_model_config
-from tests.micro_checkpoint import SWIN, config_text
+from tests.micro_checkpoint import SWIN, recorded
 
 ONE, TWO = torch.ones(1), torch.full((1, ), 2.)
 
@@ -184,7 +184,7 @@ def test_values_beside_tensors(tmp_path):
 
 def test_recorded_config():
     """The text that MMEngine writes is the config again."""
-    backbone = read_model_config(config_text())['backbone']
+    backbone = read_model_config(recorded()['cfg'])['backbone']
     expected = Config(dict(a=SWIN)).a.to_dict()
     assert {key: backbone[key] for key in expected} == expected
 

@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Write the backbone of a checkpoint for the library that will use it.
+"""Export the backbone of a checkpoint for the library that will use it.
 
-The file is checked tensor by tensor, and its backbone's settings, image size
-and origin are kept in it. A report with hashes and coverage lies beside it.
+Every tensor is checked. The backbone's settings, its image size and its
+origin are recorded in the file, and a report with hashes and coverage is
+written beside it.
 """
 import argparse
 import sys
@@ -14,8 +15,8 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from greenmim.registry import MODELS
-from greenmim.weights import (TARGETS, fit_to, passport_of, read_backbone,
-                              read_source, summarise, usage_of, write_report,
+from greenmim.weights import (TARGETS, add_ema_options, fit_to, loading_code,
+                              read_backbone, read_source, summarise,
                               write_weights)
 
 
@@ -37,20 +38,14 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--config',
         help='config of the pre-training, which the tensors must '
-        'fit; by default what the checkpoint itself tells')
+        'match; by default the config in the checkpoint')
     parser.add_argument(
         '--window-size',
         type=int,
         nargs='+',
-        help='fit the bias tables, and the buffers of Swin V2, to this '
+        help='resize the bias tables, and the buffers of Swin V2, to this '
         'window, one for all stages or one for each')
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        '--ema', action='store_true', help='take the running averages')
-    weights.add_argument(
-        '--raw',
-        action='store_true',
-        help='take the weights themselves, not their running averages')
+    add_ema_options(parser)
     return parser.parse_args(argv)
 
 
@@ -59,20 +54,20 @@ def build_from(config: str) -> Tuple[nn.Module, dict]:
     cfg = Config.fromfile(config)
     scope = cfg.get('default_scope', 'mmpretrain')
     init_default_scope(scope)
-    # Built for the names and shapes; `init_cfg` is not needed for these.
+    # Only its names and shapes are used, which do not need `init_cfg`.
     backbone = cfg.model.backbone.to_dict()
-    built = MODELS.build({**backbone, 'init_cfg': None})
+    model = MODELS.build({**backbone, 'init_cfg': None})
     if '.' not in backbone['type']:
         backbone['type'] = f'{scope}.{backbone["type"]}'
-    return built, backbone
+    return model, backbone
 
 
 def export(args: argparse.Namespace) -> None:
-    """Read, check, fit and write.
+    """Read, check, convert and write.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a tensor is missing, unknown or does not fit.
+        ValueError: If a tensor is missing, unexpected or does not match.
     """
     target = TARGETS[args.to]
     out = args.out or args.checkpoint.with_name(
@@ -80,32 +75,28 @@ def export(args: argparse.Namespace) -> None:
     if out.suffix != target.suffix:
         raise ValueError(f'expected --out with the suffix {target.suffix}, '
                          f'which {args.to} reads, got {out}')
-    built, config = build_from(args.config) if args.config else (None, None)
-    averaged = True if args.ema else False if args.raw else None
-    source = read_source(args.checkpoint, averaged)
-    backbone = read_backbone(source, built=built, config=config)
+    model, config = build_from(args.config) if args.config else (None, None)
+    source = read_source(args.checkpoint, args.averaged)
+    backbone = read_backbone(source, model=model, config=config)
     print(backbone.coverage)
     if source.averaged:
         print('these are running averages (EMA)')
     if backbone.left_out:
-        print(f'left out, no part of the backbone: '
+        print('left out, not part of the backbone: '
               f'{summarise(backbone.left_out)}')
     backbone = fit_to(backbone, target, args.window_size)
     if backbone.resized:
         print(f'resized {len(backbone.resized)} bias tables to windows '
               f'{backbone.windows}')
     if backbone.dropped:
-        print('left out too, since maps of several layers have no norm: '
+        print('also left out, since maps of several layers have no norm: '
               f'{", ".join(backbone.dropped)}')
     if backbone.added:
-        print('written with weight 1 and bias 0, since pre-training does not '
+        print('added with weight 1 and bias 0, since pre-training does not '
               f'have them: {", ".join(backbone.added)}')
-    passport = passport_of(backbone, source, args.checkpoint.name,
-                           'mmpretrain', args.to)
-    write_weights(out, backbone, target, passport)
-    report = write_report(out, passport, backbone)
-    print(f'{out} is written; report: {report}\nuse it with\n')
-    print(usage_of(backbone, args.to, out, config))
+    report = write_weights(out, backbone, args.to, source)
+    print(f'wrote {out}; report: {report}\nuse it with\n')
+    print(loading_code(backbone, args.to, out, config))
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Bring a checkpoint of another library into this project's names.
+"""Import a checkpoint of another library: convert it to our names.
 
-The result initialises a backbone here and in MMPretrain by
+The result initialises a backbone of this project or MMPretrain by
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, and
-is what ``export_backbone.py`` takes. Of the checkpoints of GreenMIM, SimMIM
-and FastMIM decoder and mask token are kept as well, so that their algorithm
-can go on training; of a fine-tuned one the classifier, for an
-``ImageClassifier``.
+``export_backbone.py`` reads it. The decoder and mask token of GreenMIM, SimMIM
+and FastMIM are converted as well, so that pre-training can continue; of a
+fine-tuned model the classifier, for an ``ImageClassifier``.
 
-It knows Swin, Swin V2, ViT, ViT with relative positions as SimMIM and BEiT
-have it, PVT v2 and CMT, by their tensors.
+Swin, Swin V2, ViT, ViT with the relative positions of SimMIM and BEiT, PVT v2
+and CMT are recognised by their tensors.
 """
 import argparse
 import sys
@@ -17,9 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import List, Optional
 
-from greenmim.weights import (SOURCES, TARGETS, convert_rest, passport_of,
-                              read_backbone, read_source, summarise, usage_of,
-                              write_report, write_weights)
+from greenmim.weights import (SOURCES, add_ema_options,
+                              convert_decoder_or_head, loading_code,
+                              read_backbone, read_source, summarise,
+                              write_weights)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         dest='source',
         choices=SOURCES,
         required=True,
-        help='who wrote the file. It does not tell the order of its '
+        help='who wrote the file. The file does not record the order of its '
         'patch-merging channels. The weights that the GreenMIM authors '
         "released in 2022 most likely have that of 'greenmim-2022'; their "
         "code since its last commit writes that of 'greenmim'. With the "
@@ -45,33 +45,26 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     parser.add_argument(
         '--img-size',
         type=int,
-        help='size of the images in the pre-training, to be recorded; by '
-        'default what the file tells')
+        help='size of the images in pre-training, to be recorded; by '
+        'default what the file records')
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads of a ViT, whose tensors do not tell them; by '
-        'default a head for 64 channels, and 6 for the pre-training of '
-        'FastMIM')
+        help='attention heads of a ViT, which its tensors do not determine; '
+        'by default one for 64 channels, and 6 for a pre-training of FastMIM')
     parser.add_argument(
         '--window-size',
         type=int,
         nargs='+',
         help='windows of a Swin V2, one for all stages or one for each, '
-        "where the file does not tell them, as timm's")
+        "where the file does not have them, as timm's")
     parser.add_argument(
         '--pretrained-window-size',
         type=int,
         nargs='+',
-        help='windows that its relative positions are scaled by, likewise; '
-        'by default those of --window-size')
-    weights = parser.add_mutually_exclusive_group()
-    weights.add_argument(
-        '--ema', action='store_true', help='take the running averages')
-    weights.add_argument(
-        '--raw',
-        action='store_true',
-        help='take the weights themselves, not their running averages')
+        help='windows by which its relative positions are scaled, in the '
+        'same way; by default those of --window-size')
+    add_ema_options(parser)
     return parser.parse_args(argv)
 
 
@@ -80,49 +73,40 @@ def convert(args: argparse.Namespace) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a tensor is missing, unknown or does not fit.
+        ValueError: If a tensor is missing, unexpected or does not match.
     """
     out = args.out or args.checkpoint.with_name(
         f'{args.checkpoint.stem}_from-{args.source}.pth')
     if out.suffix != '.pth':
         raise ValueError('expected --out with the suffix .pth, which MMEngine '
                          f'reads, got {out}')
-    averaged = True if args.ema else False if args.raw else None
-    source = read_source(args.checkpoint, averaged)
-    known = dict(
+    source = read_source(args.checkpoint, args.averaged)
+    hints = dict(
         num_heads=args.num_heads,
         window_size=args.window_size,
         pretrained_window_sizes=args.pretrained_window_size)
-    backbone = read_backbone(
-        source,
-        SOURCES[args.source],
-        known={
-            name: value
-            for name, value in known.items() if value
-        })
+    hints = {name: value for name, value in hints.items() if value}
+    backbone = read_backbone(source, SOURCES[args.source], hints=hints)
     if args.img_size:
         backbone = replace(backbone, img_size=args.img_size)
     print(backbone.coverage)
-    rest, parts = convert_rest(args.source, source, backbone)
-    for coverage in parts:
+    others, coverages = convert_decoder_or_head(args.source, source, backbone)
+    for coverage in coverages:
         print(coverage)
-        coverage.require('all that the model has beside its backbone')
-    if rest:
-        backbone = replace(
-            backbone,
-            left_out=tuple(name for name in backbone.left_out
-                           if name not in source.others and name not in rest))
+        coverage.require('all tensors besides the backbone')
+    if others:
+        left_out = tuple(name for name in backbone.left_out
+                         if name not in source.others and name not in others)
+        backbone = replace(backbone, left_out=left_out)
     if source.averaged:
         print('these are running averages (EMA)')
     if backbone.left_out:
-        print('left out, no part of the backbone: '
+        print('left out, not part of the backbone: '
               f'{summarise(backbone.left_out)}')
-    passport = passport_of(backbone, source, args.checkpoint.name, args.source,
-                           'mmpretrain')
-    write_weights(out, backbone, TARGETS['mmpretrain'], passport, rest)
-    report = write_report(out, passport, backbone, *parts)
-    print(f'{out} is written; report: {report}\nuse it with\n')
-    print(usage_of(backbone, 'mmpretrain', out))
+    report = write_weights(out, backbone, 'mmpretrain', source, args.source,
+                           others, coverages)
+    print(f'wrote {out}; report: {report}\nuse it with\n')
+    print(loading_code(backbone, 'mmpretrain', out))
 
 
 def main() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 
-from greenmim.weights import convert_rest, read_backbone, read_source
+from greenmim.weights import (convert_decoder_or_head, read_backbone,
+                              read_source)
 from tests.fastmim_fixture import PATH, build_model, load_fixture
 from tests.micro import plan_of
 
@@ -22,7 +23,7 @@ def data():
 def model():
     source = read_source(PATH)
     backbone = read_backbone(source, 'fastmim')
-    rest, _ = convert_rest('fastmim', source, backbone)
+    rest, _ = convert_decoder_or_head('fastmim', source, backbone)
     model = build_model()
     model.load_state_dict({
         **{
