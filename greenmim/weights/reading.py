@@ -144,7 +144,11 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
 
 
 def add_ema_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a command that choose the ``averaged`` weights."""
+    """Add ``--ema`` and ``--raw``, which set ``args.averaged``.
+
+    Args:
+        parser (argparse.ArgumentParser): The parser of a command.
+    """
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         '--ema',
