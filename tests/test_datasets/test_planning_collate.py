@@ -13,7 +13,7 @@ from mmpretrain.structures import DataSample
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from greenmim.datasets import PlanningCollate
-from greenmim.models.masking import MaskPlanner, random_mask
+from greenmim.models.masking import random_mask
 from greenmim.ops import MaskPlan
 from tests.micro import micro_config, micro_model
 
@@ -217,12 +217,3 @@ def test_a_plan_travels_as_plain_bytes():
     assert b'rebuild_' in bytes(ForkingPickler.dumps(plan.layout.visible))
     again = pickle.loads(data)
     assert torch.equal(again.layout.visible, plan.layout.visible)
-
-
-def test_images_that_do_not_fit_are_refused():
-    model = make_model()
-    assert isinstance(model.mask_planner, MaskPlanner)
-    collate = PlanningCollate(default_collate, model.mask_planner)
-    image = torch.zeros(3, 100, 128)
-    with pytest.raises(ValueError, match='multiples of the mask unit'):
-        collate([dict(inputs=image, data_samples=DataSample())])

@@ -137,16 +137,6 @@ def test_to_images_inverts_the_target(norm_pix):
     assert error.abs().max() < 1e-5
 
 
-def test_loss_reads_no_value_back_from_the_device():
-    """Tensors on the meta device have no values to wait for."""
-    head = build_head()
-    images = torch.empty(2, 3, 16, 24, device='meta')
-    pred = torch.empty(2, 6, 192, device='meta')
-    for num_masks in (1, 2):
-        loss = head.loss(pred, images, random_mask(num_masks, (2, 3), 0.5))
-        assert loss.device.type == 'meta'
-
-
 @pytest.mark.parametrize('pred_shape', [(2, 6, 191), (2, 5, 192), (1, 6, 192),
                                         (2, 6, 1)])
 def test_refuses_predictions_that_do_not_fit(pred_shape):

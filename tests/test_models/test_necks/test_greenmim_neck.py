@@ -210,15 +210,6 @@ def test_half_precision_weights():
     assert 0 < error < 0.05
 
 
-def test_forward_reads_no_value_back_from_the_device():
-    """Tensors on the meta device have no values to wait for."""
-    neck = build_neck().to('meta')
-    for num_masks in (1, 2):
-        mask = random_mask(num_masks, (3, 4), 0.5)
-        out = neck(torch.empty(2, 6, 24, device='meta'), mask)
-        assert out.shape == (2, 12, 48) and out.device.type == 'meta'
-
-
 @pytest.mark.parametrize('shape', [(2, 5, 24), (2, 7, 24), (2, 6, 23),
                                    (2, 6, 1, 24), (6, 24)])
 def test_refuses_a_latent_that_does_not_fit(shape):
