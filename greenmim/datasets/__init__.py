@@ -3,6 +3,7 @@ from greenmim import mmcv_check  # noqa: F401
 from .fixed_batches import fixed_batches, fixed_samples, on_folder
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
+from .image_windows import ImageWindows
 from .padding_collate import padding_collate
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
@@ -11,8 +12,8 @@ from .seeded_custom_dataset import SeededCustomDataset
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
-    'ImageArchive', 'ImageFolder', 'LoadImage', 'PlanningCollate',
-    'SamplePhotographs', 'SeededCustomDataset', 'SeededInfiniteSampler',
-    'SeededSampler', 'UnreadableImageError', 'fixed_batches', 'fixed_samples',
-    'on_folder', 'padding_collate'
+    'ImageArchive', 'ImageFolder', 'ImageWindows', 'LoadImage',
+    'PlanningCollate', 'SamplePhotographs', 'SeededCustomDataset',
+    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
+    'fixed_batches', 'fixed_samples', 'on_folder', 'padding_collate'
 ]

@@ -29,7 +29,8 @@ TRUNCATED = 'the image file is truncated'
 GDAL_NODATA = 42113  # the tag of a GeoTIFF
 
 # The extra of setup.cfg that holds a package.
-EXTRAS = dict(imagecodecs='tiff', pillow_heif='heif', pydicom='dicom')
+EXTRAS = dict(
+    imagecodecs='tiff', pillow_heif='heif', pydicom='dicom', rasterio='geo')
 
 
 @dataclass

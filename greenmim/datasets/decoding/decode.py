@@ -113,7 +113,11 @@ class Decoder:
         """
         if not content:
             raise ValueError('the file is empty (0 bytes)')
-        raster = read_raster(content, self.max_pixels, self.min_side)
+        return self.convert(
+            read_raster(content, self.max_pixels, self.min_side))
+
+    def convert(self, raster: Raster) -> Tuple[np.ndarray, Optional[int]]:
+        """The same from the pixels of a file, or of a part of it."""
         values, opacity = self._choose(raster)
         given = self.black_level is not None or self.white_level is not None
         nodata = raster.nodata if self.nodata is None else self.nodata

@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The first transform of a pipeline: from a file to an image."""
 import warnings
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
+import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.fileio import get
@@ -34,6 +35,7 @@ class LoadImage(BaseTransform):
 
     - img_path
     - img_bytes (optional): The content of the file, which is then not read
+    - img_raster (optional): Its pixels, which are then not decoded
 
     **Added Keys:**
 
@@ -72,10 +74,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            content = results.pop('img_bytes', None)
-            if content is None:
-                content = get(path, backend_args=self.backend_args)
-            image, levels = self.decoder(content)
+            image, levels = self._decode(results)
         except UnidentifiedImageError as error:
             raise UnreadableImageError(
                 f'cannot read the image {path}: its content is of no known '
@@ -91,6 +90,15 @@ class LoadImage(BaseTransform):
         results['img_shape'] = image.shape[:2]
         results['ori_shape'] = image.shape[:2]
         return results
+
+    def _decode(self, results: dict) -> Tuple[np.ndarray, Optional[int]]:
+        raster = results.pop('img_raster', None)
+        if raster is not None:
+            return self.decoder.convert(raster)
+        content = results.pop('img_bytes', None)
+        if content is None:
+            content = get(results['img_path'], backend_args=self.backend_args)
+        return self.decoder(content)
 
     def _warn(self, path: str, levels: int) -> None:
         if not self._has_warned:
