@@ -1,38 +1,67 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Mean and standard deviation of each channel, and how fast images load.
+"""What values images hold: a range, statistics and speed of loading.
 
     python tools/misc/channel_statistics.py data/images --channels 13
 
-reads images of a folder, or of zip, tar or LMDB, evenly spaced, and prints
-the lines of a config that normalise them, and the images that one worker
-decodes in a second.
+reads images of a folder, or of zip, tar or LMDB, evenly spaced. It prints
+for every band low, middle and high percentile, the shares of clipped values
+and of pixels without data, and how many of the 256 levels are used; warns
+of what looks wrong; and prints the lines of a config that load and normalise
+the images: with a range, where their values need one, and with mean and
+deviation of exactly what the model will see.
 """
 import argparse
-import time
 from pathlib import Path
-from typing import Sequence
-
-import numpy as np
+from typing import Any, Sequence
 
 from greenmim.datasets import ImageArchive, ImageFolder
+from greenmim.datasets.statistics import config_lines, measure, table
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Mean and standard deviation of the channels of images')
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', help='folder of images, or an archive')
     parser.add_argument(
         '--channels', type=int, default=3, help='channels of the images')
+    parser.add_argument(
+        '--bands',
+        type=int,
+        nargs='+',
+        help='bands of the files that become the channels, counted from 1')
     parser.add_argument(
         '--num-images',
         type=int,
         default=1000,
         help='how many images are read at most')
     parser.add_argument(
+        '--black-level',
+        type=float,
+        nargs='+',
+        help='value that becomes 0, or one for each channel (default: as '
+        'proposed)')
+    parser.add_argument(
         '--white-level',
-        type=int,
-        default=65535,
-        help='value of a 16-bit image that becomes 255')
+        type=float,
+        nargs='+',
+        help='value that becomes 255, or one for each channel (default: as '
+        'proposed)')
+    parser.add_argument(
+        '--nodata', type=float, help='value of pixels without data')
+    parser.add_argument(
+        '--percentiles',
+        type=float,
+        nargs=2,
+        default=(0.1, 99.9),
+        metavar=('LOW', 'HIGH'),
+        help='of the values, in percent, between which the range is proposed '
+        '(default: 0.1 99.9)')
+    parser.add_argument(
+        '--dtype',
+        choices=('uint8', 'float32'),
+        default='uint8',
+        help='float32 keeps precision beyond 8 bits')
     parser.add_argument(
         '--extensions',
         nargs='+',
@@ -41,59 +70,34 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def config_lines(mean: Sequence[float], std: Sequence[float],
-                 white_level: int) -> str:
-    """The lines of a config for images with these statistics."""
-    channels = len(mean)
-    load = f"dict(type='greenmim.LoadImage', channels={channels}"
-    if white_level != 65535:
-        load += f', white_level={white_level}'
-    kind = 'mmpretrain.SelfSupDataPreprocessor'
-    if channels not in (1, 3):
-        kind = 'greenmim.ChannelDataPreprocessor'
-    numbers = [
-        ', '.join(f'{value:.3f}' for value in values) for values in (mean, std)
-    ]
-    return (f'# in the pipeline: {load})\n'
-            'data_preprocessor = dict(\n'
-            '    _delete_=True,\n'
-            f"    type='{kind}',\n"
-            f'    mean=[{numbers[0]}],\n'
-            f'    std=[{numbers[1]}],\n'
-            f'    to_rgb={channels == 3})\n'
-            f'model = dict(\n'
-            f'    backbone=dict(in_channels={channels}),\n'
-            f'    neck=dict(out_channels={32 * 32 * channels}))')
+def options_of(args: argparse.Namespace) -> dict:
+    """The options of LoadImage that the command line gives."""
+    options: dict = {}
+    if args.bands:
+        options.update(bands=tuple(args.bands))
+    for name in ('black_level', 'white_level'):
+        levels = getattr(args, name)
+        if levels:
+            options[name] = levels if len(levels) > 1 else levels[0]
+    if args.nodata is not None:
+        options.update(nodata=args.nodata)
+    if args.dtype != 'uint8':
+        options.update(dtype=args.dtype)
+    return options
 
 
 def main() -> None:
     args = parse_args()
-    load = dict(
-        type='greenmim.LoadImage',
-        channels=args.channels,
-        white_level=args.white_level)
     lmdb = Path(args.data) / 'data.mdb'
-    kind = ImageFolder
-    if Path(args.data).is_file() or lmdb.exists():
-        kind = ImageArchive
-    dataset = kind(args.data, [load], extensions=args.extensions)
-    number = min(args.num_images, len(dataset))
-    count, total, squares, seconds = 0, 0., 0., 0.
-    for i in range(number):
-        start = time.perf_counter()
-        image = dataset[i * len(dataset) // number]['img']
-        seconds += time.perf_counter() - start
-        pixels = image.reshape(-1, args.channels).astype(np.float64)
-        count += len(pixels)
-        total = total + pixels.sum(0)
-        squares = squares + np.square(pixels).sum(0)
-    mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    if args.channels == 3:  # of images loaded as BGR
-        mean, std = mean[::-1], std[::-1]
-    print(f'# {number} of {len(dataset)} images, decoded at '
-          f'{number / seconds:.0f} images/s by one process')
-    print(config_lines(mean, std, args.white_level))
+    is_archive = Path(args.data).is_file() or lmdb.exists()
+
+    def make_dataset(pipeline: Sequence[Any]) -> ImageFolder:
+        kind = ImageArchive if is_archive else ImageFolder
+        return kind(args.data, pipeline, extensions=tuple(args.extensions))
+
+    found = measure(make_dataset, args.channels, options_of(args),
+                    args.num_images, tuple(args.percentiles))
+    print(f'{table(found)}\n{config_lines(found, args.channels)}')
 
 
 if __name__ == '__main__':

@@ -118,7 +118,7 @@ class Decoder:
 
     def convert(self, raster: Raster) -> Tuple[np.ndarray, Optional[int]]:
         """The same from the pixels of a file, or of a part of it."""
-        values, opacity = self._choose(raster)
+        values, opacity = self.choose_bands(raster)
         given = self.black_level is not None or self.white_level is not None
         nodata = raster.nodata if self.nodata is None else self.nodata
         used = None
@@ -131,8 +131,8 @@ class Decoder:
             levels = levels * opacity + 255 * (1 - opacity)
         return self._finish(levels), used
 
-    def _choose(self,
-                raster: Raster) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    def choose_bands(
+            self, raster: Raster) -> Tuple[np.ndarray, Optional[np.ndarray]]:
         """The bands that are asked for, and the opacity, (H, W, 1)."""
         values, count = raster.values, self.channels
         number = values.shape[-1]
@@ -157,8 +157,8 @@ class Decoder:
             if values.dtype.kind == 'u':
                 opacity /= np.iinfo(values.dtype).max
         values = values[..., :colours]
-        if colours == 1 and count == 3 and (np.ndim(self.black_level)
-                                            or np.ndim(self.white_level)):
+        levels: Any = self.black_level, self.white_level
+        if colours == 1 and count == 3 and any(map(np.ndim, levels)):
             values = values.repeat(3, axis=-1)  # each with its own range
         return values, opacity
 
@@ -166,7 +166,7 @@ class Decoder:
              nodata: Optional[float]) -> Tuple[np.ndarray, Optional[int]]:
         valid = valid_values(values, nodata)
         if raster.window is not None and not given:
-            black, white = map(np.float64, raster.window)
+            black, white = map(np.asarray, raster.window)
         else:
             black, white = find_range(values, valid, self.black_level,
                                       self.white_level)

@@ -76,11 +76,11 @@ def find_range(values: np.ndarray, valid: Optional[np.ndarray], black: Level,
         return low, np.where(high == low, low + 1, high)
     kind = values.dtype
     if kind == np.bool_:
-        return np.float64(0), np.float64(1)
+        return np.asarray(0.), np.asarray(1.)
     if kind == np.uint8:
-        return np.float64(0), np.float64(255)
+        return np.asarray(0.), np.asarray(255.)
     if kind == np.uint16:
-        return np.float64(0), np.float64(65535)
+        return np.asarray(0.), np.asarray(65535.)
     limit = 1 if kind.kind == 'f' else 255
     if data.size and not (data.min() >= 0 and data.max() <= limit):
         raise ValueError(
@@ -88,7 +88,7 @@ def find_range(values: np.ndarray, valid: Optional[np.ndarray], black: Level,
             f'got {data.min():g} to {data.max():g}; set black_level and '
             f'white_level of LoadImage (and nodata, if a value stands for '
             f'"no data"), which {SUGGEST} suggests')
-    return np.float64(0), np.float64(limit)
+    return np.asarray(0.), np.asarray(float(limit))
 
 
 def _full_scale(kind: np.dtype, black: Level) -> float:
