@@ -12,8 +12,11 @@ from typing import Any, Dict
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.model import BaseModel
+from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
+
+from greenmim.registry import MODELS
 
 # Where each launcher leaves a process's rank, world size and local rank.
 RANK_VARIABLES = {
@@ -192,6 +195,14 @@ def build_runner(cfg: Config) -> Runner:
             'Automatic mixed precision needs a GPU and there is none: '
             'training in full precision, with OptimWrapper.')
     return runner
+
+
+def build_model(cfg: Config) -> BaseModel:
+    """Build the model of a config as the runner does."""
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    model = ConfigDict(cfg.model)
+    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    return MODELS.build(model)
 
 
 def _use_gloo(cfg: Config) -> None:

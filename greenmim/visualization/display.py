@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """From preprocessed images to pictures for a screen."""
+import argparse
 from typing import Optional, Sequence
 
 import numpy as np
@@ -8,6 +9,22 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
 WHITE_ERROR = 128  # levels, of 255
+
+
+def add_display_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of :class:`ColourDisplay`."""
+    parser.add_argument(
+        '--bands',
+        type=int,
+        nargs=3,
+        metavar=('RED', 'GREEN', 'BLUE'),
+        help='bands to show of images of more than three channels, counted '
+        'from 0 (default: 0 1 2)')
+    parser.add_argument(
+        '--stretch',
+        action='store_true',
+        help="stretch each shown band to the screen's range, for images that "
+        'are too dark to see')
 
 
 class ColourDisplay:

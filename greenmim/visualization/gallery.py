@@ -9,6 +9,8 @@ from typing import Dict, Sequence
 import numpy as np
 from PIL import Image
 
+from .sheet import draw_sheet
+
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -36,6 +38,26 @@ figcaption {{ color: #666; font-size: .85rem }}
 </body>
 </html>
 """
+
+
+def write_pictures(
+    path: Path,
+    title: str,
+    columns: Dict[str, np.ndarray],
+    names: Sequence[str],
+    captions: Sequence[str] = (),
+    remarks: Sequence[str] = ()
+) -> None:
+    """Write a page if the path ends in ``.html``, otherwise one picture.
+
+    See :func:`write_gallery` and :func:`.sheet.draw_sheet`; a picture has
+    neither title nor names.
+    """
+    if path.suffix == '.html':
+        write_gallery(path, title, columns, names, captions, remarks)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_sheet(columns, captions)).save(path)
 
 
 def write_gallery(

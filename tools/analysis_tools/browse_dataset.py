@@ -7,15 +7,15 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmpretrain.models import BaseSelfSupervisor
-from PIL import Image
 
 from greenmim.datasets import fixed_samples, on_folder
+from greenmim.engine.launch import build_model
 from greenmim.models.masking.data_samples import plan_masks
-from greenmim.registry import MODELS
-from greenmim.visualization import ColourDisplay, draw_sheet, write_gallery
+from greenmim.visualization import (ColourDisplay, add_display_arguments,
+                                    write_pictures)
 from greenmim.visualization.reconstruction import GREY
 
 
@@ -47,17 +47,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=0,
         help='seed of augmentation and masks (default: %(default)s)')
-    parser.add_argument(
-        '--bands',
-        type=int,
-        nargs=3,
-        metavar=('RED', 'GREEN', 'BLUE'),
-        help='bands to show of images of more than three channels, counted '
-        'from 0 (default: 0 1 2)')
-    parser.add_argument(
-        '--stretch',
-        action='store_true',
-        help="stretch each shown band to the screen's range")
+    add_display_arguments(parser)
     return parser.parse_args()
 
 
@@ -83,13 +73,10 @@ def draw_view(model: BaseSelfSupervisor, samples: List[dict],
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    model_cfg = ConfigDict(cfg.model)
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     columns: Dict[str, np.ndarray] = {}
     try:
         # It knows the mask units and how masks are drawn.
-        model = MODELS.build(model_cfg)
+        model = build_model(cfg)
         dataset_cfg = cfg.train_dataloader.dataset
         if args.data is None:
             dataset = DATASETS.build(dataset_cfg)
@@ -111,12 +98,8 @@ def main() -> None:
         f'{model.unit_size}, mask ratio {model.mask_planner.mask_ratio:g}. '
         'Grey is what the model does not see.'
     ]
-    if args.out.suffix == '.html':
-        names = [s['data_samples'].get('img_path', '') for s in samples]
-        write_gallery(args.out, 'Training samples', columns, names, captions)
-    else:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draw_sheet(columns, captions)).save(args.out)
+    names = [s['data_samples'].get('img_path', '') for s in samples]
+    write_pictures(args.out, 'Training samples', columns, names, captions)
     print(f'{args.out} shows {len(samples)} of {len(dataset)} images')
 
 

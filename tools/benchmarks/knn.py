@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 
 import mmengine
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseModel
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from greenmim.engine.launch import build_model
 from greenmim.evaluation import knn_accuracy, labelled_folder
-from greenmim.registry import MODELS
 from greenmim.weights import read_state_dict
 
 
@@ -53,12 +52,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build_model(cfg: Config, checkpoint: str) -> BaseModel:
+def load_model(cfg: Config, checkpoint: str) -> BaseModel:
     """Build the model of a config, its backbone from a checkpoint."""
-    model_cfg = ConfigDict(cfg.model)
-    # As the runner does:
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(model_cfg)
+    model = build_model(cfg)
     weights = read_state_dict(checkpoint)
     prefix = 'backbone.'
     if any(name.startswith(prefix) for name in weights):
@@ -80,9 +76,8 @@ def build_model(cfg: Config, checkpoint: str) -> BaseModel:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     try:
-        model = build_model(cfg, args.checkpoint).to(args.device)
+        model = load_model(cfg, args.checkpoint).to(args.device)
         size = args.size or cfg.model.backbone.get('img_size', 224)
         channels = cfg.model.backbone.get('in_channels', 3)
         bank, queries = (

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Draw what a pre-trained model makes of masked images."""
+"""Draw what a pre-trained model reconstructs of masked images."""
 import argparse
 import sys
 from pathlib import Path
@@ -7,21 +7,19 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 from mmcv.transforms import Compose
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, init_default_scope
-from mmpretrain.models import BaseSelfSupervisor
-from PIL import Image
+from mmengine.registry import DATASETS
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
 from greenmim.datasets import ImageFolder
+from greenmim.engine.launch import build_model
 from greenmim.models.masking import random_mask
 from greenmim.ops import unit_grid
-from greenmim.registry import MODELS
-from greenmim.visualization import (captions_of, draw_sheet,
-                                    reconstruction_columns, write_gallery)
+from greenmim.visualization import (add_display_arguments, captions_of,
+                                    reconstruction_columns, write_pictures)
 from greenmim.weights import read_state_dict
 
 
@@ -69,39 +67,18 @@ def parse_args() -> argparse.Namespace:
         help='whose mean and deviation undo the normalisation of a masked '
         'unit: its own, which the model does not know, or what follows from '
         'the visible units nearby (default: %(default)s)')
-    parser.add_argument(
-        '--bands',
-        type=int,
-        nargs=3,
-        metavar=('RED', 'GREEN', 'BLUE'),
-        help='bands to show of images of more than three channels, counted '
-        'from 0 (default: 0 1 2)')
-    parser.add_argument(
-        '--stretch',
-        action='store_true',
-        help="stretch each shown band to the screen's range, for images that "
-        'are dark as they are')
+    add_display_arguments(parser)
     return parser.parse_args()
 
 
-def build_model(cfg: Config, checkpoint: str) -> BaseSelfSupervisor:
-    """Build the model of a config with the weights of a checkpoint."""
-    model_cfg = ConfigDict(cfg.model)
-    # As the runner does:
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    model = MODELS.build(model_cfg)
-    model.load_state_dict(read_state_dict(checkpoint))
-    return model.eval().to(get_device())
-
-
 def evenly_spaced(total: int, number: int) -> List[int]:
-    """Indices of at most so many items."""
+    """Indices of at most ``number`` items."""
     number = min(number, total)
     return [i * total // number for i in range(number)]
 
 
 def files_of(paths: List[str], cfg: Config, number: int) -> List[str]:
-    """Files as they are, and of each folder as many images.
+    """The files, and at most ``number`` images of each folder.
 
     Raises:
         FileNotFoundError: If a folder holds no image.
@@ -175,9 +152,10 @@ def error_remarks(result: Dict[str, Any]) -> List[str]:
 def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     try:
-        model = build_model(cfg, args.checkpoint)
+        model = build_model(cfg)
+        model.load_state_dict(read_state_dict(args.checkpoint))
+        model.eval().to(get_device())
         size = args.size or cfg.model.backbone.get('img_size', 224)
         files = files_of(args.images, cfg, args.num_images)
         images, names = load_images(cfg, files, args.num_images, size)
@@ -197,15 +175,12 @@ def main() -> None:
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'{Path(__file__).name}: {error}')
     captions = captions_of(result)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     if args.out.suffix == '.html':
-        about = (
-            f'{args.config}, {args.checkpoint}: {size} pixels, mask ratio '
+        captions.insert(
+            0, f'{args.config}, {args.checkpoint}: {size} pixels, mask ratio '
             f'{mask_ratio:g}, seed {args.seed}.')
-        write_gallery(args.out, 'Reconstructions', columns, names,
-                      [about, *captions], error_remarks(result))
-    else:
-        Image.fromarray(draw_sheet(columns, captions)).save(args.out)
+    write_pictures(args.out, 'Reconstructions', columns, names, captions,
+                   error_remarks(result))
     print(f'{args.out} shows {len(images)} images')
 
 
