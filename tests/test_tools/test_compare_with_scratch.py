@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from PIL import Image
 
-from greenmim.benchmarking.comparison import base, runs, scratch
+from greenmim.benchmarking.comparison import base, over_compute, runs, scratch
 from greenmim.benchmarking.comparison.arguments import make_comparison
 from greenmim.benchmarking.comparison.data import (find_labelled_folder,
                                                    write_labels)
@@ -414,3 +414,37 @@ def test_pretraining_beats_scratch_beyond_the_spread():
         assert len(green) == len(scratch) >= 3
         gain = statistics.mean(green) - statistics.mean(scratch)
         assert gain > statistics.stdev(green) + statistics.stdev(scratch)
+
+
+def test_over_compute(run_tool, tmp_path):
+    """Two budgets of a comparison in one table and one plot."""
+    short, long = small_report(), small_report()
+    for result in long['results']:
+        result['fine_tuning'] += 10
+        if 'pretraining' in result:
+            result['pretraining'] = dict(
+                result['pretraining'], cpu_seconds=180.)
+            del result['linear']
+    lines = over_compute.table([short, long]).splitlines()
+    assert lines[2:] == [
+        '| all | scratch | 2 | 0.0 | 0.0 | 51.0 ± 1.4 | 10.0 ± 0.0 |',
+        '| all | scratch, longer | 1 | 0.0 | 0.0 | 54.0 | not measured |',
+        '| all | scratch | 2 | 0.0 | 0.0 | 61.0 ± 1.4 | 10.0 ± 0.0 |',
+        '| all | scratch, longer | 1 | 0.0 | 0.0 | 64.0 | not measured |',
+        '| all | green | 2 | 0.3 | 0.3 | 57.0 ± 2.8 | 10.0 ± 0.0 |',
+        '| all | green | 2 | 3.0 | 3.0 | 67.0 ± 2.8 | not measured |',
+    ]
+    files = []
+    for number, report in enumerate((short, long)):
+        files.append(tmp_path / f'{number}.json')
+        files[-1].write_text(json.dumps(report))
+    page = tmp_path / 'page.md'
+    page.write_text(f'before\n{marked("", "over-compute")}\nafter\n')
+    run_tool(
+        TOOL.with_name('accuracy_over_compute.py'), *files, '--table', page,
+        '--plot', tmp_path / 'plot.png')
+    table = over_compute.table([short, long])
+    assert page.read_text() == (
+        f'before\n{marked(table, "over-compute")}\nafter\n')
+    picture = Image.open(tmp_path / 'plot.png').convert('RGB')
+    assert len(picture.getcolors(10**6)) > 5

@@ -1,0 +1,114 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Accuracy over total compute: all budgets and numbers of labels together."""
+import statistics
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import matplotlib.pyplot as plt
+
+from ..tables import table as markdown
+from .base import COLORS, MEASURES, by_method, mean_and_spread
+
+SHOWN = ('fine_tuning', 'linear')  # k-NN judges masked image modelling badly
+
+
+def rows(report: dict) -> List[Dict[str, Any]]:
+    """A row for every method of a comparison with random weights.
+
+    Args:
+        report (dict): What the comparison wrote.
+    """
+    found = []
+    for method, results in by_method(report['results']).items():
+        pretraining, finetuning = (
+            statistics.mean(result[key]['cpu_seconds'] /
+                            60 if key in result else 0 for result in results)
+            for key in ('pretraining', 'fine_tuning_run'))
+        found.append(
+            dict(
+                labels=report['settings']['labels_per_class'] or 0,
+                method=method,
+                seeds=len(results),
+                pretraining=pretraining,
+                total=pretraining + finetuning,
+                **{
+                    key: [result[key] for result in results if key in result]
+                    for key in SHOWN
+                }))
+    return found
+
+
+def table(reports: Sequence[dict]) -> str:
+    """Accuracies by labels a class, then by total compute."""
+    found = [row for report in reports for row in rows(report)]
+    found.sort(key=lambda row: (row['labels'], row['total']))
+    header = ('labels a class', 'weights', 'seeds',
+              'CPU minutes: pre-training', 'with fine-tuning',
+              *(MEASURES[key] for key in SHOWN))
+    return markdown(header, [[
+        str(row['labels'] or 'all'), row['method'],
+        str(row['seeds']), f'{row["pretraining"]:.1f}', f'{row["total"]:.1f}',
+        *(mean_and_spread(row[key]) or 'not measured' for key in SHOWN)
+    ] for row in found])
+
+
+def draw(reports: Sequence[dict], file: Path) -> None:
+    """A panel for every number of labels, a curve for every method."""
+    found = [row for report in reports for row in rows(report)]
+    numbers = sorted({row['labels'] for row in found})
+    families = dict.fromkeys(_family(row) for row in found)
+    figure, axes = plt.subplots(
+        1,
+        len(numbers),
+        figsize=(4.5 * len(numbers), 4),
+        squeeze=False,
+        layout='constrained')
+    for ax, labels in zip(axes[0], numbers):
+        for family, color in zip(families, COLORS[1:]):
+            of_family = [
+                row for row in found
+                if row['labels'] == labels and _family(row) == family
+            ]
+            for key, cost in (('fine_tuning', 'total'), ('linear',
+                                                         'pretraining')):
+                _curve(ax, of_family, key, cost, color, family)
+        ax.set_xscale('log')
+        ax.set_xlabel('CPU minutes, pre-training and fine-tuning')
+        ax.set_title(
+            f'{labels} labels a class' if labels else 'all labels',
+            fontsize='medium')
+        ax.grid(alpha=.3, which='both')
+        ax.spines[['top', 'right']].set_visible(False)
+    axes[0][0].set_ylabel('top-1 accuracy, %')
+    axes[0][-1].legend(fontsize='small')
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def _family(row: Dict[str, Any]) -> str:
+    """One name for random weights, however long they are trained."""
+    return row['method'].partition(',')[0]
+
+
+def _curve(ax: plt.Axes, found: List[Dict[str, Any]], key: str, cost: str,
+           color: str, family: str) -> None:
+    """Means and spreads; the probe of random weights, which costs nothing."""
+    curve = sorted((row[cost], row[key]) for row in found if row[key])
+    label = f'{family}, {MEASURES[key]}'
+    if curve and not curve[0][0]:
+        mean = statistics.mean(curve[0][1])
+        ax.axhline(mean, color=color, linestyle=':', label=label)
+    elif curve:
+        spread = [
+            statistics.stdev(values) if len(values) > 1 else 0
+            for _, values in curve
+        ]
+        ax.errorbar([x for x, _ in curve],
+                    [statistics.mean(values) for _, values in curve],
+                    spread,
+                    color=color,
+                    fmt='o-' if key == 'fine_tuning' else 's--',
+                    fillstyle='full' if key == 'fine_tuning' else 'none',
+                    capsize=5,
+                    label=label)
