@@ -231,9 +231,8 @@ def test_requirements_are_what_is_imported():
                     sys.stdlib_module_names) - {'greenmim', *optional}
     # mmpretrain imports torchvision without requiring it, and mmcv is the
     # requirement that setup.cfg cannot express; it brings OpenCV.
-    assert required - {'torchvision'} == imported - {
-        'torchvision', 'mmcv', 'cv2'
-    }
+    assert required - {'torchvision'
+                       } == imported - {'torchvision', 'mmcv', 'cv2'}
 
 
 def package_of(file: Path) -> str:

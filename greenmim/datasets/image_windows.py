@@ -8,8 +8,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from greenmim.registry import DATASETS
-from .decoding import need
-from .decoding.containers import Raster
+from .decoding.containers import Raster, need
 from .decoding.levels import valid_values
 from .image_folder import ImageFolder
 from .transforms import UnreadableImageError

@@ -4,7 +4,7 @@
 ``containers`` reads a file as it is stored, whatever its number type;
 ``levels`` maps its values to [0, 255]; ``decode`` chooses channels.
 """
-from .containers import MAX_PIXELS, need
+from .containers import MAX_PIXELS
 from .decode import Decoder, decode_image
 
-__all__ = ['MAX_PIXELS', 'Decoder', 'decode_image', 'need']
+__all__ = ['MAX_PIXELS', 'Decoder', 'decode_image']
