@@ -117,7 +117,7 @@ def test_small_folders_have_no_index(folder, tmp_path):
 
 
 @pytest.mark.parametrize('content', ['', '{"folders"', '{"images": []}'])
-def test_a_broken_index_is_made_anew(folder, tmp_path, searches, content):
+def test_a_broken_index_is_replaced(folder, tmp_path, searches, content):
     index = tmp_path / 'index'
     expected = listed(folder, index)
     file, = index.iterdir()

@@ -1,7 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Letters of shapes: see :mod:`greenmim.ops`; D values are predicted for a
-unit.
-"""
+"""The loss. The letters of shapes are defined in :mod:`greenmim.ops`."""
 from typing import Optional, Union
 
 import torch

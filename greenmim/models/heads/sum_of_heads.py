@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""Several targets at once."""
 from typing import Any, List, Optional, Sequence, Union
 
 import torch
@@ -17,8 +18,7 @@ class SumOfHeads(BaseModule):
     A unit's predictions are split along the last dimension, the first values
     for the first head. So one decoder predicts several targets, or each stage
     has a decoder and a target of its own, see
-    :class:`greenmim.models.LocalReconstructionNeck`. Letters of shapes: see
-    :class:`GreenMIMHead`.
+    :class:`greenmim.models.LocalReconstructionNeck`.
 
     Args:
         heads (Sequence[dict]): Configs of the heads, as

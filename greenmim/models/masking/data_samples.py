@@ -16,7 +16,7 @@ information or data:
 - ``skipped_images``, of a sample that replaces unreadable files: the reason
   for each file.
 
-Letters of shapes: see :mod:`greenmim.ops`.
+The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 

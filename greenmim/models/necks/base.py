@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The interface of decoders.
 
-Letters of shapes: see :mod:`greenmim.ops`; D values are predicted for a unit.
+The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from mmengine.model import BaseModule
 from torch import Tensor

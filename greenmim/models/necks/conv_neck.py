@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""A convolutional decoder.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from typing import List, Optional, Union
 
 from mmpretrain.models.backbones.convnext import ConvNeXtBlock

@@ -1,5 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The transformer decoder. Letters of shapes: see :mod:`.base`."""
+"""A transformer decoder.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from typing import List, Optional, Union
 
 import torch
@@ -108,7 +111,7 @@ class GreenMIMNeck(Neck):
 
         Args:
             latent (Tensor): Shape (B, K, in_channels), the visible units in
-                row-major order; or (B, K * t, in_channels / t), whose t
+                row-major order; or (B, K * T, in_channels / T), whose T
                 tokens a unit are embedded together.
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;

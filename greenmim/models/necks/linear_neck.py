@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""SimMIM's decoder. Letters of shapes: see :mod:`.base`."""
+"""A linear decoder. The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from typing import List, Optional, Union
 
 from torch import Tensor, nn

@@ -3,7 +3,7 @@
 
 They reduce the T_i tokens of a unit in stage i to one by a linear layer on
 all their values, which is a convolution whose kernel and stride are the
-unit's side. Letters of shapes: see :mod:`.base`.
+unit's side. The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from typing import Any, List, Optional, Sequence, Union
 

@@ -48,5 +48,6 @@ class GreenMIM(MaskedImageModeling):
     def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
         """Encode the visible units alone."""
         stages = self.backbone.forward_stages(images, plan)
+        # A plain list of stages has no class token.
         class_token = getattr(stages, 'class_token', None)
         return Encoded(stages, class_token, plan.layout)

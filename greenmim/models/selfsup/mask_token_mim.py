@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Dense algorithms. Letters of shapes: see :mod:`greenmim.ops`."""
+"""Dense methods. The letters of shapes are defined in :mod:`greenmim.ops`."""
 from typing import Any, Optional, Sequence, Tuple
 
 import torch

@@ -1,5 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""What the algorithms share. Letters of shapes: see :mod:`greenmim.ops`."""
+"""What the algorithms share.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
@@ -180,7 +183,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
                     statistics: str = 'truth') -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
-        Call ``eval()`` first: dropout and drop path act as the mode says.
+        Call ``eval()`` first: dropout and drop path depend on the mode.
 
         Args:
             inputs (Tensor | list[Tensor]): Preprocessed images of shape

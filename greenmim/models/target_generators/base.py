@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The interface of targets.
 
-Letters of shapes: see :mod:`greenmim.ops`; a unit has D values.
+The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from typing import Sequence
 

@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""Coarse pixels as target.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""Pixels as target.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from typing import Tuple
 
 import torch

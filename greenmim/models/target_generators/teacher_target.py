@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""Features as target.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 import math
 from typing import Optional
 

@@ -1,4 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
+"""The output of encoders.
+
+The letters of shapes are defined in :mod:`greenmim.ops`.
+"""
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
@@ -10,8 +14,6 @@ from greenmim.ops import VisibleLayout
 @dataclass(frozen=True, eq=False)
 class Encoded:
     """What an encoder makes of masked images, for the decoder to choose from.
-
-    Letters of shapes: see :mod:`greenmim.ops`.
 
     Args:
         stages (Sequence[Tensor]): The tokens of every stage, unit-major,
@@ -27,5 +29,5 @@ class Encoded:
 
     @property
     def latent(self) -> Tensor:
-        """The last stage, (B, K * t, C) for t tokens a unit."""
+        """The last stage, (B, K * T, C)."""
         return self.stages[-1].flatten(1, 2)

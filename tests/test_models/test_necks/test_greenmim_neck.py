@@ -260,7 +260,7 @@ def test_init_weights_keeps_what_was_loaded(tmp_path, in_list):
 
 
 def slow_blocks(neck, x):
-    """The blocks and layers behind them, by the neck's own modules."""
+    """The blocks and the layers after them, by the neck's own modules."""
     for block in neck.decoder_blocks:
         x = block(x)
     return neck.decoder_pred(neck.decoder_norm(x))

@@ -37,7 +37,7 @@ def model():
 
 @torch.no_grad()
 def errors(model, data):
-    """Of encoder, predictions and loss."""
+    """Errors of encoder, predictions and loss."""
     images = data['images']
     plan = plan_of(model, images, data['mask'])
     encoded = model.encode(images, plan)

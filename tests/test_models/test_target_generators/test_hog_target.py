@@ -60,7 +60,7 @@ def test_equals_a_loop_over_pixels(channels, size, unit, norm):
 
 
 def test_values_of_a_patch():
-    """Of 32x32 RGB pixels 432, of 16x16 ones 108."""
+    """432 for 32x32 RGB pixels, 108 for 16x16."""
     images = torch.randn(1, 3, 32, 32)
     assert HOGTarget()(images).shape == (1, 1, 432)
     assert HOGTarget(unit_size=16)(images).shape == (1, 4, 108)
