@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Methods run on one folder for one budget, with labels and without."""
 import json
-from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from greenmim.benchmarking.comparison.runs import memory_of_step
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
 from tests.conftest import CHECKOUT
+from tests.micro import save_classes
 
 TOOLS = CHECKOUT / 'tools' / 'benchmarks'
 with pytest.MonkeyPatch.context() as patch:
@@ -42,12 +42,8 @@ OPTIONS = [
 @pytest.fixture(scope='module')
 def labelled(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('labelled')
-    rng = np.random.default_rng(0)
-    for split, name, i in product(('train', 'test'), 'ab', range(4)):
-        file = folder / split / name / f'{i}.png'
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file)
+    for split in 'train', 'test':
+        save_classes(folder / split, (None, None), 4, size=(36, 40))
     return folder
 
 

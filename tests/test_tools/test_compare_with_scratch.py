@@ -27,6 +27,7 @@ from greenmim.benchmarking.tables import marked
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
 from tests.conftest import CHECKOUT
+from tests.micro import save_classes
 
 TOOL = CHECKOUT / 'tools' / 'benchmarks' / 'compare_with_scratch.py'
 RESULT = (
@@ -54,15 +55,9 @@ FINETUNE_OPTIONS = [
 def labelled(tmp_path_factory) -> Path:
     """Images of two classes, red and blue, and noise on both."""
     folder = tmp_path_factory.mktemp('labelled') / 'deeper' / 'images'
-    rng = np.random.default_rng(0)
-    for split, number in (('train', 6), ('test', 3)):
-        for channel, name in ((0, 'red'), (2, 'blue')):
-            target = folder / split / name
-            target.mkdir(parents=True)
-            for i in range(number):
-                pixels = rng.integers(0, 100, (40, 36, 3), dtype=np.uint8)
-                pixels[..., channel] += 150
-                Image.fromarray(pixels).save(target / f'{i}.png')
+    colours = (200, 50, 50), (50, 50, 200)
+    for split, count in ('train', 6), ('test', 3):
+        save_classes(folder / split, colours, count, size=(40, 36), spread=30)
     return folder
 
 
@@ -303,10 +298,11 @@ def test_labels(labelled, tmp_path):
     assert Counter(label for _, label in lines) == {'0': 4, '1': 4}
     # Classes are numbered by the order of their names.
     assert all(
-        path.startswith(('blue/', 'red/')[int(label)]) and (
-            labelled / 'train' / path).is_file() for path, label in lines)
+        path.startswith(f'class{label}/') and (labelled / 'train' /
+                                               path).is_file()
+        for path, label in lines)
     assert write_labels(labelled, None, 0, tmp_path / 'all.txt') == 12
-    with pytest.raises(ValueError, match="7 images of class 'blue', found 6"):
+    with pytest.raises(ValueError, match="7 images of class 'class0', f"):
         write_labels(labelled, 7, 0, tmp_path / 'seven.txt')
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from tests.micro import save_classes
 from tests.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -86,13 +86,7 @@ def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
 def test_hooks_measure_the_same(make_config, environment, tmp_path):
     """Those that call parts of the model, of which each process has a slice.
     """
-    rng = np.random.default_rng(0)
-    for name, colour in ('dark', 100), ('light', 120):
-        folder = tmp_path / 'labelled' / name
-        folder.mkdir(parents=True)
-        for i in range(10):
-            noise = rng.normal(colour, 30, (64, 64, 3)).clip(0, 255)
-            Image.fromarray(noise.astype('uint8')).save(folder / f'{i}.png')
+    save_classes(tmp_path / 'labelled', (100, 120), 10, spread=30)
     watching = dict(interval=2, num_images=4)
     config = make_config({
         'model.backbone.pad_small_map':
