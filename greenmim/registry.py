@@ -40,7 +40,9 @@ DATA_SAMPLERS = Registry(
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, locations=['greenmim.datasets'])
 FUNCTIONS = Registry(
-    'function', parent=MMENGINE_FUNCTIONS, locations=['greenmim.datasets'])
+    'function',
+    parent=MMENGINE_FUNCTIONS,
+    locations=['greenmim.datasets', 'greenmim.engine'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, locations=['greenmim.engine'])
 LOOPS = Registry('loop', parent=MMENGINE_LOOPS, locations=['greenmim.engine'])
 MODEL_WRAPPERS = Registry(

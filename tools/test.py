@@ -26,12 +26,12 @@ def parse_args() -> argparse.Namespace:
         '--interval',
         type=int,
         default=1,
-        help='show or save one result in so many')
+        help='show or save every n-th result')
     parser.add_argument(
         '--wait-time',
         type=float,
         default=2,
-        help='show a window for so many seconds')
+        help='seconds for which a window is shown')
     parser.add_argument(
         '--tta',
         action='store_true',

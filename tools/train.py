@@ -15,8 +15,8 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on with the run that wrote this checkpoint; without a value, '
-        'with the latest one in the work folder, if any')
+        help='resume the run that wrote this checkpoint; without a value, '
+        'resume from the latest one in the work folder, if any')
     parser.add_argument(
         '--no-validate',
         action='store_true',

@@ -10,8 +10,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
-from greenmim.engine.energy import GRAMS_PER_KWH
-from greenmim.engine.hooks.run_meter_hook import RunMeterHook
+from greenmim.engine.cost.energy import GRAMS_PER_KWH
+from greenmim.engine.cost.run_meter_hook import RunMeterHook
 from greenmim.engine.launch import build_runner, set_defaults, set_options
 from .memory import memory_limit, peak_memory
 from .timing import synchronize

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import torch
 from mmengine.runner import Runner
 
+from greenmim._mmengine import model_of
 from greenmim.ops import VisibleLayout
 
 
@@ -57,7 +58,7 @@ def time_backbone(runner: Runner,
         dict[str, float] | None: Median seconds under ``visible`` and
         ``dense``; None where the algorithm computes all tokens anyway.
     """
-    model = getattr(runner.model, 'module', runner.model)
+    model = model_of(runner)
     if not getattr(model, 'visible_only', False):
         return None
     images = _images(model.data_preprocessor(batch, True))
@@ -100,7 +101,7 @@ def time_planning(runner: Runner,
         slots that hold a token, ``fill_rate``; None where the model masks
         nothing.
     """
-    model = getattr(runner.model, 'module', runner.model)
+    model = model_of(runner)
     if not hasattr(model, 'mask_planner'):
         return None
     images = _images(batch)

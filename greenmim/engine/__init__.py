@@ -1,20 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from greenmim import mmcv_check  # noqa: F401
-from .bfloat16 import BFloat16OptimWrapper
-from .fully_sharded import FullyShardedModel
-from .hooks import (ClassCountHook, ImageSizeHook, KNNHook, LearningHook,
-                    MaskRatioHook, NonFiniteHook, PlanAheadHook,
-                    PreemptionHook, ProgressHook, ProvenanceHook,
-                    ReconstructionHook, RunReportHook, SafeCheckpointHook,
-                    SeedStepHook, UnreadableImageHook)
-from .layer_decay import LayerDecayOptimWrapperConstructor
-from .loops import ResumableEpochLoop
+"""Training runs: hooks, loops and launching.
 
-__all__ = [
-    'BFloat16OptimWrapper', 'ClassCountHook', 'FullyShardedModel',
-    'ImageSizeHook', 'KNNHook', 'LayerDecayOptimWrapperConstructor',
-    'LearningHook', 'MaskRatioHook', 'NonFiniteHook', 'PlanAheadHook',
-    'PreemptionHook', 'ProgressHook', 'ProvenanceHook', 'ReconstructionHook',
-    'ResumableEpochLoop', 'RunReportHook', 'SafeCheckpointHook',
-    'SeedStepHook', 'UnreadableImageHook'
-]
+A folder for each idea: ``checkpoints``, ``cost`` (time, memory, energy),
+``watching`` (is the model learning?), ``non_finite`` (steps that are not
+finite), ``preemption`` (signals), and ``hooks`` for all other hooks.
+"""
+from greenmim import mmcv_check  # noqa: F401
+from .bfloat16 import BFloat16OptimWrapper  # noqa: F401
+from .checkpoints import *  # noqa: F401, F403
+from .cost import *  # noqa: F401, F403
+from .fully_sharded import FullyShardedModel  # noqa: F401
+from .hooks import *  # noqa: F401, F403
+from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: F401
+from .loops import ResumableEpochLoop  # noqa: F401
+from .non_finite import *  # noqa: F401, F403
+from .preemption import *  # noqa: F401, F403
+from .watching import *  # noqa: F401, F403

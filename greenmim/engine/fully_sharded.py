@@ -1,9 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Parameters, gradients and optimizer state shared out among processes.
+"""Parameters, gradients and optimizer state sharded over processes.
 
-FSDP2 (``fully_shard``) holds a slice of everything in each process and
-gathers what a layer needs when it runs. Checkpoints are those of one process:
-gathered when they are saved, cut when they are loaded.
+FSDP2 (``fully_shard``) keeps a shard of each in every process, and gathers
+the parameters of a layer when it runs. Checkpoints are those of a single
+process: gathered when they are saved, sharded when they are loaded.
 """
 from typing import Any, Callable, Dict, List, TypeVar, Union
 
@@ -32,17 +32,17 @@ class FullyShardedModel(nn.Module):
     """Wraps a model as ``MMDistributedDataParallel`` does.
 
     The linear layers of every block are gathered together, since the masked
-    forward calls them and not the block. All else (norms, bias tables,
-    tokens), which is little, is gathered for the whole step.
+    forward calls them and not the block. The few other parameters (norms,
+    bias tables, tokens) are gathered for the entire step.
 
     Args:
         module (BaseModel): The model; its weights are initialized.
-        **kwargs: Arguments of ``DistributedDataParallel``, of no use here.
+        **kwargs: Arguments of ``DistributedDataParallel``, which are ignored.
     """
 
     def __init__(self, module: BaseModel, **kwargs: Any) -> None:
         super().__init__()
-        # Slices could not be initialized by the fans of the whole.
+        # Initialization needs the shapes of the entire parameters.
         module.init_weights()
         for tensor in module.state_dict().values():
             torch.distributed.broadcast(tensor, 0)
@@ -80,18 +80,18 @@ def _blocks(model: nn.Module) -> List[nn.Module]:
 
 
 def is_sharded(runner: Runner) -> bool:
-    """Whether the runner's model is shared out."""
+    """Whether the model of the runner is sharded."""
     return isinstance(runner.model, FullyShardedModel)
 
 
 def call_gathered(model: nn.Module, function: Callable[[], Result]) -> Result:
-    """Call what uses parts of a model past the model's own forward.
+    """Call a function that uses parts of a model outside of its forward.
 
-    If the model is shared out, its parts are whole meanwhile; all processes
-    have to call this. No gradients are taken.
+    The parameters of a sharded model are gathered meanwhile; all processes
+    have to call this. No gradients are computed.
 
     Args:
-        model (nn.Module): The runner's model, in its wrapper if it has one.
+        model (nn.Module): The model of the runner, with its wrapper.
         function (Callable): Takes no arguments.
     """
     if not isinstance(model, FullyShardedModel):
@@ -103,7 +103,7 @@ def call_gathered(model: nn.Module, function: Callable[[], Result]) -> Result:
 
 
 def gather_state(runner: Runner) -> Dict[str, Any]:
-    """Weights and optimizer state as one process would have them, on the CPU.
+    """Weights and optimizer state as in a single process, on the CPU.
 
     All processes have to call it.
     """
@@ -113,7 +113,7 @@ def gather_state(runner: Runner) -> Dict[str, Any]:
 
 
 def cut_state(runner: Runner, checkpoint: dict) -> None:
-    """Cut the weights and the optimizer state of a checkpoint in place."""
+    """Shard the weights and optimizer state of a checkpoint in place."""
     targets = dict(runner.model.module.named_parameters())
     state = checkpoint['state_dict']
     for name, value in state.items():
@@ -135,7 +135,7 @@ def _gather(value: Any) -> Any:
 
 
 def _cut(value: Any, like: Any) -> Any:
-    """Slice a tensor as a parameter of the same shape is."""
+    """Shard a tensor as a parameter of the same shape."""
     if (not isinstance(like, DTensor) or not isinstance(value, Tensor)
             or value.shape != like.shape):
         return value

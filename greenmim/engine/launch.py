@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""What tools/train.py and tools/test.py share, from arguments to runner."""
+"""Arguments and runner of tools/train.py and tools/test.py."""
 import argparse
 import os
 import os.path as osp
@@ -18,7 +18,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from greenmim.registry import MODELS
 
-# Where each launcher leaves a process's rank, world size and local rank.
+# Where each launcher writes the rank, world size and local rank.
 RANK_VARIABLES = {
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
@@ -32,7 +32,7 @@ MMENGINE_HOOKS = ('checkpoint', 'logger', 'param_scheduler', 'runtime_info',
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
-# Settings that are read, but are no arguments of the runner.
+# Settings that are read but are not arguments of the runner.
 OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
                   'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
@@ -48,8 +48,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='use automatic mixed precision; training without a GPU goes on '
-        'in full precision and says so')
+        help='use automatic mixed precision; without a GPU, training continues '
+        'in full precision with a warning')
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',
@@ -71,7 +71,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.mask_ratio=0.6; a '
         'list is written key="[a,b]" or key=a,b, a nested one '
-        'key="[(a,b),(c,d)]", with the quotation marks and without blanks')
+        'key="[(a,b),(c,d)]", with the quotation marks and without spaces; '
+        'default_hooks.NAME=None switches a hook off')
     parser.add_argument(
         '--launcher',
         choices=['none', *RANK_VARIABLES],
@@ -91,7 +92,7 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """Merge the common arguments into the config, ``--cfg-options`` last.
 
     Raises:
-        ValueError: If an option is no setting of the config or the runner.
+        ValueError: If an option is not a setting of the config or the runner.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.launcher = args.launcher
@@ -115,7 +116,7 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def set_defaults(cfg: Config) -> None:
-    """Set what a config leaves open of data loading and checkpoints."""
+    """Set the defaults of data loading and checkpoints."""
     for field in LOADERS:
         loader = cfg.get(field)
         if loader is not None:
@@ -141,7 +142,7 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
 
 
 def _check_options(cfg: Config, options: Dict[str, Any]) -> None:
-    """Refuse a misspelt option, which a config takes for one of its own."""
+    """Refuse a misspelt option, which a config would accept as a new one."""
     known = {*cfg, *signature(Runner).parameters, *OTHER_SETTINGS}
     for option in options:
         name = option.split('.')[0]
@@ -173,7 +174,7 @@ def build_runner(cfg: Config) -> Runner:
     _remove_hooks(cfg)
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
-        # Jobs that share a node must not meet at one port.
+        # Jobs that share a node must not use the same port.
         port = 20000 + int(os.environ['SLURM_JOB_ID']) % 10000
         os.environ.setdefault('MASTER_PORT', str(port))
     if device == 'cpu' and cfg.launcher != 'none':
@@ -206,7 +207,7 @@ def build_model(cfg: Config) -> BaseModel:
 
 
 def _use_gloo(cfg: Config) -> None:
-    """Set up the process group that MMEngine sets up on GPUs alone."""
+    """Set up the process group that MMEngine sets up only on GPUs."""
     names = RANK_VARIABLES[cfg.launcher]
     missing = [name for name in names if name not in os.environ]
     if missing:

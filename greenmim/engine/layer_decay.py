@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Learning rates that fall towards the first layer, outside MMPretrain."""
+"""Learning rates that decrease towards the first layer, for any model."""
 from functools import partial
 from typing import Any, Callable, List, Optional
 
@@ -14,9 +14,9 @@ class LayerDecayOptimWrapperConstructor(
         LearningRateDecayOptimWrapperConstructor):
     """MMPretrain's layer-wise learning rates for any model with a backbone.
 
-    MMPretrain asks the model for the depth of a parameter, which detectors
-    and segmentors cannot tell. Here the backbone is asked; necks and heads
-    have the depth after its last layer. The arguments are the parent's.
+    MMPretrain gets the depth of a parameter from the model, which detectors
+    and segmentors do not provide. Here the backbone provides it; necks and
+    heads have the depth after its last layer. The arguments are the parent's.
     """
 
     def add_params(self,
@@ -25,10 +25,10 @@ class LayerDecayOptimWrapperConstructor(
                    prefix: str = '',
                    get_layer_depth: Optional[Callable] = None,
                    **kwargs: Any) -> None:
-        """Add the parameters of a module, each a group.
+        """Add the parameters of a module, each as a group.
 
         Raises:
-            ValueError: If the model has no backbone that tells depths.
+            ValueError: If the model has no backbone that provides depths.
         """
         if get_layer_depth is None:
             backbone = getattr(module, 'backbone', None)

@@ -7,17 +7,17 @@ from greenmim.registry import LOOPS
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Epochs that go on in their midst.
+    """An epoch loop that resumes in the middle of an epoch.
 
-    MMEngine begins the epoch of a checkpoint anew, so that its first images
-    are seen twice and the run is longer than its schedule. This loop goes on
+    MMEngine restarts the epoch of a checkpoint, so that its first images are
+    seen twice and the run is longer than its schedule. This loop continues
     with the next batch. It needs :class:`greenmim.SeededSampler`, whose
     samples do not depend on what was drawn before.
 
     Raises:
-        ValueError: If a resumed run has another number of iterations an
-            epoch, since then neither the place in the epoch nor that in the
-            schedule is known.
+        ValueError: If a resumed run has another number of iterations per
+            epoch, since then the position in the epoch and in the schedule
+            is unknown.
     """
 
     def run(self) -> torch.nn.Module:
@@ -29,7 +29,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f'expected {before} iterations an epoch, as the run to resume '
                 f'has, got {len(self.dataloader)}; keep the data set and the '
                 'number of processes times train_dataloader.batch_size, or '
-                'start anew from its weights with --cfg-options load_from=...')
+                'start a new run from its weights with --cfg-options '
+                'load_from=...')
         return super().run()
 
     def run_epoch(self) -> None:
@@ -40,7 +41,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         sampler = self.dataloader.sampler
         if first:
             self.runner.logger.info(
-                f'Going on in epoch {self._epoch + 1} with iteration '
+                f'Continuing epoch {self._epoch + 1} with iteration '
                 f'{first + 1} of {len(self.dataloader)}.')
         sampler.start = first * self.dataloader.batch_size
         for idx, data_batch in enumerate(self.dataloader, first):

@@ -8,6 +8,8 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
+from greenmim._mmengine import swaps_channels
+
 WHITE_ERROR = 128  # levels, of 255
 
 
@@ -80,14 +82,14 @@ class ColourDisplay:
         """The values of the three channels shown, (B, 3, H, W)."""
         preprocessor = self.data_preprocessor
         images = images.detach().float().cpu()
-        if preprocessor._enable_normalize:
+        if hasattr(preprocessor, 'mean'):
             images = images * preprocessor.std.cpu() + preprocessor.mean.cpu()
         if images.shape[1] < 3:
             return images[:, :1].expand(-1, 3, -1, -1)
         if images.shape[1] > 3:
             return images[:, self.bands]
         # Images are loaded as BGR; the preprocessor may have swapped them.
-        return images if preprocessor._channel_conversion else images.flip(1)
+        return images if swaps_channels(preprocessor) else images.flip(1)
 
 
 class GlyphDisplay:

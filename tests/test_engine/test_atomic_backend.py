@@ -7,9 +7,9 @@ import pytest
 import torch
 from mmengine.fileio import get_file_backend
 
-from greenmim.engine.hooks import SafeCheckpointHook
-from greenmim.engine.latest_checkpoint import (find_latest_whole_checkpoint,
-                                               is_whole)
+from greenmim.engine import SafeCheckpointHook
+from greenmim.engine.checkpoints.latest import (find_latest_whole_checkpoint,
+                                                is_whole)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_failure_leaves_the_old_file(backend, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(os, 'fsync', fail)
-    match = 'make room' if isinstance(error, OSError) else ''
+    match = 'free some space' if isinstance(error, OSError) else ''
     with pytest.raises(type(error), match=match) as caught:
         backend.put(b'new', file)
     if isinstance(error, OSError):

@@ -5,7 +5,8 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
-from greenmim.engine.precision import precision_of, set_precision
+from greenmim.engine import FiniteOptimWrapper
+from greenmim.engine.non_finite.precision import precision_of
 
 
 @pytest.fixture
@@ -38,6 +39,9 @@ def test_computes_in_bfloat16_and_keeps_float32(model, wrapper):
 
 def test_precision_can_be_raised(model, wrapper):
     assert precision_of(wrapper) is torch.bfloat16
-    set_precision(wrapper, torch.float32)
+    wrapper = FiniteOptimWrapper(wrapper)
+    with wrapper.optim_context(model):
+        assert model(torch.randn(3, 4)).dtype is torch.bfloat16
+    wrapper.set_precision(torch.float32)
     with wrapper.optim_context(model):
         assert model(torch.randn(3, 4)).dtype is torch.float32

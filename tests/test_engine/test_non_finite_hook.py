@@ -143,7 +143,7 @@ def test_a_damaged_buffer_goes_back_at_once(tmp_path):
 def test_stops_where_nothing_helps(tmp_path):
     with pytest.raises(RuntimeError, match='no checkpoint'):
         run(tmp_path / 'early', [1, 2], patience=2)
-    with pytest.raises(RuntimeError, match='2 times did not help'):
+    with pytest.raises(RuntimeError, match='2 rollbacks did not help'):
         run(tmp_path / 'late', range(4, 20), patience=1, max_rollbacks=2)
     for file in (tmp_path / 'late').glob('*.pth'):
         state = torch.load(file, weights_only=True)['state_dict']

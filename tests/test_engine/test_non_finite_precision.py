@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from greenmim.engine import NonFiniteHook
-from greenmim.engine.precision import precision_of
+from greenmim.engine.non_finite.precision import precision_of
 
 
 class CPUAmp(AmpOptimWrapper):
@@ -118,7 +118,7 @@ def log_of(work_dir):
 
 
 def test_a_higher_precision_cures_what_a_lower_rate_does_not(tmp_path):
-    with pytest.raises(RuntimeError, match='2 times did not help'):
+    with pytest.raises(RuntimeError, match='2 rollbacks did not help'):
         run(tmp_path / 'lower',
             Large(),
             4.,
@@ -142,7 +142,7 @@ def test_a_higher_precision_cures_what_a_lower_rate_does_not(tmp_path):
         tmp_path / 'higher' / 'iter_16.pth',
         weights_only=True)['state_dict']['weight'].item()
     assert moved == pytest.approx((4 + 10 * 4) * 1e-4, abs=3e-2)
-    assert 'compute in bfloat16 from now on' in log_of(tmp_path / 'higher')
+    assert 'changed the precision to bfloat16' in log_of(tmp_path / 'higher')
 
 
 def test_a_resumed_run_stays_in_the_higher_precision(tmp_path):
@@ -170,7 +170,7 @@ def test_float32_after_bfloat16_then_a_lower_rate(tmp_path):
     assert wrapper.get_lr()['lr'] == [1e-4]
 
     wrapper = CPUAmp(torch.bfloat16)
-    with pytest.raises(RuntimeError, match='3 times did not help'):
+    with pytest.raises(RuntimeError, match='3 rollbacks did not help'):
         run(tmp_path / 'not', Large(), math.inf, wrapper, **options)
     assert wrapper.get_lr()['lr'] == [0.25 * 1e-4]
     assert 'multiplied the learning rate' in log_of(tmp_path / 'not')
@@ -191,7 +191,7 @@ def test_a_scaler_that_finds_its_scale_is_let_alone(tmp_path):
 def test_a_scaler_does_not_skip_for_ever(tmp_path, static, first):
     """From 16 on it falls to 1 in four steps; one that is fixed cannot."""
     wrapper = CPUAmp(torch.float16, static=static)
-    with pytest.raises(RuntimeError, match='1 times did not help'):
+    with pytest.raises(RuntimeError, match='1 rollbacks did not help'):
         run(tmp_path, Steep(1.), 4., wrapper, patience=2, max_rollbacks=1)
     files = sorted((tmp_path / 'non_finite').glob('iter_*'))
     iterations = sorted(

@@ -6,22 +6,23 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+from torch.utils.data import DataLoader
 
 from greenmim.engine import PreemptionHook
 from tests.conftest import CHECKOUT
 
 LOADING = '''
+import sys
 import time
+from functools import partial
+from types import SimpleNamespace
 
 from torch.utils.data import DataLoader, Dataset
 
-from greenmim.engine import PreemptionHook
-
-hook = PreemptionHook()
-hook.before_run(None)
-hook.before_train(None)
+from greenmim.engine import PreemptionHook, leave_signals_to_parent
 
 
 class Slow(Dataset):
@@ -34,12 +35,29 @@ class Slow(Dataset):
         return index
 
 
-iterator = iter(DataLoader(Slow(), num_workers=1))
-for index in iterator:
+def initialize(worker_id):
+    print('initialized', worker_id, flush=True)
+
+
+def make_loader(function=initialize):
+    return DataLoader(Slow(), num_workers=1, worker_init_fn=function)
+
+
+if sys.argv[1] == 'config':  # as an iteration-based loop needs it
+    loader = make_loader(partial(leave_signals_to_parent, then=initialize))
+else:
+    loader = make_loader()
+hook = PreemptionHook()
+hook.before_run(None)
+hook.before_train(SimpleNamespace(
+    train_loop=None,
+    train_dataloader=loader,
+    val_loop=None))
+for index in loader:
     print(int(index), flush=True)
 print('received', hook.received)
 
-worker = iter(DataLoader(Slow(), num_workers=1))._workers[0]
+worker = iter(loader)._workers[0]
 time.sleep(1)
 worker.terminate()
 worker.join(10)
@@ -80,33 +98,38 @@ finally:
 '''
 
 
-def start(text, **variables):
-    return subprocess.Popen([sys.executable, '-W', 'ignore', '-c', text],
-                            env=dict(
-                                os.environ,
-                                PYTHONPATH=str(CHECKOUT),
-                                OMP_NUM_THREADS='1',
-                                **variables),
-                            stdout=subprocess.PIPE,
-                            text=True,
-                            start_new_session=True)
+def start(text, *arguments, **variables):
+    command = [sys.executable, '-W', 'ignore', '-c', text, *arguments]
+    return subprocess.Popen(
+        command,
+        env=dict(
+            os.environ,
+            PYTHONPATH=str(CHECKOUT),
+            OMP_NUM_THREADS='1',
+            **variables),
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True)
 
 
 @pytest.mark.skipif(
     not hasattr(signal, 'sigwaitinfo'), reason='Python cannot wait for them')
 @pytest.mark.parametrize('number',
                          [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_workers_go_on_until_their_parent_ends_them(number):
-    process = start(LOADING)
+@pytest.mark.parametrize('way', ['hook', 'config'])
+def test_workers_continue_until_their_parent_ends_them(number, way):
+    process = start(LOADING, way)
+    assert process.stdout.readline() == 'initialized 0\n'
     assert process.stdout.readline() == '0\n'
     os.killpg(process.pid, number)
     output = process.communicate(timeout=60)[0]
     if number == signal.SIGINT:
         hint, = re.findall('\nCtrl-C: .*\n', output)
-        assert 'once more to stop at once' in hint
+        assert 'press it again to exit at once' in hint
         output = output.replace(hint, '')
     assert output.split('\n') == [
-        '1', '2', '3', '4', '5', f'received {int(number)}', 'ended with 0', ''
+        '1', '2', '3', '4', '5', f'received {int(number)}', 'initialized 0',
+        'ended with 0', ''
     ]
     assert process.returncode == 0
 
@@ -115,7 +138,11 @@ def test_the_second_ctrl_c_stops_at_once(monkeypatch):
     hook = PreemptionHook()
     before = signal.getsignal(signal.SIGINT)
     try:
-        hook.before_train(None)
+        hook.before_train(
+            SimpleNamespace(
+                train_loop=None,
+                train_dataloader=DataLoader([0]),
+                val_loop=None))
         os.kill(os.getpid(), signal.SIGINT)
         assert hook.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):

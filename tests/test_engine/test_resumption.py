@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from greenmim.engine.latest_checkpoint import find_latest_whole_checkpoint
+from greenmim.engine.checkpoints.latest import find_latest_whole_checkpoint
 from tests.conftest import CHECKOUT, skip_or_fail
 from tests.processes import cpu_environment, free_port, processes_with
 

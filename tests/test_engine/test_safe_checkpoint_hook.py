@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from greenmim.engine import SafeCheckpointHook
-from greenmim.engine.hooks.safe_checkpoint_hook import LEFT_OUT, to_plain
+from greenmim.engine.checkpoints.safe_checkpoint_hook import OMITTED, to_plain
 
 
 class Colour(enum.IntEnum):
@@ -255,9 +255,9 @@ class Deep(Line):
 
 
 @pytest.mark.parametrize('before, now, message', [
-    (Line, Wide, r'2 of its .*: slope.bias should .* \(2,\), and has \(1,\)'),
-    (Line, Deep, r'2 of its .*: more.bias should .* \(1,\), and has None'),
-    (Deep, Line, r'2 of its .*: more.bias should .* None, and has \(1,\)'),
+    (Line, Wide, r'2 tensors .*: slope.bias should .* \(2,\), and has \(1,\)'),
+    (Line, Deep, r'2 tensors .*: more.bias should .* \(1,\), and has None'),
+    (Deep, Line, r'2 tensors .*: more.bias should .* None, and has \(1,\)'),
 ])
 def test_another_model_is_refused(tmp_path, before, now, message):
     build(tmp_path, 1, model=before, ema=False).train()
@@ -282,7 +282,7 @@ def test_nothing_to_resume(tmp_path):
         patch.setattr(runner.logger, 'warning', warnings.append)
         runner.train()
     assert f'Nothing to resume: {tmp_path} has no checkpoint. The run ' \
-        'begins anew.' in warnings
+        'starts from the beginning.' in warnings
 
 
 def test_settings_of_the_checkpoint_stay(tmp_path):
@@ -340,7 +340,7 @@ def test_to_plain(tmp_path, caplog):
     assert isinstance(value['history'], HistoryBuffer)
     torch.save(plain, tmp_path / 'plain.pth')
     assert_equal(load(tmp_path / 'plain.pth'), plain)
-    assert to_plain(np.longdouble(1), 'checkpoint') is LEFT_OUT
+    assert to_plain(np.longdouble(1), 'checkpoint') is OMITTED
 
 
 def test_unknown_argument():

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
-from greenmim.engine.step_record import (get_random_state, replay,
-                                         set_random_state)
+from greenmim.engine.non_finite.step_record import (get_random_state, replay,
+                                                    set_random_state)
 from greenmim.models import GreenMIMHead
 from tests.micro import micro_config
 

@@ -13,7 +13,7 @@ import torch
 
 from greenmim.benchmarking import forecast
 from greenmim.engine import energy
-from greenmim.engine.energy import EnergyMeter
+from greenmim.engine.cost.energy import EnergyMeter
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 FORECAST = TOOLS / 'analysis_tools' / 'forecast.py'

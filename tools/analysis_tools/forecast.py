@@ -25,7 +25,7 @@ from mmengine.config import Config, DictAction
 
 from greenmim.benchmarking.forecast import TOLERANCE, check, forecast, show
 from greenmim.benchmarking.results import environment, write_json
-from greenmim.engine.energy import GRAMS_PER_KWH
+from greenmim.engine.cost.energy import GRAMS_PER_KWH
 
 
 def parse_args() -> argparse.Namespace:

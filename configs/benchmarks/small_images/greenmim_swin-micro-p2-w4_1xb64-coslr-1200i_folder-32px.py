@@ -63,6 +63,9 @@ train_pipeline = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
+    # An iteration-based loop starts its workers before PreemptionHook could
+    # protect them from the signals of a scheduler.
+    worker_init_fn=dict(type='greenmim.leave_signals_to_parent'),
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),

@@ -1,9 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
+from greenmim._mmengine import model_of
 from greenmim.registry import HOOKS
 
 
@@ -31,9 +31,7 @@ def _check(runner: Runner, dataset: Dataset) -> None:
     if classes is None:  # an annotation file does not name them
         return
     found = len(classes)
-    model = runner.model
-    if is_model_wrapper(model):
-        model = model.module
+    model = model_of(runner)
     counts = {
         'model.head.num_classes': model.head.num_classes,
         'data_preprocessor.num_classes': model.data_preprocessor.num_classes

@@ -20,7 +20,7 @@ class ImageSizeHook(PlanChangingHook):
 
     Args:
         sizes (Sequence[int | Sequence[int]]): Sides of the images in pixels,
-            or their heights and widths, in the order of the run. Multiples of
+            or their heights and widths, in the order of training. Multiples of
             the mask unit, at most the size that the pipeline crops.
         milestones (Sequence[int]): When each size but the first begins,
             in epochs, or iterations where ``by_epoch`` is False.
@@ -60,7 +60,7 @@ class ImageSizeHook(PlanChangingHook):
         if model.image_size != size:
             print_log(
                 f'Training with images of {size[0]}x{size[1]} pixels from '
-                'here on.',
+                'now on.',
                 logger='current')
             model.image_size = size
 

@@ -8,15 +8,15 @@ from .plan_changing_hook import PlanChangingHook
 
 @HOOKS.register_module()
 class MaskRatioHook(PlanChangingHook):
-    """Change the mask ratio linearly in the course of the run.
+    """Change the mask ratio linearly during the run.
 
     Args:
         start (float): The ratio until ``begin``, in [0, 1).
         end (float): The ratio from ``until`` on, in [0, 1).
-        begin (int): Epochs, or iterations where ``by_epoch`` is False,
-            before the change. Defaults to 0.
-        until (int, optional): When the change ends. Defaults to None, with
-            the run.
+        begin (int): Epochs, or iterations if ``by_epoch`` is False, before
+            the change. Defaults to 0.
+        until (int, optional): When the change ends. Defaults to None: at the
+            end of the run.
         by_epoch (bool): Change from epoch to epoch, else from iteration to
             iteration. Defaults to True.
 

@@ -2,19 +2,20 @@
 from typing import Any, Optional
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from greenmim._mmengine import model_of
 
 
 class PlanChangingHook(Hook):
-    """Changes what masks are drawn and planned for, as the run goes on.
+    """Changes during training what masks are drawn and planned for.
 
-    The change is a function of epoch or iteration alone, so that a resumed
-    run goes on as it would have. The masks of such a run are planned in the
-    training process, see :class:`PlanAheadHook`.
+    The change depends on epoch or iteration alone, so that a resumed run
+    continues as the uninterrupted one. The masks of such a run are planned in
+    the training process, see :class:`PlanAheadHook`.
 
     Args:
-        by_epoch (bool): Whether the run is counted in epochs, else in
+        by_epoch (bool): Whether the run is counted in epochs rather than
             iterations. Defaults to True.
     """
 
@@ -34,7 +35,7 @@ class PlanChangingHook(Hook):
 
         Args:
             model (MaskedImageModeling): The model.
-            now (int): Epochs or iterations behind us.
+            now (int): Epochs or iterations completed.
         """
         raise NotImplementedError
 
@@ -45,16 +46,11 @@ class PlanChangingHook(Hook):
                 f'expected by_epoch=False of {type(self).__name__} in a run '
                 'that is counted in iterations, got True')
         length = runner.max_epochs if self.by_epoch else runner.max_iters
-        self.check(_model_of(runner), length)
+        self.check(model_of(runner), length)
 
     def before_train_iter(self,
                           runner: Runner,
                           batch_idx: int,
                           data_batch: Optional[dict] = None) -> None:
         now = runner.epoch if self.by_epoch else runner.iter
-        self.change(_model_of(runner), now)
-
-
-def _model_of(runner: Runner) -> Any:
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
+        self.change(model_of(runner), now)

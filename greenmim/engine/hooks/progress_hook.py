@@ -16,9 +16,9 @@ from greenmim.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """A live bar on a terminal; nothing where the output is a file.
+    """Shows a progress bar on a terminal, and nothing if output is a file.
 
-    The lines of the log stay what they are, and appear above the bar.
+    Log lines are unchanged and appear above the bar.
     """
 
     priority = 'LOWEST'
@@ -43,9 +43,9 @@ class ProgressHook(Hook):
         self.task = self.bar.add_task(
             '', total=runner.max_iters, completed=runner.iter, loss=0.)
         self.bar.start()
-        # Or the cursor stays hidden after an error.
+        # Otherwise the cursor stays hidden after an error.
         atexit.register(self.close)
-        # The log holds the terminal itself; now it has to ask the bar.
+        # Log handlers write to the terminal; let them write above the bar.
         for handler in runner.logger.handlers:
             stream = getattr(handler, 'stream', None)
             if stream is not None and stream.isatty():

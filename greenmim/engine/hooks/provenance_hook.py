@@ -16,11 +16,11 @@ from greenmim.registry import HOOKS
 
 @HOOKS.register_module()
 class ProvenanceHook(Hook):
-    """Writes where a run comes from into its folder.
+    """Records what a run was started from.
 
-    ``environment.json`` beside the log holds the command, the versions, and
-    the commit of the checkout with whether it was changed. The resolved
-    config is written by the runner itself.
+    ``environment.json`` beside the log holds the command, the versions, the
+    commit of the checkout and its uncommitted changes. The runner itself
+    writes the resolved config.
     """
 
     @master_only
@@ -39,7 +39,7 @@ class ProvenanceHook(Hook):
 
 
 def _git(*arguments: str) -> Optional[str]:
-    """What git says of the checkout; None where there is none."""
+    """The output of git for the checkout; None without one."""
     folder = Path(__file__).resolve().parent
     try:
         return subprocess.run(['git', *arguments],

@@ -13,10 +13,10 @@ from greenmim.registry import HOOKS
 
 @HOOKS.register_module()
 class SeedStepHook(Hook):
-    """Seed what a training step draws by run, iteration and process.
+    """Seed the generators of a training step by run, iteration and process.
 
-    Drop path, dropout, MixUp and CutMix then draw the same in a resumed run,
-    though no state of a generator is saved.
+    Drop path, dropout, MixUp and CutMix then draw the same numbers in a
+    resumed run, although no state of a generator is saved.
     """
 
     priority = 'VERY_HIGH'

@@ -14,11 +14,11 @@ from greenmim.registry import HOOKS
 class UnreadableImageHook(Hook):
     """Report the files that :class:`ImageFolder` skipped.
 
-    Images are decoded in worker processes; the skipped files reach the main
-    process in the meta information ``skipped_images`` of the samples that
-    took their places. Each file is warned about once. At the end of the
-    training the files that all processes skipped are counted and listed, in
-    full in ``skipped_images.txt`` beside the log.
+    Images are decoded in worker processes, which name the skipped files in
+    the meta information ``skipped_images`` of the samples that replace them.
+    There is one warning per file. At the end of training the files that all
+    processes skipped are counted and listed, completely in
+    ``skipped_images.txt`` beside the log.
 
     Args:
         max_listed (int): How many files the log lists. Defaults to 20.

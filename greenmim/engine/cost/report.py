@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The figures of a run on one page, in words and as a picture."""
+"""The measurements of a run on one page, as text and as a figure."""
 from pathlib import Path
 from typing import Any, Dict, List, Sequence, Tuple
 
@@ -7,7 +7,7 @@ BLUE, ORANGE, GREY = '#3b6fb6', '#d98032', '#b9b9b9'
 
 
 def report_text(figures: Dict[str, Any]) -> str:
-    """The page in Markdown.
+    """The report in Markdown.
 
     Args:
         figures (dict[str, Any]): See ``report.json``.
@@ -44,9 +44,9 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
         ('group slots that hold a token', show('fill_rate', '{:.1%}')),
         ('loss, first and mean of the last ten',
          f'{show("first_loss", "{:.4f}")}, {show("last_loss", "{:.4f}")}'),
-        ('steps left out since they were not finite',
+        ('steps skipped since they were not finite',
          show('steps_left_out', '{:.0f}')),
-        ('returns to a checkpoint', show('went_back', '{:.0f}')),
+        ('rollbacks to a checkpoint', show('went_back', '{:.0f}')),
         ('energy, kWh', show('kwh')),
         ('kg CO2e', show('kg_co2e')),
         ('source of the energy', figures['energy_source'] or 'none'),
@@ -58,7 +58,7 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
 
 def draw_report(figures: Dict[str, Any], losses: Sequence[float],
                 seconds: Sequence[float], path: Path) -> None:
-    """The page as a picture.
+    """The report as a figure.
 
     Args:
         figures (dict[str, Any]): See ``report.json``.

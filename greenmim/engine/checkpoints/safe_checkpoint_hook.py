@@ -1,8 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import logging
 import os.path as osp
-import pickle
-import re
 from collections import deque
 from typing import Any, Optional
 
@@ -12,25 +10,55 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader, Runner
 
+from greenmim._mmengine import (checkpoint_to_load, is_resuming,
+                                set_checkpoint_to_load,
+                                skip_weight_initialization)
 from greenmim.registry import HOOKS
-from ..atomic_backend import AtomicLocalBackend  # noqa: F401, registers
+from greenmim.weights import read_checkpoint
 from ..fully_sharded import cut_state, gather_state, is_sharded
-from ..latest_checkpoint import find_latest_whole_checkpoint
-from ..resume_checks import check_model, check_overlap, tell_of_settings
+from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
+from .checks import check_model, check_overlap, warn_of_settings
+from .latest import find_latest_whole_checkpoint
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
-LEFT_OUT = object()
+OMITTED = object()
+
+# MMEngine chooses the reader of a checkpoint by a prefix of its path.
+SAFE = 'greenmim.safe://'
+TRUSTED = 'greenmim.trusted://'
+
+
+@CheckpointLoader.register_scheme(prefixes=SAFE)
+def load_from_safe(filename: str, map_location: Any) -> Any:
+    """Read a local file, and run no code that it holds."""
+    path = filename[len(SAFE):]
+    try:
+        return read_checkpoint(path, map_location)
+    except ValueError as error:
+        raise ValueError(
+            f'{error}. An older or foreign checkpoint may hold more than '
+            'tensors and plain types; if you trust it, add '
+            '--trust-checkpoint to the command of tools/train.py or '
+            'tools/test.py, or "--cfg-options default_hooks.checkpoint.'
+            f'trusted={path}" to that of another launcher') from error
+
+
+@CheckpointLoader.register_scheme(prefixes=TRUSTED)
+def load_from_trusted(filename: str, map_location: Any) -> Any:
+    """Read a local file that may run code."""
+    return torch.load(
+        filename[len(TRUSTED):], map_location=map_location, weights_only=False)
 
 
 def to_plain(value: Any, name: str) -> Any:
-    """Copy ``value`` with tensors and Python's own plain types alone.
+    """Copy ``value`` into tensors and Python's plain types.
 
     Sets and deques become lists, NumPy arrays nested lists, and a log history
-    a tensor. Anything else is left out of its container with a warning.
+    a tensor. Anything else is omitted from its container with a warning.
 
     Args:
         value: What to copy.
-        name: Where it stands in the checkpoint, for the warning.
+        name: Its place in the checkpoint, for the warning.
 
     Returns:
         The copy, which ``torch.load(weights_only=True)`` accepts.
@@ -49,17 +77,17 @@ def to_plain(value: Any, name: str) -> Any:
     if isinstance(value, dict):
         items = ((to_plain(key, name), to_plain(item, f'{name}.{key}'))
                  for key, item in value.items())
-        return {key: item for key, item in items if item is not LEFT_OUT}
+        return {key: item for key, item in items if item is not OMITTED}
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         plain = (to_plain(item, name) for item in value)
         sequence = tuple if isinstance(value, tuple) else list
-        return sequence(item for item in plain if item is not LEFT_OUT)
+        return sequence(item for item in plain if item is not OMITTED)
     print_log(
         f'The checkpoint is saved without {name}: a {type(value).__name__} '
-        'is no plain type, so it could not be loaded safely.',
+        'is not a plain type, so it could not be loaded safely.',
         logger='current',
         level=logging.WARNING)
-    return LEFT_OUT
+    return OMITTED
 
 
 @HOOKS.register_module()
@@ -71,10 +99,10 @@ class SafeCheckpointHook(CheckpointHook):
     types instead and restores the histories upon loading, so that a run
     resumes with its smoothed losses and no class is ever allow-listed.
 
-    Files are written as a whole or not at all, and a damaged one is passed
-    over upon ``--resume``. One of another model is refused, and where the
-    config has another setting of the optimizer, the log says that it is that
-    of the checkpoint which counts.
+    Files are written completely or not at all, and ``--resume`` skips damaged
+    ones. A checkpoint of another model is refused. Where the config and the
+    checkpoint differ in a setting of the optimizer, the log says that the
+    checkpoint's is used.
 
     The file to load or resume is read with ``weights_only=True``. An older or
     foreign file that needs more is refused, unless ``trusted`` names it.
@@ -96,7 +124,7 @@ class SafeCheckpointHook(CheckpointHook):
                  trusted: Optional[str] = None,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.args:  # What the parent would hand on to a failing save.
+        if self.args:  # The parent would pass them to a save that fails.
             raise TypeError('SafeCheckpointHook got an unexpected keyword '
                             f'argument {next(iter(self.args))!r}')
         self.trusted = trusted
@@ -106,54 +134,36 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args: Optional[dict] = dict(backend='greenmim.atomic')
 
     def before_run(self, runner: Runner) -> None:
-        """Register how the local file to load or resume, if any, is read."""
+        """Find the file to load or resume, and choose how it is read."""
         if is_sharded(runner):
-            # Done by the wrapper; MMEngine's own cannot broadcast slices.
-            runner._init_model_weights = lambda: None
-        path = runner._load_from
-        if path is None and runner._resume:
+            # The wrapper has done it; MMEngine's cannot broadcast slices.
+            skip_weight_initialization(runner)
+        path = checkpoint_to_load(runner)
+        if path is None and is_resuming(runner):
             path = find_latest_whole_checkpoint(runner.work_dir)
-            runner._load_from = path
             if path is None:
                 runner.logger.warning(
                     f'Nothing to resume: {runner.work_dir} has no checkpoint. '
-                    'The run begins anew.')
+                    'The run starts from the beginning.')
+                return
+            set_checkpoint_to_load(runner, path)
         if path is None or not osp.isfile(osp.expanduser(path)):
-            return
+            return  # none, or a remote one
+        path = osp.expanduser(path)
         trusted = self.trusted is not None and osp.samefile(
-            osp.expanduser(path), osp.expanduser(self.trusted))
-
-        def load_from_local(filename: str, map_location: Any) -> dict:
-            try:
-                return torch.load(
-                    osp.expanduser(filename),
-                    map_location=map_location,
-                    weights_only=not trusted)
-            except pickle.UnpicklingError:
-                if trusted:
-                    raise
-                raise ValueError(
-                    f'{filename} holds more than tensors and plain types (an '
-                    'older or foreign checkpoint, or a damaged one), so that '
-                    'loading it could run code; if you trust it, add '
-                    '--trust-checkpoint to the command of tools/train.py or '
-                    'tools/test.py, or "--cfg-options default_hooks.'
-                    f'checkpoint.trusted={filename}" to that of another '
-                    'launcher.') from None
-
-        CheckpointLoader.register_scheme(
-            re.escape(path) + '$', load_from_local, force=True)
+            path, osp.expanduser(self.trusted))
+        set_checkpoint_to_load(runner, (TRUSTED if trusted else SAFE) + path)
 
     def save(self,
              runner: Runner,
              filename: str,
              weights_only: bool = False) -> None:
-        """Write a checkpoint of this iteration; all processes call it.
+        """Write a checkpoint of this iteration; all processes must call it.
 
         Args:
             runner (Runner): The runner.
             filename (str): Name of the file.
-            weights_only (bool): Leave out the states of optimizer and
+            weights_only (bool): Omit the states of optimizer and
                 schedulers. Defaults to False.
         """
         self._gather(runner)
@@ -176,7 +186,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._gathered = gather_state(runner) if is_sharded(runner) else {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Replace all but the weights by plain types."""
+        """Convert all but the weights to plain types."""
         checkpoint.update(self._gathered)
         weights = {
             key: checkpoint.pop(key)
@@ -187,12 +197,12 @@ class SafeCheckpointHook(CheckpointHook):
         checkpoint.update(plain, **weights)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Restore the log histories, and drop what would be executed."""
-        # Runner.resume runs this text, of a kind of old files, as Python.
+        """Check the checkpoint and restore its log histories."""
+        # Runner.resume would run this text, which old files hold, as Python.
         checkpoint.get('meta', {}).pop('config', None)
-        if runner._resume:
+        if is_resuming(runner):
             check_model(runner, checkpoint)
-            tell_of_settings(runner, checkpoint)
+            warn_of_settings(runner, checkpoint)
         else:
             check_overlap(runner, checkpoint)
         if is_sharded(runner):
@@ -204,3 +214,11 @@ class SafeCheckpointHook(CheckpointHook):
             if isinstance(value, torch.Tensor):
                 history = value.cpu().view(torch.float64).numpy()
                 message_hub['log_scalars'][key] = HistoryBuffer(*history)
+
+
+def checkpoint_hook_of(runner: Runner) -> Optional[SafeCheckpointHook]:
+    """The :class:`SafeCheckpointHook` of a run; None if it has none."""
+    return next(
+        (hook
+         for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)),
+        None)

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Electrical power of the devices that a training uses."""
+"""Energy of the devices that train."""
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +17,15 @@ POWERCAP = Path('/sys/class/powercap')
 class EnergyMeter:
     """Energy since :meth:`start`, in joules.
 
-    Sources, the first that there is: what NVML says of the GPUs this process
-    sees (needs ``nvidia-ml-py``), sampled at every call; the counters of the
-    processor packages (RAPL, Linux, readable by root alone as a rule); what
-    codecarbon, where it is installed, estimates of processor and memory by
-    their kind and load; a constant power that the user names.
+    The first of these sources that is available is used: a constant power
+    given by the user; NVML for the GPUs that this process sees (needs
+    ``nvidia-ml-py``), sampled at every call; the counters of the processor
+    packages (RAPL on Linux, usually readable by root alone); codecarbon, where
+    it is installed, which estimates processor and memory by type and load.
 
     Args:
-        watts (float, optional): The constant power, for the whole machine.
-            It is preferred where it is given. Defaults to None.
+        watts (float, optional): The constant power of the entire machine.
+            Defaults to None.
     """
 
     def __init__(self, watts: Optional[float] = None) -> None:
@@ -63,7 +63,7 @@ class EnergyMeter:
         if self._tracker is None:
             from codecarbon import OfflineEmissionsTracker
             self._tracker = OfflineEmissionsTracker(
-                country_iso_code='USA',  # of the emissions, not of the energy
+                country_iso_code='USA',  # affects emissions, not energy
                 output_methods=[],
                 log_level='error')
         else:
@@ -71,7 +71,7 @@ class EnergyMeter:
         self._tracker.start_task()
 
     def joules(self) -> Optional[float]:
-        """The energy so far; None where no source is at hand."""
+        """The energy so far; None without a source."""
         if not self.source:
             return None
         now = time.perf_counter()

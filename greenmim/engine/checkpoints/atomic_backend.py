@@ -9,10 +9,10 @@ from mmengine.fileio import LocalBackend, register_backend
 
 @register_backend('greenmim.atomic')
 class AtomicLocalBackend(LocalBackend):
-    """Local files that are there as a whole or not at all.
+    """Writes local files completely or not at all.
 
-    A file is written beside its final name, brought to the disk and renamed.
-    An interruption leaves the file that was there before.
+    A file is written under a temporary name, flushed to the disk and renamed.
+    After an interruption the previous file is still there.
     """
 
     def put(self, obj: bytes, filepath: Union[str, Path]) -> None:
@@ -20,7 +20,7 @@ class AtomicLocalBackend(LocalBackend):
 
         Raises:
             OSError: If it cannot be written, because the disk is full for
-                example. What was written of it is removed.
+                example. The partial file is removed.
         """
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class AtomicLocalBackend(LocalBackend):
                 file.write(obj)
                 file.flush()
                 os.fsync(file.fileno())
-            # A temporary file is for its owner alone.
+            # A temporary file is readable by its owner alone.
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(part, 0o666 & ~mask)
@@ -40,8 +40,8 @@ class AtomicLocalBackend(LocalBackend):
             os.unlink(part)
             raise OSError(
                 error.errno, f'{error.strerror}: cannot write {path} of '
-                f'{len(obj) / 2**20:.0f} MiB. The checkpoints before it are '
-                'whole: make room and resume from the latest',
+                f'{len(obj) / 2**20:.0f} MiB. Earlier checkpoints are '
+                'intact: free some space and resume from the latest',
                 str(path)) from None
         except BaseException:
             os.unlink(part)

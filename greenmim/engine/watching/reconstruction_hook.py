@@ -14,11 +14,11 @@ from .measuring_hook import MeasuringHook
 
 @HOOKS.register_module()
 class ReconstructionHook(MeasuringHook):
-    """Draw what the model makes of a few masked images, as the run goes on.
+    """Draw the reconstructions of a few masked images during training.
 
     The visualizer gets the pictures: MMEngine's local backend writes them to
-    ``vis_data/vis_image/reconstruction_N.png`` of the run's folder, and
-    TensorBoard and others show them. Images and mask are the same each time.
+    ``vis_data/vis_image/reconstruction_N.png`` in the folder of the run, and
+    TensorBoard and others show them. Images and mask are always the same.
 
     Args:
         statistics (str): See

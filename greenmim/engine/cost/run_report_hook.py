@@ -6,19 +6,19 @@ from mmengine.dist import master_only
 from mmengine.runner import Runner
 
 from greenmim.registry import HOOKS
-from ..run_report import draw_report, report_text
+from .report import draw_report, report_text
 from .run_meter_hook import RunMeterHook
 
 
 @HOOKS.register_module()
 class RunReportHook(RunMeterHook):
-    """Shows what a run costs while it runs, and reports it at the end.
+    """Logs what a run costs while it runs, and reports it at the end.
 
     ``report.md``, ``report.json`` and ``report.png`` in the work folder hold
-    the figures of the whole run (see :class:`RunMeterHook` and its
-    arguments), its energy, and what the backbone would have taken on all
-    tokens, measured at the end of the run. A resumed run reports what came
-    after it was resumed.
+    the measurements of the entire run (see :class:`RunMeterHook` for them and
+    the arguments), its energy, and the time that the backbone would need for
+    all tokens, measured at the end. The report of a resumed run starts where
+    it was resumed.
     """
 
     @master_only

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""What a training step was computed from, so that it can be repeated."""
+"""Records inputs and random state of a step, so that it can be repeated."""
 import random
 from typing import Any, Dict, List, Optional
 
@@ -28,7 +28,7 @@ def get_random_state() -> Dict[str, Any]:
 
 
 def set_random_state(state: Dict[str, Any]) -> None:
-    """Put what :func:`get_random_state` returned into the generators."""
+    """Restore what :func:`get_random_state` returned."""
     torch.set_rng_state(state['torch'])
     np.random.set_state(state['numpy'])
     random.setstate(state['python'])
@@ -105,7 +105,7 @@ def replay(model: BaseModel, record: Dict[str, Any]) -> Dict[str, Tensor]:
 
 
 def _plain(value: Any) -> Any:
-    """Copy with tensors and plain types alone, which load without code."""
+    """Copy into tensors and plain types, which load without running code."""
     if isinstance(value, BaseDataElement):  # MMSelfSup's masks
         return _plain(value.get('value'))
     if isinstance(value, np.ndarray):

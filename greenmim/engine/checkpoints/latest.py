@@ -20,9 +20,9 @@ def is_whole(path: str) -> bool:
 
 
 def find_latest_whole_checkpoint(folder: str) -> Optional[str]:
-    """The newest checkpoint of a run that is not damaged.
+    """Find the newest checkpoint of a run that is not damaged.
 
-    Damaged ones are named in the log and passed over.
+    The log names the damaged ones that are skipped.
 
     Args:
         folder (str): The work folder of the run.
@@ -40,7 +40,7 @@ def find_latest_whole_checkpoint(folder: str) -> Optional[str]:
         for name in os.listdir(folder)
         if re.fullmatch(r'(epoch|iter)_\d+\.pth', name)
     }
-    # Elsewhere, where the hook was given an out_dir.
+    # This one may be elsewhere: in the out_dir of the hook.
     named = find_latest_checkpoint(folder) if osp.isfile(
         osp.join(folder, 'last_checkpoint')) else None
     if named and not osp.isfile(named):
@@ -53,13 +53,13 @@ def find_latest_whole_checkpoint(folder: str) -> Optional[str]:
         if is_whole(path):
             return path
         print_log(
-            f'The checkpoint {path} is damaged, as an interrupted copy is; '
-            'using the one before it.',
+            f'The checkpoint {path} is damaged, perhaps by an interrupted '
+            'copy; using the one before it.',
             logger='current',
             level=logging.WARNING)
     if paths:
         raise ValueError(
             f'expected a whole checkpoint in {folder}, but all '
-            f'{len(paths)} are damaged; remove them to begin anew, or name '
-            'one to --resume')
+            f'{len(paths)} are damaged; remove them to start from the '
+            'beginning, or name another with --resume')
     return None

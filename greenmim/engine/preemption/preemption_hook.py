@@ -6,25 +6,23 @@ from typing import Optional, Sequence
 import torch
 from mmengine.dist import all_reduce, barrier, is_distributed
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from greenmim.registry import HOOKS
-from ..worker_signals import leave_to_parent
-from .safe_checkpoint_hook import SafeCheckpointHook
-
-SIGNALS = ('SIGTERM', 'SIGUSR1', 'SIGINT')
+from ..checkpoints import checkpoint_hook_of
+from .workers import SIGNALS, is_protected, protect
 
 
 @HOOKS.register_module()
 class PreemptionHook(Hook):
-    """Save and leave when a signal announces the end.
+    """Save a checkpoint and exit when a signal announces the end.
 
     Schedulers send one some time before they kill a job (Slurm with
-    ``--signal=USR1@120``), and so does Ctrl-C (SIGINT). The iteration is
-    finished, a checkpoint is written and the process exits with
-    :attr:`exit_code`; ``--resume`` goes on from there. All processes of a
-    distributed run leave together, whichever of them got the signal.
-    Data-loading workers do not heed it. A second Ctrl-C stops at once.
+    ``--signal=USR1@120``), and Ctrl-C sends SIGINT. The iteration is finished,
+    a checkpoint is written and the process exits with :attr:`exit_code`;
+    ``--resume`` continues from there. All processes of a distributed run exit
+    together, whichever of them got the signal. Data-loading workers ignore
+    it, see :func:`leave_signals_to_parent`. A second Ctrl-C exits at once.
 
     Args:
         signals (Sequence[str]): Names of the signals.
@@ -37,16 +35,15 @@ class PreemptionHook(Hook):
         KeyboardInterrupt: Upon the second Ctrl-C.
     """
 
-    # After the checkpoint hook, whose file of this iteration is enough.
+    # After the checkpoint hook, whose file of this iteration suffices.
     priority = 'LOWEST'
     exit_code = 75
     """``EX_TEMPFAIL`` of sysexits.h: try again later."""
 
     def __init__(self, signals: Sequence[str] = SIGNALS) -> None:
+        self.names = list(signals)
         self.signals = [signal.Signals[name] for name in signals]
         self.received: Optional[int] = None
-        # Here, since iteration-based loops start workers before any event.
-        leave_to_parent(frozenset(self.signals))
 
     def before_run(self, runner: Runner) -> None:
         for number in self.signals:
@@ -54,7 +51,21 @@ class PreemptionHook(Hook):
                 signal.signal(number, self._receive)
 
     def before_train(self, runner: Runner) -> None:
-        """Until now Ctrl-C has stopped at once: there is nothing to save."""
+        """Protect the workers, and catch Ctrl-C from now on.
+
+        Before, Ctrl-C exits at once, since there is nothing to save.
+        """
+        loader = runner.train_dataloader
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            protect(loader, self.names)
+        elif loader.num_workers and not is_protected(loader):
+            runner.logger.warning(
+                'A signal to all processes of the job would end the '
+                'data-loading workers, which this iteration-based run has '
+                'started already. Add worker_init_fn=dict(type='
+                "'greenmim.leave_signals_to_parent') to train_dataloader.")
+        if runner.val_loop is not None:
+            protect(runner.val_dataloader, self.names)
         if signal.SIGINT in self.signals:
             signal.signal(signal.SIGINT, self._receive)
 
@@ -62,8 +73,8 @@ class PreemptionHook(Hook):
         if number == signal.SIGINT:
             if self.received == signal.SIGINT:
                 raise KeyboardInterrupt
-            print('\nCtrl-C: saving after this iteration; once more to stop '
-                  'at once.')
+            print('\nCtrl-C: saving after this iteration; press it again to '
+                  'exit at once.')
         self.received = number
 
     def after_train_iter(self,
@@ -78,22 +89,19 @@ class PreemptionHook(Hook):
         if not number:
             return
         name = f'iter_{runner.iter + 1}.pth'
-        hooks = [
-            hook for hook in runner.hooks
-            if isinstance(hook, SafeCheckpointHook)
-        ]
-        if not hooks:
+        hook = checkpoint_hook_of(runner)
+        if hook is None:
             raise RuntimeError(
                 'expected greenmim.SafeCheckpointHook among the hooks, to '
                 'save upon a signal; add it or remove PreemptionHook')
-        hooks[0].save(runner, name)
-        # One process writes, and launchers kill it some time after they have
-        # seen another one leave.
+        hook.save(runner, name)
+        # One process writes, and launchers kill it some time after another
+        # one has exited.
         barrier()
-        # At first they send SIGTERM, which would change the exit code.
+        # First they send SIGTERM, which would change the exit code.
         for other in self.signals:
             signal.signal(other, signal.SIG_IGN)
         runner.logger.warning(
-            f'Got {signal.Signals(number).name}: saved {name} and leaving '
-            f'with exit code {self.exit_code}; go on with --resume.')
+            f'Got {signal.Signals(number).name}: saved {name} and exiting '
+            f'with code {self.exit_code}; continue with --resume.')
         raise SystemExit(self.exit_code)

@@ -9,41 +9,41 @@ from torch import Tensor
 from greenmim.evaluation import (effective_rank, held_out_loss, judge,
                                  relative_spread)
 from greenmim.registry import HOOKS
+from ..checkpoints import checkpoint_hook_of
 from .measuring_hook import MeasuringHook
-from .safe_checkpoint_hook import SafeCheckpointHook
 
 
 @HOOKS.register_module()
 class LearningHook(MeasuringHook):
-    """Is it learning? Watch loss and features on fixed images with one mask.
+    """Judge by loss and features on fixed images whether the model learns.
 
-    Without new crops, new masks and drop path, the loss of a few dozen images
-    tells progress from noise. A line of the log says whether the run
-    is still improving, flat or collapsing, and why, by the rules of
+    With fixed crops and masks and without drop path, the loss of a few dozen
+    images separates progress from noise. A log line says whether the run is
+    still improving, flat or collapsing, and why, by the rules of
     :func:`greenmim.evaluation.judge`.
 
-    Measured before the training, at intervals and at the end, and written to
-    the visualizer and the message hub (so that a resumed run goes on with
+    These are measured before training, at intervals and at the end, and
+    written to the visualizer and the message hub (so that a resumed run has
     them):
 
     - ``learning/loss``: the held-out loss;
-    - ``learning/rank``: the effective rank of what the encoder makes of the
+    - ``learning/rank``: the effective rank of the encoder's features of the
       masked images, averaged over each image, see
       :func:`greenmim.evaluation.effective_rank`;
     - ``learning/spread``: how much these features differ, see
       :func:`greenmim.evaluation.relative_spread`;
-    - ``learning/change``: by how much they changed since the measurement
-      before, relative to their size.
+    - ``learning/change``: by how much they changed since the previous
+      measurement, relative to their norm.
 
     The weights of the lowest loss, measured while the verdict is not
     *collapsing*, are kept as ``best_heldout_iter_N.pth``, without the state
     of the optimizer.
 
     Args:
-        patience (int): Measurements without progress that make a run flat.
-            Defaults to 5.
-        min_gain (float): Share by which the loss has to fall in that time.
-            Defaults to 0.001.
+        patience (int): Measurements without progress after which a run is
+            flat. Defaults to 5.
+        min_gain (float): Relative decrease of the loss that counts as
+            progress. Defaults to 0.001.
         save_best (bool): Whether to keep the best weights. Defaults to True.
         **kwargs: See :class:`MeasuringHook`.
 
@@ -68,11 +68,10 @@ class LearningHook(MeasuringHook):
         self._features: Optional[Tensor] = None
 
     def before_train(self, runner: Runner) -> None:
-        if self.save_best and not any(
-                isinstance(hook, SafeCheckpointHook) for hook in runner.hooks):
+        if self.save_best and checkpoint_hook_of(runner) is None:
             raise ValueError(
-                'expected a SafeCheckpointHook, which keeps the best weights, '
-                'got a run without; set default_hooks.checkpoint.type='
+                'expected a SafeCheckpointHook, which saves the best weights, '
+                'got a run without one; set default_hooks.checkpoint.type='
                 'greenmim.SafeCheckpointHook, or save_best=False of '
                 'LearningHook')
         super().before_train(runner)
@@ -107,7 +106,7 @@ class LearningHook(MeasuringHook):
 
     def _record(self, runner: Runner,
                 figures: Dict[str, float]) -> Dict[str, List[float]]:
-        """Add figures to those of the run, and return all."""
+        """Add figures to the history of the run, and return the history."""
         history = {}
         for name, plural in (('loss', 'losses'), ('rank', 'ranks'),
                              ('spread', 'spreads'), ('change', 'changes')):
@@ -119,11 +118,10 @@ class LearningHook(MeasuringHook):
         return history
 
     def _save(self, runner: Runner, step: int) -> None:
-        """Save the weights, and then remove those that were best before."""
+        """Save the weights, then remove the previous best ones."""
         name = f'best_heldout_iter_{step}.pth'
-        hook = next(
-            hook for hook in runner.hooks
-            if isinstance(hook, SafeCheckpointHook))
+        hook = checkpoint_hook_of(runner)
+        assert hook is not None
         hook.save(runner, name, weights_only=True)
         if is_main_process():
             folder = Path(hook.out_dir or runner.work_dir)

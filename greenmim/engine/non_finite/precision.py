@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The precision of a run's arithmetic, raised while it trains."""
-from types import MethodType
+"""The precision in which a run computes, and the next higher one."""
 from typing import Optional
 
 import torch
@@ -8,11 +7,11 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 
 ORDER = (torch.float16, torch.bfloat16, torch.float32)
-"""From low to high: the second has the range of the third."""
+"""From low to high. The second has the range of the third."""
 
 
 def precision_of(wrapper: OptimWrapper) -> torch.dtype:
-    """What a training step computes in, by MMEngine's ``AmpOptimWrapper``."""
+    """The data type in which a training step computes."""
     dtype = getattr(wrapper, 'cast_dtype', torch.float32)
     return torch.get_autocast_dtype(get_device()) if dtype is None else dtype
 
@@ -26,16 +25,3 @@ def next_precision(wrapper: OptimWrapper) -> Optional[torch.dtype]:
                                    or torch.cuda.is_bf16_supported(False)):
         return torch.bfloat16
     return torch.float32
-
-
-def set_precision(wrapper: OptimWrapper, dtype: torch.dtype) -> None:
-    """Let an ``AmpOptimWrapper`` compute in bfloat16 or float32 from now on.
-
-    Weights, gradients and the state of the optimizer are float32 in any case.
-    Both precisions have the range of float32, so that the loss is no longer
-    scaled.
-    """
-    wrapper.cast_dtype = dtype
-    wrapper.loss_scaler = torch.amp.GradScaler(enabled=False)
-    if dtype is torch.float32:  # autocast would refuse it
-        wrapper.optim_context = MethodType(OptimWrapper.optim_context, wrapper)

@@ -12,12 +12,12 @@ from mmengine.runner import Runner
 from greenmim.benchmarking.memory import peak_memory
 from greenmim.benchmarking.timing import time_backbone, time_planning
 from greenmim.models.masking.data_samples import read_plan
-from ..energy import GRAMS_PER_KWH, EnergyMeter
-from .non_finite_hook import NonFiniteHook
+from ..non_finite import NonFiniteHook
+from .energy import GRAMS_PER_KWH, EnergyMeter
 
 
 class _Clock(Hook):
-    """Calls back where an iteration begins to compute, and where it ends."""
+    """Notes when the training step of an iteration begins and ends."""
 
     # After all other hooks.
     priority = 'LOWEST'
@@ -26,10 +26,10 @@ class _Clock(Hook):
         self.meter = meter
 
     def before_train_epoch(self, runner: Runner) -> None:
-        self.meter.go_on()
+        self.meter.exclude_pause()
 
     def after_val(self, runner: Runner) -> None:
-        self.meter.go_on()
+        self.meter.exclude_pause()
 
     def before_train_iter(self,
                           runner: Runner,
@@ -46,16 +46,16 @@ class _Clock(Hook):
 
 
 class RunMeterHook(Hook):
-    """Measures what a run costs; the base of its forecast and its report.
+    """Measures what a run costs. The forecast and the report are based on it.
 
-    An iteration waits for data, plans masks (where the data-loading workers
-    do not), computes the training step, and does the rest: measures, logs
-    and saves. The log gets the shares of the first three, the images per
-    second, and the share of the group slots that hold a token.
+    An iteration waits for data, plans masks (unless the data-loading workers
+    do), computes the training step, and then measures, logs and saves. The
+    log gets the shares of the first three in the time, the images per second,
+    and the share of the group slots that hold a token.
 
     Args:
-        watts (float, optional): Power of the machine, where it cannot be
-            measured, see :class:`greenmim.engine.energy.EnergyMeter`.
+        watts (float, optional): Power of the machine, if it cannot be
+            measured, see :class:`greenmim.engine.cost.EnergyMeter`.
             Defaults to None.
         grams_per_kwh (float): CO2e of the electricity. Defaults to 460, the
             world average of 2022 (IEA, Electricity 2024).
@@ -63,7 +63,7 @@ class RunMeterHook(Hook):
             Defaults to 10.
     """
 
-    # As soon as the step is done, but not before its loss is in the hub.
+    # As soon as the step is done and its loss is in the message hub.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self,
@@ -79,7 +79,7 @@ class RunMeterHook(Hook):
         self._clear()
 
     def restart(self) -> None:
-        """Forget what was measured, and begin anew."""
+        """Forget all measurements and restart the clock."""
         self._clear()
         self.energy.start()
         self.start = self._last = time.perf_counter()
@@ -88,7 +88,7 @@ class RunMeterHook(Hook):
         self.images = 0
         self.data_seconds = array('d')
         self.step_seconds = array('d')
-        self.seconds = array('d')  # of whole iterations
+        self.seconds = array('d')  # of entire iterations
         self.fill_rates = array('d')
         self.losses = array('d')
         self._rest = 0.
@@ -99,16 +99,16 @@ class RunMeterHook(Hook):
     def before_train(self, runner: Runner) -> None:
         self.restart()
 
-    def go_on(self) -> None:
-        """What came since the last iteration is no part of the next."""
+    def exclude_pause(self) -> None:
+        """Exclude the time since the last iteration from the next one."""
         self._last = time.perf_counter()
 
     def begin_step(self) -> None:
-        """Everything is there to compute with."""
+        """The batch is loaded: the step begins."""
         self._begin = time.perf_counter()
 
     def end_iteration(self, runner: Runner) -> None:
-        """All hooks have had their turn."""
+        """The iteration ends, after all other hooks."""
         now = time.perf_counter()
         self.seconds.append(now - self._last)
         self._rest = self.seconds[-1] - (
@@ -124,7 +124,7 @@ class RunMeterHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         self.step_seconds.append(time.perf_counter() - self._begin)
         self.data_seconds.append(self._begin - self._last)
-        # The rest of this iteration is still to come.
+        # The rest of this iteration is not known yet; take the last one's.
         seconds = self.data_seconds[-1] + self.step_seconds[-1] + self._rest
         hub = runner.message_hub
         batch = data_batch or {}
@@ -136,7 +136,7 @@ class RunMeterHook(Hook):
             self.planning = time_planning(runner, batch) or dict()
         plan = read_plan(samples)
         self.planned_by_workers = plan is not None
-        # Other plans stay in the model; a few like them have been made.
+        # Plans made in the model are not seen here; similar ones were made.
         fill_rate = (
             self.planning.get('fill_rate') if plan is None else plan.fill_rate)
         if fill_rate is not None:
@@ -163,15 +163,15 @@ class RunMeterHook(Hook):
     def figures(self,
                 runner: Runner,
                 iterations: Optional[int] = None) -> Dict[str, Any]:
-        """What was measured, or what follows for a run of so many iterations.
+        """The measurements, or their extrapolation to another number of steps.
 
         Args:
             runner (Runner): The runner.
-            iterations (int, optional): Defaults to those that were measured.
+            iterations (int, optional): Defaults to the number measured.
 
         Returns:
             dict[str, Any]: Times in seconds or hours, memory in bytes; None
-            where something is not known.
+            for what is not known.
         """
         number = len(self.seconds)
         seconds = time.perf_counter() - self.start
@@ -203,15 +203,15 @@ class RunMeterHook(Hook):
 
     def dense_figures(self, runner: Runner,
                       figures: Dict[str, Any]) -> Dict[str, Any]:
-        """What the backbone takes, and would take on all tokens.
+        """Time the backbone on the visible tokens and on all tokens.
 
         Args:
             runner (Runner): The runner.
             figures (dict[str, Any]): What :meth:`figures` returned.
 
         Returns:
-            dict[str, Any]: Empty where the algorithm computes all tokens
-            anyway, or where they need more memory than there is.
+            dict[str, Any]: Empty if the algorithm computes all tokens anyway,
+            or if they need more memory than there is.
         """
         try:
             times = time_backbone(runner, self.batch) if self.batch else None

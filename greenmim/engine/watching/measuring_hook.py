@@ -2,26 +2,26 @@
 from typing import Any, List, Optional
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from greenmim._mmengine import model_of
 from greenmim.datasets import fixed_batches, on_folder
 
 
 class MeasuringHook(Hook):
-    """Looks at the model at intervals, on fixed images with a fixed mask.
+    """Measures at intervals, on fixed images with a fixed mask.
 
-    The training goes on as if the hook were not there, to the last bit. The
-    images are some of the training data, evenly spaced and augmented once,
-    unless ``data_root`` names a folder of others. In a distributed run all
-    processes measure the same.
+    The training is bit-identical with and without the hook. The images are
+    taken from the training data, evenly spaced and augmented once, unless
+    ``data_root`` names a folder of others. In a distributed run all processes
+    measure the same images.
 
     Args:
         interval (int, optional): Iterations between two measurements.
-            Defaults to None, so many that there are ``times`` measurements
-            in the run, and at least 10.
+            Defaults to None: the run is measured ``times`` times, but not
+            more often than every 10 iterations.
         num_images (int): Images at most. Defaults to 32.
-        batch_size (int): Images a batch. Defaults to 8.
+        batch_size (int): Images per batch. Defaults to 8.
         data_root (str, optional): Folder of images that are not trained on,
             loaded as the training data are. Defaults to None.
     """
@@ -49,7 +49,7 @@ class MeasuringHook(Hook):
         raise NotImplementedError
 
     def before_train(self, runner: Runner) -> None:
-        model = _model_of(runner)
+        model = model_of(runner)
         loader = runner.train_dataloader
         dataset = loader.dataset
         if self.data_root is not None:
@@ -68,9 +68,4 @@ class MeasuringHook(Hook):
         interval = self.interval or max(10, runner.max_iters // self.times)
         if (self.every_n_train_iters(runner, interval)
                 or self.is_last_train_iter(runner)):
-            self.measure(runner, _model_of(runner), runner.iter + 1)
-
-
-def _model_of(runner: Runner) -> Any:
-    model = runner.model
-    return model.module if is_model_wrapper(model) else model
+            self.measure(runner, model_of(runner), runner.iter + 1)

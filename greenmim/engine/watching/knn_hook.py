@@ -3,9 +3,9 @@ from typing import Any, Dict, Optional
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from greenmim._mmengine import model_of
 from greenmim.evaluation import knn_accuracy, labelled_folder
 from greenmim.registry import HOOKS
 from ..fully_sharded import call_gathered
@@ -13,14 +13,14 @@ from ..fully_sharded import call_gathered
 
 @HOOKS.register_module()
 class KNNHook(Hook):
-    """Watch what the backbone learns: k-NN accuracy on labelled images.
+    """Measure the k-NN accuracy of the backbone on labelled images.
 
     The features are the averages of the last feature map, see
-    :func:`greenmim.evaluation.knn_accuracy`. They are evaluated before the
-    training, so that there is a figure to compare with and mistakes show at
-    once, then in intervals and at the end. The training itself goes on as if
-    the hook were not there. The accuracy is logged, and written to the
-    visualizer as ``knn/top1`` and ``knn/top5``.
+    :func:`greenmim.evaluation.knn_accuracy`. They are evaluated before
+    training, which gives a baseline and shows mistakes at once, then at
+    intervals and at the end. The hook does not affect the training. The
+    accuracy is logged, and written to the visualizer as ``knn/top1`` and
+    ``knn/top5``.
 
     Args:
         data_root (str): Folder of labelled images, see
@@ -30,10 +30,11 @@ class KNNHook(Hook):
         by_epoch (bool): Whether ``interval`` counts epochs. Defaults to True.
         size (int): Side of the images in pixels. Defaults to 224.
         channels (int): Channels of the images. Defaults to 3.
-        batch_size (int): Images a batch and process. Defaults to 64.
+        batch_size (int): Images per batch and process. Defaults to 64.
         num_workers (int): Data-loading workers. Defaults to 4.
         k (int): Neighbours that vote. Defaults to 20.
-        temperature (float): Of the votes' weights. Defaults to 0.07.
+        temperature (float): Temperature of the weights of the votes.
+            Defaults to 0.07.
 
     Raises:
         ValueError: If ``interval`` is below 1.
@@ -58,7 +59,8 @@ class KNNHook(Hook):
             batch_size=batch_size,
             num_workers=num_workers,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'))
+            collate_fn=dict(type='default_collate'),
+            worker_init_fn=dict(type='greenmim.leave_signals_to_parent'))
         self.interval = interval
         self.by_epoch = by_epoch
         self.k = k
@@ -86,10 +88,8 @@ class KNNHook(Hook):
 
     def _evaluate(self, runner: Runner, step: int) -> None:
         """Evaluate after ``step`` epochs or iterations."""
-        model = runner.model
-        if is_model_wrapper(model):
-            model = model.module
-        # A data loader draws a seed for its workers from the generator that
+        model = model_of(runner)
+        # A data loader draws the seed of its workers from the generator that
         # draws the masks.
         with torch.random.fork_rng(devices=[]):
             accuracy = call_gathered(

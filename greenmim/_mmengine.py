@@ -1,0 +1,76 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""What the package needs of MMEngine beyond its public interface.
+
+Nothing else in the package reads or sets a private attribute of an object of
+MMEngine, MMPretrain or PyTorch. A function that does names the version that it
+was written for, and :data:`OVERRIDDEN` lists the private methods and
+attributes that classes of this package inherit. Check both on an upgrade.
+"""
+from typing import Any, List, Optional, Sequence
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+OVERRIDDEN = {
+    # MMEngine 0.10.7
+    'mmengine.hooks.CheckpointHook': ['_save_checkpoint_with_step'],
+    'mmengine.runner.EpochBasedTrainLoop': ['_epoch', '_iter'],
+    'mmengine.dataset.BaseDataset': ['_fully_initialized'],
+    'mmengine.model.ImgDataPreprocessor': ['_enable_normalize'],
+    # MMPretrain 1.2.0
+    'mmpretrain.models.SwinTransformer':
+    ['_prepare_relative_position_bias_table'],
+    'mmpretrain.models.SwinTransformerV2': ['_delete_reinit_params'],
+    'mmpretrain.models.HiViT': ['_freeze_stages'],
+    # PyTorch 2.5 to 2.11
+    'torch.nn.Module': ['_load_from_state_dict'],
+}
+"""Private methods that are overridden and attributes that are set."""
+
+
+def model_of(runner: Runner) -> Any:
+    """The model of a run, without the wrapper of a distributed run."""
+    model = runner.model
+    return model.module if is_model_wrapper(model) else model
+
+
+def checkpoint_to_load(runner: Runner) -> Optional[str]:
+    """The ``load_from`` of a run (MMEngine 0.10.7)."""
+    return runner._load_from
+
+
+def set_checkpoint_to_load(runner: Runner, path: str) -> None:
+    """Change the ``load_from`` of a run (MMEngine 0.10.7)."""
+    runner._load_from = path
+
+
+def is_resuming(runner: Runner) -> bool:
+    """The ``resume`` of a run (MMEngine 0.10.7)."""
+    return runner._resume
+
+
+def skip_weight_initialization(runner: Runner) -> None:
+    """Leave the weights as they are when training begins (MMEngine 0.10.7)."""
+    runner._init_model_weights = lambda: None
+
+
+def has_static_loss_scale(wrapper: OptimWrapper) -> bool:
+    """Whether an ``AmpOptimWrapper`` keeps its loss scale (MMEngine 0.10.7).
+    """
+    return bool(getattr(wrapper, '_scale_update_param', None))
+
+
+def swaps_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor turns BGR into RGB or back.
+
+    MMEngine 0.10.7, MMPretrain 1.2.0.
+    """
+    return preprocessor._channel_conversion
+
+
+def norms(tensors: Sequence[Tensor]) -> List[Tensor]:
+    """The norm of each tensor, in few kernels (PyTorch 2.5 to 2.11)."""
+    return torch._foreach_norm(tensors)

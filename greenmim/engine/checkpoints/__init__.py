@@ -1,0 +1,15 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Writes, finds, checks and reads the checkpoints of a run.
+
+``safe_checkpoint_hook`` writes and loads them, ``atomic_backend`` writes a
+file completely or not at all, ``latest`` finds the one to resume, and
+``checks`` compares a checkpoint with the model before it is loaded.
+"""
+from .atomic_backend import AtomicLocalBackend
+from .latest import find_latest_whole_checkpoint
+from .safe_checkpoint_hook import SafeCheckpointHook, checkpoint_hook_of
+
+__all__ = [
+    'AtomicLocalBackend', 'SafeCheckpointHook', 'checkpoint_hook_of',
+    'find_latest_whole_checkpoint'
+]

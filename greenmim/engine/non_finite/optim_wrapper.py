@@ -1,0 +1,126 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, ContextManager, Dict, Optional
+
+import torch
+from mmengine.dist import all_reduce, is_distributed
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+
+from greenmim._mmengine import has_static_loss_scale, norms
+from .precision import precision_of
+
+
+class FiniteOptimWrapper(OptimWrapper):
+    """Skips the steps of another optimizer wrapper that are not finite.
+
+    :class:`NonFiniteHook` puts it around the wrapper that the config names,
+    whichever it is. All state stays in that wrapper, which the schedulers
+    hold, and all but the decision whether to step is done by it.
+
+    A gradient scaler (float16) skips steps by itself, which is how it finds
+    its scale. They count as a problem once it cannot lower the scale any
+    more, or has lowered it to 1, where it is no longer the cause.
+
+    Args:
+        wrapped (OptimWrapper): Computes and applies the gradients.
+
+    Raises:
+        TypeError: If it is no ``OptimWrapper``, as with several optimizers,
+            or has an ``update_params`` of its own.
+    """
+
+    def __init__(self, wrapped: OptimWrapper) -> None:
+        if getattr(type(wrapped), 'update_params',
+                   None) is not OptimWrapper.update_params:
+            raise TypeError(
+                'expected a single OptimWrapper, with the update_params of '
+                f'MMEngine, got {type(wrapped).__name__}; switch '
+                'NonFiniteHook off with default_hooks.non_finite=None')
+        self.wrapped = wrapped
+        self.problem: Optional[str] = None
+        """``'loss'`` or ``'gradient'`` after a step that is not finite.
+
+        The hook resets it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'wrapped':  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.wrapped, name)
+
+    def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients and step, if the loss of all processes is finite.
+
+        Args:
+            loss (Tensor): The loss.
+            *args: See :class:`mmengine.optim.OptimWrapper`.
+            **kwargs: See there.
+        """
+        finite = loss.detach().isfinite().all()
+        if is_distributed():
+            finite = finite.int()
+            all_reduce(finite, 'min')
+        if finite:
+            super().update_params(loss, *args, **kwargs)
+        else:
+            self.problem = 'loss'
+            self.zero_grad()
+
+    def step(self, **kwargs: Any) -> None:
+        """Step, if the gradients are finite."""
+        scaler = getattr(self, 'loss_scaler', None)
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
+        finite = self._gradients_finite()
+        if not finite and (scaler is None or has_static_loss_scale(
+                self.wrapped) or scaler.get_scale() <= 1):
+            self.problem = 'gradient'
+        if finite or scaler is not None:
+            self.wrapped.step(**kwargs)
+
+    def _gradients_finite(self) -> bool:
+        gradients = [
+            param.grad for group in self.param_groups
+            for param in group['params'] if param.grad is not None
+        ]
+        return bool(torch.stack(norms(gradients)).isfinite().all())
+
+    def set_precision(self, dtype: torch.dtype) -> None:
+        """Compute in bfloat16 or float32 from now on.
+
+        Weights, gradients and the state of the optimizer are float32 in any
+        case. Both data types have the range of float32, so that the loss is
+        no longer scaled.
+
+        Args:
+            dtype (torch.dtype): The data type.
+        """
+        self.wrapped.cast_dtype = dtype
+        self.wrapped.loss_scaler = torch.amp.GradScaler(enabled=False)
+
+    def optim_context(self, model: nn.Module) -> ContextManager:
+        """The context of a forward pass, without autocast for float32."""
+        if precision_of(self.wrapped) is torch.float32:
+            return OptimWrapper.optim_context(self.wrapped, model)
+        return self.wrapped.optim_context(model)
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """See :class:`mmengine.optim.OptimWrapper`, as for all below."""
+        return self.wrapped.scale_loss(loss)
+
+    def should_update(self) -> bool:
+        return self.wrapped.should_update()
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        self.wrapped.backward(loss, **kwargs)
+
+    def zero_grad(self, **kwargs: Any) -> None:
+        self.wrapped.zero_grad(**kwargs)
+
+    def initialize_count_status(self, *args: Any, **kwargs: Any) -> None:
+        self.wrapped.initialize_count_status(*args, **kwargs)
+
+    def state_dict(self) -> Dict[str, Any]:
+        return self.wrapped.state_dict()
+
+    def load_state_dict(self, state_dict: Dict[str, Any]) -> None:
+        self.wrapped.load_state_dict(state_dict)
