@@ -6,7 +6,7 @@ MMEngine, MMPretrain or PyTorch. A function that does names the version that it
 was written for, and :data:`OVERRIDDEN` lists the private methods and
 attributes that classes of this package inherit. Check both on an upgrade.
 """
-from typing import Any, List, Optional, Sequence
+from typing import Any, List, Optional, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper
@@ -71,6 +71,6 @@ def swaps_channels(preprocessor: Any) -> bool:
     return preprocessor._channel_conversion
 
 
-def norms(tensors: Sequence[Tensor]) -> List[Tensor]:
+def norms(tensors: List[Tensor]) -> Tuple[Tensor, ...]:
     """The norm of each tensor, in few kernels (PyTorch 2.5 to 2.11)."""
     return torch._foreach_norm(tensors)

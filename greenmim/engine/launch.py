@@ -48,8 +48,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--amp',
         action='store_true',
-        help='use automatic mixed precision; without a GPU, training continues '
-        'in full precision with a warning')
+        help='use automatic mixed precision; without a GPU, train in full '
+        'precision with a warning')
     parser.add_argument(
         '--no-pin-memory',
         action='store_true',

@@ -302,7 +302,7 @@ def test_settings_of_the_checkpoint_stay(tmp_path):
         assert runner.optim_wrapper.param_groups[0]['weight_decay'] == 0.02
     text, = [text for text in warnings if 'keeps' in text]
     assert 'keeps weight_decay=0.02 of its checkpoint' in text
-    assert 'config says (0.3)' in text
+    assert 'ignores the 0.3 of the config' in text
 
 
 def test_weights_alone_are_loaded(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from greenmim.benchmarking import forecast
-from greenmim.engine import energy
+from greenmim.engine.cost import energy
 from greenmim.engine.cost.energy import EnergyMeter
 
 TOOLS = Path(__file__).parents[2] / 'tools'
