@@ -18,4 +18,5 @@ train_dataloader = dict(
         _delete_=True,
         type='greenmim.ImageFolder',
         data_root='data/images',
+        index_dir='~/.cache/greenmim',
         pipeline=train_pipeline))

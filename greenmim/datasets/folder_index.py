@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The images below a folder, listed once.
+"""Keeps the list of the images below a large folder.
 
 Listing a million files takes long on a network file system. The list of a
 folder with at least :data:`LARGE` images is written to an index file, together
@@ -76,7 +76,7 @@ def _write(path: str, index: dict) -> None:
         print_log(
             f'The list of images could not be written to {path}: {error}. The '
             'next run searches the folder again; set `index_dir` of the '
-            'dataset to a folder that can be written to, or to None.',
+            'dataset to a writable folder, or to None.',
             logger='current')
 
 
@@ -97,7 +97,7 @@ def _search(root: str,
 
 
 def _walk(root: str) -> Iterator[Tuple[str, List[str]]]:
-    """Visible folders and their files, following links, never in circles."""
+    """Visible folders and their files; links are followed, cycles are not."""
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         identity = os.path.realpath(folder)

@@ -29,7 +29,8 @@ class ImageFolder(BaseDataset):
     meta information ``skipped_images`` names the skipped files for
     :class:`greenmim.engine.UnreadableImageHook`.
 
-    Large folders are indexed once, see :mod:`greenmim.datasets.folder_index`.
+    With ``index_dir``, which the recipes set, large folders are indexed once,
+    see :mod:`greenmim.datasets.folder_index`.
 
     Args:
         data_root (str): The folder.
@@ -41,8 +42,9 @@ class ImageFolder(BaseDataset):
             only the first ``indices``. Defaults to None, all images.
         lazy_init (bool): Whether to search the folder later. Defaults to
             False.
-        index_dir (str, optional): Where indexes are kept; None searches the
-            folder every time. Defaults to ``'~/.cache/greenmim'``.
+        index_dir (str, optional): Folder in which the list of a large folder
+            is kept. Defaults to None: the folder is searched every time and
+            nothing is written.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no image.
@@ -58,7 +60,7 @@ class ImageFolder(BaseDataset):
                  extensions: Sequence[str] = EXTENSIONS,
                  indices: Union[int, Sequence[int], None] = None,
                  lazy_init: bool = False,
-                 index_dir: Optional[str] = '~/.cache/greenmim') -> None:
+                 index_dir: Optional[str] = None) -> None:
         self.index_dir = index_dir
         self.extensions = tuple(extensions)
         super().__init__(

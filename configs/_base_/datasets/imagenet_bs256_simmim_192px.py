@@ -27,4 +27,5 @@ train_dataloader = dict(
     dataset=dict(
         type='greenmim.ImageFolder',
         data_root='data/imagenet/train',
+        index_dir='~/.cache/greenmim',
         pipeline=train_pipeline))

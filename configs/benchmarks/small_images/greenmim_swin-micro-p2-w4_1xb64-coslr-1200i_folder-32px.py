@@ -73,6 +73,7 @@ train_dataloader = dict(
     dataset=dict(
         type='greenmim.ImageFolder',
         data_root='data/images/train',
+        index_dir='~/.cache/greenmim',
         pipeline=train_pipeline))
 
 optim_wrapper = dict(
