@@ -217,7 +217,11 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def checkpoint_hook_of(runner: Runner) -> Optional[SafeCheckpointHook]:
-    """The :class:`SafeCheckpointHook` of a run; None if it has none."""
+    """The :class:`SafeCheckpointHook` of a run; None if it has none.
+
+    Args:
+        runner (Runner): The runner.
+    """
     return next(
         (hook
          for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)),

@@ -17,6 +17,10 @@ class PlanChangingHook(Hook):
     Args:
         by_epoch (bool): Whether the run is counted in epochs rather than
             iterations. Defaults to True.
+
+    Raises:
+        ValueError: Before training, if the run is counted in the other unit
+            or the hook does not suit the model.
     """
 
     def __init__(self, by_epoch: bool = True) -> None:

@@ -24,6 +24,10 @@ class MeasuringHook(Hook):
         batch_size (int): Images per batch. Defaults to 8.
         data_root (str, optional): Folder of images that are not trained on,
             loaded as the training data are. Defaults to None.
+
+    Raises:
+        ValueError: If ``interval``, ``num_images`` or ``batch_size`` is below
+            1.
     """
 
     times = 50
