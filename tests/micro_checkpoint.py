@@ -14,6 +14,7 @@ from greenmim.weights import (TARGETS, Backbone, Source,
                               convert_decoder_or_head, read_source,
                               tensors_for)
 from tests.backbones.cmt import arch as cmt_arch
+from tests.conftest import CHECKOUT
 
 NORM = dict(type='LN', eps=1e-6)
 SWIN = dict(
@@ -135,6 +136,22 @@ def load_whole(model: nn.Module, name: str, source: Source,
     model.load_state_dict({**tensors, **others}, strict=True)
     model.double().eval()
     return model
+
+
+def micro_recipe(name: str, arch: Dict[str, Any], in_channels: int,
+                 **changes: Any) -> nn.Module:
+    """The model of a pre-training recipe for 64 px, of another arch."""
+    path, = (CHECKOUT / 'configs').glob(f'*/{name}')
+    cfg = Config(Config.fromfile(path).model)
+    cfg.merge_from_dict({
+        'backbone.img_size': 64,
+        'backbone.drop_path_rate': 0.,
+        'neck.in_channels': in_channels,
+        **changes
+    })
+    cfg.backbone.arch = arch
+    torch.manual_seed(0)
+    return MODELS.build(cfg)
 
 
 def predict(model: nn.Module, images: Tensor,

@@ -15,6 +15,7 @@ from greenmim.models import (GreenMIM, GreenMIMHead, GreenMIMNeck,
                              GreenMIMSwinTransformer)
 from greenmim.weights import convert_neck
 from greenmim.weights.swin import Swin
+from tests.micro_checkpoint import SWIN
 
 PATH = Path(__file__).parent / 'data' / 'swin_ws7_224.safetensors'
 
@@ -56,15 +57,6 @@ def convert_official(weights: Dict[str, Tensor],
 
 def build_model() -> GreenMIM:
     """The model that the converted weights fit, in evaluation mode."""
-    norm_cfg = dict(type='LN', eps=1e-6)
-    backbone = GreenMIMSwinTransformer(
-        arch=dict(embed_dims=8, depths=[2, 2, 2, 2], num_heads=[1, 2, 4, 4]),
-        img_size=224,
-        window_size=7,
-        norm_cfg=norm_cfg,
-        patch_cfg=dict(norm_cfg=norm_cfg),
-        stage_cfgs=dict(
-            block_cfgs=dict(norm_cfg=norm_cfg),
-            downsample_cfg=dict(norm_cfg=norm_cfg)))
+    backbone = GreenMIMSwinTransformer(**SWIN)
     neck = GreenMIMNeck(in_channels=64, embed_dims=32, num_heads=4)
     return GreenMIM(backbone, neck, GreenMIMHead()).eval()

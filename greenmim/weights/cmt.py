@@ -40,7 +40,7 @@ class CMT(Family):
                        tensors: Tensors,
                        norm_eps: Optional[float] = None,
                        **hints: Any) -> Dict[str, Any]:
-        """Without ``norm_eps`` it is that of the authors."""
+        """Without ``norm_eps``, the authors' values are used."""
         arch = infer_pyramid(tensors, 'mlp.conv1.0.weight', 4,
                              'attn.sr.0.weight')
         stages = range(len(arch['depths']))

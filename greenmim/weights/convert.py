@@ -229,7 +229,7 @@ def fit_to(backbone: Backbone,
         backbone: The backbone, which is not modified.
         target: The library.
         windows: One for all stages, or one for each of them. Defaults to
-            those of the pre-training; to the largest of them where the
+            None: the present windows, or the largest of them where the
             library takes only one.
 
     Raises:

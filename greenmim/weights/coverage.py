@@ -12,7 +12,7 @@ HALF_PRECISION = 2e-3
 
 @dataclass(frozen=True)
 class Coverage:
-    """How the tensors of a file match those of a model.
+    """How the tensors of a file match a model.
 
     Args:
         part: Name of the model in messages.

@@ -154,7 +154,7 @@ def _embed_dims(backbone: Backbone) -> int:
 def _channel_last(tensor: Tensor, channels: int) -> Tensor:
     """Reorder the first dimension from (channel, pixel) to (pixel, channel).
 
-    Other dimensions but the second, those of a 1x1 convolution, are dropped.
+    The 1x1 kernel of a convolution is flattened away.
     """
     if len(tensor) % channels:
         return tensor
@@ -163,7 +163,7 @@ def _channel_last(tensor: Tensor, channels: int) -> Tensor:
 
 
 def _is_sincos(positions: Tensor) -> bool:
-    """Whether (1, side * side, dims) positions equal those of our decoder."""
+    """Whether positions (1, side * side, dims) equal our decoder's."""
     if positions.ndim != 3:
         return False
     side = int(positions.shape[1]**0.5)

@@ -13,7 +13,7 @@ from .merge_order import merge_permutation
 class Family:
     """A kind of backbone whose weights are converted between libraries.
 
-    Our names are those of the layout ``'openmmlab'``.
+    "Our names" are the names of the layout ``'openmmlab'``.
 
     Attributes:
         name: Recorded in the metadata of a file.

@@ -85,8 +85,8 @@ class Layout:
             depends on the model.
         pretraining: Settings of the models that this library pre-trains,
             where the tensors do not determine them.
-        types: Types of the library's own classes in configs; empty if
-            they are those of the family.
+        types: Types of the library's own classes in configs; empty if it
+            has none and the family's types are used.
         arguments: Converts the family's settings to the arguments of these
             classes; None if they are the same.
         has_prefix: Whether files name the tensors with a prefix, which

@@ -12,8 +12,8 @@ from .convert import TARGETS, Backbone, Target
 from .family import constructor_defaults
 
 EPS_UNKNOWN = (
-    '# The eps of the LayerNorms is not recorded, or they differ: compare it\n'
-    '# with that of the pre-training.')
+    '# The eps of the LayerNorms: not recorded, or they differ; compare it\n'
+    '# with the config of the pre-training.')
 
 
 def loading_code(backbone: Backbone,

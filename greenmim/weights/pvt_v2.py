@@ -90,8 +90,8 @@ class PVTv2(Family):
                        norm_eps: Optional[float] = None,
                        **hints: Any) -> Dict[str, Any]:
         """The tensors do not determine the attention heads: as in b0 to b5,
-        a head has as many channels as the first stage. Without ``norm_eps``
-        it is that of the paper's authors."""
+        a head has as many channels as the first stage. Without ``norm_eps``,
+        the authors' values are used."""
         arch = infer_pyramid(tensors, 'ffn.fc1.weight', 2, 'attn.sr.weight')
         widths = arch['embed_dims']
         arch['num_heads'] = [dims // widths[0] for dims in widths]
@@ -150,7 +150,7 @@ def infer_pyramid(tensors: Tensors, hidden: str, ndim: int,
 def pack(tensors: Tensors) -> Tensors:
     """Join queries, keys and values, and make linear layers convolutions.
 
-    So MMDetection's ``nn.MultiheadAttention`` and ``MixFFN`` have them.
+    This is the form of MMDetection's ``nn.MultiheadAttention`` and ``MixFFN``.
     """
     packed: Tensors = {}
     for name, tensor in tensors.items():

@@ -62,8 +62,8 @@ def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
             ``'cpu'``.
 
     Returns:
-        The content: tensors and plain types. That of a safetensors file has
-        the keys ``state_dict`` and ``meta``, as MMEngine's checkpoints do.
+        The content: tensors and plain types. A safetensors file is read as a
+        dict with the keys ``state_dict`` and ``meta``, as MMEngine's are.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -54,8 +54,8 @@ class Swin(Family):
                        tensors: Tensors,
                        norm_eps: Optional[float] = None,
                        **hints: Any) -> Dict[str, Any]:
-        """In a stage whose window was shrunk to its map, the table may be
-        that of the shrunk window, so windows may differ between stages."""
+        """Windows may differ between stages: where the window was shrunk to
+        the map, the table may have the size of the shrunk window."""
         depths = self.depths(tensors)
         heads = [
             shape_of(tensors, f'stages.{i}.blocks.0.{TABLE}', 2)[1]

@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What the families share: names, settings, recorded configs, damage."""
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -194,7 +195,25 @@ def test_parts_of_a_model_are_refused(name):
 
 
 # family, layout, ends of their names with new values, fault
+KEY = '2.blocks.1.attn.w_msa.relative_position_bias_table'
 DAMAGE = [
+    ('swin', 'openmmlab', {KEY: None}, f'{KEY}: missing'),
+    ('swin', 'openmmlab', {KEY: torch.ones(49, 4)},
+     rf'{KEY}: expected shape \(169, 4\), got \(49'),
+    ('swin', 'openmmlab', {'norm3.weight': None},
+     'backbone.norm3.weight: missing'),
+    ('swin', 'openmmlab', {'extra': torch.ones(7)},
+     'backbone.extra: unexpected'),
+    ('swin', 'openmmlab', {'2.blocks.1.norm1.bias':
+                           torch.full((32, ), float('nan'))},
+     'norm1.bias: not all'),
+    ('swin', 'openmmlab', {KEY.replace('bias_table', 'index'):
+                           torch.ones(49, 49)}, 'index: '),
+    ('swin', 'openmmlab', {KEY.replace('bias_table', 'index'):
+                           torch.ones(49, 49).long()},
+     'relative_position_index: indexes the bias table in another order'),
+    ('swin', 'openmmlab', {'patch_embed.projection.weight': None},
+     r'patch_embed\.projection\.weight'),
     ('swin_v2', 'swin', {'0.blocks.1.attn.v_bias': None},
      r'w_msa\.v_bias: missing'),
     ('swin_v2', 'swin', {'0.blocks.1.attn.logit_scale': torch.ones(3, 1, 1)},
@@ -226,14 +245,16 @@ DAMAGE = [
 
 @pytest.mark.parametrize('name, layout, changes, fault', DAMAGE)
 def test_damage_is_named(tmp_path, name, layout, changes, fault):
+    """Whether or not the file has a config."""
     tensors, _ = FAMILY[name].to_layout(
         make_backbone(name).state_dict(), layout)
     for end, value in changes.items():
         names = [key for key in tensors if key.endswith(end)]
         tensors[names[-1] if names else end] = value
     source = save_model(tmp_path / 'a.pth', tensors)
-    with pytest.raises(ValueError, match=fault):
-        read_backbone(source, layout)
+    for config in [None] + [BACKBONES[name]] * (layout == 'openmmlab'):
+        with pytest.raises(ValueError, match=fault):
+            read_backbone(replace(source, config=config), layout)
 
 
 @pytest.mark.parametrize('name, layout, hints, fault', [

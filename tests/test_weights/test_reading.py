@@ -43,7 +43,7 @@ def test_prefixes_and_containers(tmp_path, prefix, container):
     assert source.sha256 == digest
 
 
-def test_other_parts_are_told_apart(tmp_path):
+def test_other_parts_are_separated(tmp_path):
     path = write(tmp_path / 'a.pth', {
         'backbone.a': ONE,
         'neck.a': TWO,

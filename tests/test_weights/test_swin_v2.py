@@ -8,21 +8,18 @@ import re
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmpretrain.models import SwinTransformerV2
 from torch import nn
 from torch.nn import functional as F
 
 from greenmim.models import GreenMIMSwinTransformerV2
-from greenmim.registry import MODELS
 from greenmim.weights import (TARGETS, convert_decoder_or_head, fit_to,
                               read_backbone, read_source, tensors_for,
                               write_weights)
 from greenmim.weights.swin_v2 import SwinV2
-from tests.conftest import CHECKOUT
 from tests.micro_checkpoint import (assert_close, load_backbone, load_whole,
-                                    make_classifier, predict, randomise,
-                                    save_model)
+                                    make_classifier, micro_recipe, predict,
+                                    randomise, save_model)
 
 timm = pytest.importorskip('timm')
 
@@ -33,9 +30,7 @@ ARCH = dict(
     extra_norm_every_n_blocks=0)
 # Of maps of 16, 8, 4 and 2 tokens.
 WINDOWS = [4, 4, 4, 2]
-RECIPE = (
-    CHECKOUT / 'configs' / 'simmim' /
-    'simmim_swin-v2-huge-w12_32xb64-amp-steplr-800e_in1k-192px.py')
+RECIPE = 'simmim_swin-v2-huge-w12_32xb64-amp-steplr-800e_in1k-192px.py'
 
 
 def make_timm(windows=WINDOWS, size=64, pretrained=(0, 0, 0, 0), **changes):
@@ -155,32 +150,14 @@ def test_another_window_has_the_buffers_of_its_model(tmp_path, microsoft):
         fit_to(microsoft, target, [4, 4])
 
 
-@pytest.mark.parametrize('to', ['mmdet', 'mmseg'])
-def test_norms_are_added_for_maps(microsoft, to):
-    """Their windows stay those of the stages: the classes are MMPretrain's."""
-    fitted = fit_to(microsoft, TARGETS[to])
+def test_mmpretrain_makes_its_own_buffers(microsoft):
+    """It drops those of a file, and calls them missing."""
+    fitted = fit_to(microsoft, TARGETS['mmseg'])
     assert fitted.windows == WINDOWS and len(fitted.added) == 6
-    model = load_backbone(GreenMIMSwinTransformerV2, fitted)
-    assert model.out_indices == [0, 1, 2, 3]
-    assert tensors_for(fitted, TARGETS[to]).keys() == {
-        f'backbone.{name}' for name in model.state_dict()}  # yapf: disable
-    # MMPretrain's class drops the buffers as it loads, and keeps its own.
     found = SwinTransformerV2(**fitted.settings).load_state_dict(
         fitted.tensors, strict=False)
     assert not found.unexpected_keys
     assert all('.relative_' in name for name in found.missing_keys)
-
-
-def huge(size=64, windows=WINDOWS):
-    """The recipe of the huge model, in small."""
-    cfg = Config.fromfile(RECIPE)
-    cfg.merge_from_dict({
-        'model.backbone.img_size': size,
-        'model.backbone.window_size': windows,
-        'model.neck.in_channels': 8 * ARCH['embed_dims']
-    })
-    cfg.model.backbone.arch = dict(ARCH, extra_norm_every_n_blocks=2)
-    return MODELS.build(cfg.model)
 
 
 @torch.no_grad()
@@ -190,7 +167,8 @@ def test_a_whole_simmim_with_extra_norms(tmp_path):
     Its encoder is compared with timm's but for the extra norms, which are a
     function of the main branch that timm's blocks lack.
     """
-    model = huge()
+    model = micro_recipe(RECIPE, dict(ARCH, extra_norm_every_n_blocks=2), 64,
+                         **{'backbone.window_size': WINDOWS})
     extra = {
         name
         for name in model.backbone.state_dict()
