@@ -3,7 +3,7 @@
 
 The letters of shapes are defined in :mod:`greenmim.ops`.
 """
-from typing import List, Optional, Union
+from typing import Any, Optional
 
 from mmpretrain.models.backbones.convnext import ConvNeXtBlock
 from torch import Tensor, nn
@@ -21,49 +21,31 @@ class ConvNeck(GreenMIMNeck):
     transformer blocks. Its cost grows linearly with the number of units.
 
     Args:
-        in_channels (int): See :class:`GreenMIMNeck`. Defaults to 1024.
-        embed_dims (int): Channels of the decoder. Defaults to 512.
         depth (int): Number of blocks. Defaults to 1.
         mlp_ratio (float): Hidden channels of a block in multiples of
             ``embed_dims``. Defaults to 4.
         kernel_size (int): Side of the depthwise convolutions in units, odd.
             Defaults to 7.
-        out_channels (int): See :class:`GreenMIMNeck`. Defaults to 3072.
-        norm_cfg (dict): Config of the last norm.
-            Defaults to ``dict(type='LN', eps=1e-6)``.
-        mask_token (bool): See :class:`GreenMIMNeck`. Defaults to True.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
+        **kwargs: ``in_channels``, ``embed_dims``, ``out_channels``,
+            ``norm_cfg``, ``mask_token`` and ``init_cfg`` of
+            :class:`GreenMIMNeck`. Its other options are refused.
 
     Raises:
         ValueError: If ``kernel_size`` is even.
     """
 
     def __init__(self,
-                 in_channels: int = 1024,
-                 embed_dims: int = 512,
                  depth: int = 1,
                  mlp_ratio: float = 4.,
                  kernel_size: int = 7,
-                 out_channels: int = 32 * 32 * 3,
-                 norm_cfg: dict = dict(type='LN', eps=1e-6),
-                 mask_token: bool = True,
-                 init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
+                 **kwargs: Any) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f'expected an odd kernel_size, got {kernel_size}')
         super().__init__(
-            in_channels,
-            embed_dims,
-            depth=0,
-            num_heads=1,
-            out_channels=out_channels,
-            norm_cfg=norm_cfg,
-            pos_embed=False,
-            mask_token=mask_token,
-            init_cfg=init_cfg)
+            depth=0, num_heads=1, pos_embed=False, class_token=False, **kwargs)
         self.conv_blocks = nn.Sequential(*[
             ConvNeXtBlock(
-                embed_dims,
+                self.embed_dims,
                 dw_conv_cfg=dict(
                     kernel_size=kernel_size, padding=kernel_size // 2),
                 mlp_ratio=mlp_ratio,

@@ -139,17 +139,7 @@ class GreenMIMNeck(Neck):
                    x_BLC: Tensor,
                    layout: VisibleLayout,
                    class_token: Optional[Tensor] = None) -> Tensor:
-        """Add the positions, run the blocks on units and class token.
-
-        Args:
-            x_BLC (Tensor): The embeddings of all units.
-            layout (VisibleLayout): Their grid and padding.
-            class_token (Tensor, optional): Shape (B, in_channels). Defaults
-                to None.
-
-        Returns:
-            Tensor: Shape (B, L, C).
-        """
+        """Add the positions, run the blocks on units and class token."""
         x = x_BLC
         if self.pos_embed:
             dtype = torch.promote_types(x.dtype, torch.float32)
@@ -204,13 +194,7 @@ class GreenMIMNeck(Neck):
 
 def _attend(block: TransformerEncoderLayer, x: Tensor,
             valid: Tensor) -> Tensor:
-    """Run a block that attends to valid tokens only.
-
-    Args:
-        block (TransformerEncoderLayer): The block.
-        x (Tensor): Shape (B, N, C), N tokens.
-        valid (Tensor): Bool of shape (B, N), False = padding.
-    """
+    """Run a block on tokens (B, N, C) that attend to valid ones, (B, N)."""
     attn = block.attn
     shape = (*x.shape[:2], 3, attn.num_heads, attn.head_dims)
     q, k, v = attn.qkv(block.ln1(x)).view(shape).permute(2, 0, 3, 1, 4)

@@ -25,27 +25,16 @@ class StageNeck(Neck):
     Args:
         in_channels (Sequence[int]): Channels of every stage.
         tokens (Sequence[int]): Tokens of a unit in every stage.
-        decoder_cfg (dict): Arguments of the decoders, for which a class token
-            is not embedded.
         init_cfg (dict | list[dict], optional): Initialization config.
             Defaults to None.
-
-    Raises:
-        ValueError: If the lengths differ, or the decoders are to read a class
-            token.
     """
 
     def __init__(self,
                  in_channels: Sequence[int],
                  tokens: Sequence[int],
-                 decoder_cfg: dict,
                  init_cfg: Optional[Union[dict, List[dict]]] = None) -> None:
         super().__init__(init_cfg=init_cfg)
         _check_length('tokens', tokens, in_channels)
-        if decoder_cfg.get('class_token'):
-            raise ValueError('expected class_token=False, since '
-                             f'{type(self).__name__} reads no class token, '
-                             'got True; use GreenMIMNeck')
         self.shapes = list(zip(tokens, in_channels))
 
     def decode(self, encoded: Encoded) -> Tensor:
@@ -108,12 +97,13 @@ class FusionNeck(StageNeck):
                  norm_cfg: dict = dict(type='LN', eps=1e-6),
                  init_cfg: Optional[Union[dict, List[dict]]] = None,
                  **kwargs: Any) -> None:
-        super().__init__(in_channels, tokens, kwargs, init_cfg)
+        super().__init__(in_channels, tokens, init_cfg)
         # A sum of linear layers is one linear layer on all that they read.
         width = sum(c * t for c, t in zip(in_channels, tokens))
         self.stage_norms = nn.ModuleList(
             build_norm_layer(norm_cfg, c) for c in in_channels)
-        self.decoder = GreenMIMNeck(width, norm_cfg=norm_cfg, **kwargs)
+        self.decoder = GreenMIMNeck(
+            width, norm_cfg=norm_cfg, class_token=False, **kwargs)
 
     def predict(self, stages: Sequence[Tensor],
                 mask: Union[Tensor, VisibleLayout]) -> Tensor:
@@ -157,7 +147,7 @@ class LocalReconstructionNeck(StageNeck):
                  num_heads: int = 8,
                  init_cfg: Optional[Union[dict, List[dict]]] = None,
                  **kwargs: Any) -> None:
-        super().__init__(in_channels, tokens, kwargs, init_cfg)
+        super().__init__(in_channels, tokens, init_cfg)
         _check_length('out_channels', out_channels, in_channels)
         # MMEngine's list initializes the weights of its modules.
         self.decoders = ModuleList(
@@ -166,6 +156,7 @@ class LocalReconstructionNeck(StageNeck):
                 embed_dims,
                 num_heads=num_heads,
                 out_channels=out,
+                class_token=False,
                 **kwargs)
             for c, t, out in zip(in_channels, tokens, out_channels))
 

@@ -23,7 +23,7 @@ VIT = dict(
     out_type='raw')
 NECKS = dict(
     transformer=lambda: GreenMIMNeck(64, **SMALL),
-    convolution=lambda: ConvNeck(64, 16),
+    convolution=lambda: ConvNeck(in_channels=64, embed_dims=16),
     fusion=lambda: FusionNeck(CHANNELS, **SMALL),
     local=lambda: LocalReconstructionNeck(CHANNELS, [1000, 2000, 70, 2], **
                                           SMALL))
@@ -126,15 +126,15 @@ def test_a_neck_of_another_package():
     assert model.neck.linear.weight.grad.any()
 
 
-@pytest.mark.parametrize('build, error', [
-    (lambda: ConvNeck(class_token=True), TypeError),
-    (lambda: ConvNeck(pos_embed=True), TypeError),
-    (lambda: FusionNeck(CHANNELS, class_token=True, **SMALL), ValueError),
-    (lambda: LocalReconstructionNeck(
-        CHANNELS, [1] * 4, class_token=True, **SMALL), ValueError),
+@pytest.mark.parametrize('build', [
+    lambda: ConvNeck(class_token=True),
+    lambda: ConvNeck(pos_embed=True),
+    lambda: FusionNeck(CHANNELS, class_token=True, **SMALL),
+    lambda: LocalReconstructionNeck(
+        CHANNELS, [1] * 4, class_token=True, **SMALL),
 ])
-def test_options_without_effect_are_refused(build, error):
-    with pytest.raises(error, match='class_token|pos_embed'):
+def test_options_without_effect_are_refused(build):
+    with pytest.raises(TypeError, match='class_token|pos_embed'):
         build()
 
 
