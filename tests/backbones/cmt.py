@@ -8,8 +8,8 @@ from torch import nn
 from greenmim.models import CMT as DenseCMT
 from greenmim.models import GreenMIMCMT
 from .cmt_twin import DenseCMTTwin
+from .dense import conv_by_unit
 from .family import Family
-from .twins_twin import conv_by_unit
 
 
 def arch(**kwargs):
@@ -24,10 +24,10 @@ def arch(**kwargs):
 
 
 def green(**kwargs):
-    """With statistics that are not those of a fresh model.
+    """With statistics that differ from a fresh model's.
 
-    They are near to those of the tokens, or tokens would differ so little
-    that gradients of attention vanish.
+    They are close to the statistics of the tokens, or tokens would differ so
+    little that gradients of attention vanish.
     """
     model = GreenMIMCMT(**kwargs)
     generator = torch.Generator().manual_seed(0)
@@ -128,7 +128,7 @@ CMT = Family(
     micro=dict(arch=arch(), img_size=64),
     cases=CASES,
     default='96x160',
-    # in training, so that statistics are those of visible tokens
+    # in training, so that statistics are taken from visible tokens
     options=[('96x160', dict(with_cp=True)), ('128x64-own-size', dict())],
     divided=[((64, 128), dict()), ((64, 64), dict())],
     dense=[((64, 96), dict(drop_rate=0.1, drop_path_rate=0.5)),

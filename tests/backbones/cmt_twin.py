@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dense import blank, conv, enlarge, layer_norm, visible_units
 from .family import Twin
-from .twins_twin import conv, enlarge, layer_norm, visible_units
 
 
 class DenseCMTTwin(Twin):
@@ -119,7 +119,4 @@ class DenseCMTTwin(Twin):
             mean, var = seen.mean(0), seen.var(0, unbiased=False)
         return (x - mean) / (var + norm.eps).sqrt() * norm.weight + norm.bias
 
-    @staticmethod
-    def blank(x: Tensor, mask: Tensor) -> Tensor:
-        """Masked positions of a map (B, H, W, C) set to zero."""
-        return x.masked_fill(enlarge(mask, *x.shape[1:3])[..., None], 0.)
+    blank = staticmethod(blank)

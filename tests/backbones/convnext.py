@@ -7,6 +7,7 @@ from mmpretrain.models import ConvNeXt
 
 from greenmim.models import GreenMIMConvNeXt
 from .convnext_twin import DenseConvNeXtTwin
+from .dense import blank, conv
 from .family import Family
 
 V1 = dict(layer_scale_init_value=1e-6)
@@ -20,7 +21,7 @@ CASES = {
     'v2-160x96': ((160, 96), dict(V2, in_channels=1)),
     # one unit
     'v2-32x32': ((32, 32), V2),
-    # three stages behind a stem of 2 x 2: units of 8 pixels
+    # three stages after a stem of 2 x 2: units of 8 pixels
     'three-stages-40x24':
     ((40, 24),
      dict(
@@ -36,7 +37,7 @@ class MaskedTokensSeen(DenseConvNeXtTwin):
     """Masked tokens reach visible ones through the convolutions."""
 
     def depthwise(self, x, layer, mask):
-        return self.conv(x, layer)
+        return conv(x, layer, groups=layer.groups)
 
 
 class MaskedResponses(DenseConvNeXtTwin):
@@ -47,7 +48,7 @@ class MaskedResponses(DenseConvNeXtTwin):
 
 
 class ResponsesOfUnits(DenseConvNeXtTwin):
-    """Statistics of an image are those of its first row of units."""
+    """Statistics come from the first row of units of an image."""
 
     def response_norm(self, x, grn, mask):
         mask = mask.clone()
@@ -67,7 +68,7 @@ class EditedHalo(DenseConvNeXtTwin):
     def depthwise(self, x, layer, mask):
         batch, height, width, channels = x.shape
         side = height // mask.shape[1]
-        x = F.pad(self.blank(x, mask).permute(0, 3, 1, 2), (3, ) * 4)
+        x = F.pad(blank(x, mask).permute(0, 3, 1, 2), (3, ) * 4)
         x = x.unfold(2, side + 6, side).unfold(3, side + 6, side)
         x = self.edit(x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))
         x = F.conv2d(x, layer.weight, layer.bias, groups=channels)

@@ -68,11 +68,11 @@ class Family:
         is_frozen: Whether ``frozen_stages`` freezes a parameter, by name.
         all_outputs: Arguments that make the dense model return every stage.
         single_output: Whether it can return the last stage alone.
-        unused: Beginnings of the names of parameters of which a masked
-            forward makes no use (norms of other outputs).
+        unused: Beginnings of the names of parameters that a masked forward
+            does not use (norms of other outputs).
         float32_noise: What float32 costs the dense twin at most.
-        missing_in_parent: Ends of the names of buffers that the parent makes
-            anew on loading, and then calls missing.
+        missing_in_parent: Ends of the names of buffers that the parent
+            rebuilds on loading and then reports as missing.
     """
     name: str
     green: Callable[..., nn.Module]

@@ -8,6 +8,7 @@ from mmpretrain.models.backbones.hivit import PatchMerge
 from torch import nn
 
 from greenmim.models import GreenMIMHiViT
+from .dense import conv, layer_norm, linear, visible_units
 from .family import Family, Twin
 
 
@@ -21,11 +22,8 @@ class DenseHiViTTwin(Twin):
         net = self.model
         mask = mask.expand(len(images), *mask.shape[1:])
         grid = mask.shape[1:]
-        conv = net.patch_embed.proj
-        x = F.conv2d(images, conv.weight, conv.bias, conv.stride)
-        x = x.permute(0, 2, 3, 1)
-        if net.patch_embed.norm is not None:
-            x = self.norm(x, net.patch_embed.norm)
+        x = conv(images.permute(0, 2, 3, 1), net.patch_embed.proj)
+        x = layer_norm(x, net.patch_embed.norm)
         outs = []
         first = len(net.blocks) - net.num_main_blocks
         for i, block in enumerate(net.blocks):
@@ -35,17 +33,17 @@ class DenseHiViTTwin(Twin):
                 if net.ape:
                     x = x + self.positions(grid)
             if isinstance(block, PatchMerge):
-                outs.append(self.units(x, mask))
+                outs.append(visible_units(x, mask))
                 x = self.merge(x, block)
                 continue
             if block.attn is not None:
                 out = self.attention(
-                    self.norm(x, block.norm1), block.attn, mask)
+                    layer_norm(x, block.norm1), block.attn, mask)
                 x = x + self.branch(out, block.gamma_1, block)
-            out = F.gelu(self.linear(self.norm(x, block.norm2), block.mlp.fc1))
-            out = self.linear(out, block.mlp.fc2)
+            out = F.gelu(linear(layer_norm(x, block.norm2), block.mlp.fc1))
+            out = linear(out, block.mlp.fc2)
             x = x + self.branch(out, block.gamma_2, block)
-        return outs + [self.units(x, mask)]
+        return outs + [visible_units(x, mask)]
 
     def branch(self, x, gamma, block):
         if gamma is not None:
@@ -69,11 +67,11 @@ class DenseHiViTTwin(Twin):
             x[:, 0::2, 0::2], x[:, 1::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2,
                                                                     1::2]
         ], -1)
-        return self.linear(self.norm(x, merging.norm), merging.reduction)
+        return linear(layer_norm(x, merging.norm), merging.reduction)
 
     def attention(self, x, attn, mask):
         batch, height, width, channels = x.shape
-        qkv = self.linear(x, attn.qkv)
+        qkv = linear(x, attn.qkv)
         qkv = qkv.view(batch, height * width, 3, attn.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         scores = attn.scale * query @ key.transpose(-2, -1)
@@ -82,7 +80,7 @@ class DenseHiViTTwin(Twin):
         scores = scores.masked_fill(
             mask.flatten(1)[:, None, None], float('-inf'))
         out = (scores.softmax(-1) @ value).transpose(1, 2)
-        return self.linear(out.reshape(x.shape), attn.proj)
+        return linear(out.reshape(x.shape), attn.proj)
 
     def bias(self, attn, height, width):
         """(heads, H * W, H * W)."""
@@ -94,28 +92,6 @@ class DenseHiViTTwin(Twin):
         y, x = y.flatten(), x.flatten()
         dy, dx = y[:, None] - y, x[:, None] - x
         return table[dy + side - 1, dx + side - 1].permute(2, 0, 1)
-
-    @staticmethod
-    def linear(x, layer):
-        return F.linear(x, layer.weight, layer.bias)
-
-    @staticmethod
-    def norm(x, norm):
-        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-
-    @staticmethod
-    def units(x, mask):
-        """The visible units of a map, (B, K, t, C)."""
-        side = x.shape[1] // mask.shape[1]
-        images = []
-        for of_image, hidden in zip(x, mask):
-            images.append(
-                torch.stack([
-                    of_image[row * side:(row + 1) * side,
-                             col * side:(col + 1) * side].flatten(0, 1)
-                    for row, col in (~hidden).nonzero().tolist()
-                ]))
-        return torch.stack(images)
 
 
 class MaskedKeysSeen(DenseHiViTTwin):
@@ -158,7 +134,7 @@ class MergedByRows(DenseHiViTTwin):
         batch, height, width, channels = x.shape
         x = x.view(batch, height // 2, 2, width // 2, 2, channels)
         x = x.transpose(2, 3).reshape(batch, height // 2, width // 2, -1)
-        return self.linear(self.norm(x, merging.norm), merging.reduction)
+        return linear(layer_norm(x, merging.norm), merging.reduction)
 
 
 def is_frozen(name, frozen_stages):
@@ -199,7 +175,7 @@ HIVIT = Family(
         patch_size=8,
         img_size=64),
     cases={
-        # positions resized, a map smaller than that of the bias tables
+        # positions resized, a map smaller than the one of the bias tables
         'both-positions-32x64': ((32, 64), dict(rpe=True)),
         'both-positions-64x64':
         ((64, 64), dict(rpe=True, layer_scale_init_value=0.1)),

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from hypothesis import strategies as st
 
 from greenmim.models import GreenMIMPVTv2, PyramidVisionTransformerV2
+from .dense import blank, conv_by_unit
 from .family import Family
 from .pvt_v2_twin import DensePVTv2Twin
-from .twins_twin import conv_by_unit
 
 
 def arch(**kwargs):
@@ -76,7 +76,7 @@ class SwappedHalo(DensePVTv2Twin):
     """What belongs above a unit is below it."""
 
     def depthwise(self, x, layer, mask):
-        x = self.blank(x, mask)
+        x = blank(x, mask)
         last = x.shape[1] // mask.shape[1] + 1
         order = [last, *range(1, last), 0]
         return conv_by_unit(x, layer, mask.shape[1:],

@@ -10,8 +10,8 @@ from typing import List
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .twins_twin import (DenseTwinsTwin, conv, enlarge, layer_norm,
-                         visible_units)
+from .dense import blank, conv, layer_norm, linear, visible_units
+from .twins_twin import DenseTwinsTwin
 
 
 class DensePVTv2Twin(DenseTwinsTwin):
@@ -42,18 +42,12 @@ class DensePVTv2Twin(DenseTwinsTwin):
         return outs
 
     def embed(self, x: Tensor, embed: nn.Module, mask: Tensor) -> Tensor:
-        x = conv(self.blank(x, mask), embed.projection)
+        x = conv(blank(x, mask), embed.projection)
         return layer_norm(x, embed.norm)
 
     def feed_forward(self, x: Tensor, ffn: nn.Module, mask: Tensor) -> Tensor:
-        x = F.linear(x, ffn.fc1.weight, ffn.fc1.bias)
-        x = self.depthwise(x, ffn.dwconv, mask)
-        return F.linear(F.gelu(x), ffn.fc2.weight, ffn.fc2.bias)
+        x = self.depthwise(linear(x, ffn.fc1), ffn.dwconv, mask)
+        return linear(F.gelu(x), ffn.fc2)
 
     def depthwise(self, x: Tensor, layer: nn.Conv2d, mask: Tensor) -> Tensor:
-        return conv(self.blank(x, mask), layer, groups=x.shape[-1])
-
-    @staticmethod
-    def blank(x: Tensor, mask: Tensor) -> Tensor:
-        """Masked positions of a map (B, H, W, C) set to zero."""
-        return x.masked_fill(enlarge(mask, *x.shape[1:3])[..., None], 0.)
+        return conv(blank(x, mask), layer, groups=x.shape[-1])

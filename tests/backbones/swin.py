@@ -8,6 +8,7 @@ from mmpretrain.models import SwinTransformer
 from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformer
+from .dense import layer_norm
 from .family import Family
 from .swin_twin import DenseSwinTwin, window_of_map
 
@@ -128,7 +129,7 @@ class MicrosoftMergeOrder(DenseSwinTwin):
                                                                     1::2]
         ],
                       dim=-1)
-        x = self._norm(x, merge.norm)
+        x = layer_norm(x, merge.norm)
         return nn.functional.linear(x, merge.reduction.weight)
 
 

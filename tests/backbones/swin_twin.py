@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .dense import conv, enlarge, layer_norm, linear, visible_units
 from .family import Twin
 
 
@@ -42,6 +43,34 @@ def window_of_map(height: int, width: int, window: int, shift: int,
     return window, shift
 
 
+def attend(scores: Tensor, value: Tensor, attn, masked: Tensor) -> Tensor:
+    """Softmax over the visible keys in the query's window, (B, H, W, C).
+
+    Args:
+        scores: Of all pairs of tokens, (B, N, H*W, H*W).
+        value: (B, N, H*W, C / N).
+        attn: The parent's attention, whose windows and projection are used.
+        masked: Bool (B, H, W).
+    """
+    batch, height, width = masked.shape
+    window, shift = window_of_map(height, width, attn.window_size,
+                                  attn.shift_size, attn.pad_small_map)
+    ids = window_ids(height, width, window, shift).flatten()
+    allowed = (ids[:, None] == ids[None, :]) & ~masked.view(batch, 1, -1)
+    # a masked query sees only itself, so that no row is empty; nothing
+    # reads what it computes
+    allowed = allowed | torch.eye(height * width, dtype=torch.bool)
+    scores = scores.masked_fill(~allowed[:, None], float('-inf'))
+    out = (scores.softmax(-1) @ value).transpose(1, 2)
+    return linear(out.reshape(batch, height, width, -1), attn.w_msa.proj)
+
+
+def merge_by_map(x: Tensor) -> Tensor:
+    """OpenMMLab's order of the merged channels: c * 4 + (2 * dy + dx)."""
+    squares = [x[:, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)]
+    return torch.stack(squares, dim=-1).flatten(-2)
+
+
 class DenseSwinTwin(Twin):
     """Dense Swin with masked keys, driven by another model's parameters.
 
@@ -59,35 +88,28 @@ class DenseSwinTwin(Twin):
         swin = self.model
         mask = mask.expand(len(images), *mask.shape[1:])
         x = self._embed(images)
-        height = x.shape[1]
-
         outs = []
         for i, stage in enumerate(swin.stages):
-            unit = height // mask.shape[1]
-            masked = mask.repeat_interleave(
-                unit, dim=1).repeat_interleave(
-                    unit, dim=2)
+            masked = enlarge(mask, *x.shape[1:3])
             for block in stage.blocks:
                 x = x + self.drop(
                     self._attention(
-                        self._norm(x, block.norm1), block.attn, masked))
+                        layer_norm(x, block.norm1), block.attn, masked))
                 x = x + self.drop(
-                    self._mlp(self._norm(x, block.norm2), block.ffn))
+                    self._mlp(layer_norm(x, block.norm2), block.ffn))
             outs.append(
-                self._visible_units(
-                    self._norm(x, getattr(swin, f'norm{i}', None)), mask))
+                visible_units(
+                    layer_norm(x, getattr(swin, f'norm{i}', None)), mask))
             if stage.downsample is not None:
                 x = self._merge(x, stage.downsample)
-                height = x.shape[1]
         return outs
 
     def _embed(self, images: Tensor) -> Tensor:
         """All patches with their absolute positions, (B, H, W, C)."""
         swin = self.model
-        conv = swin.patch_embed.projection
-        x = F.conv2d(images, conv.weight, conv.bias, stride=conv.stride)
-        size = x.shape[-2:]
-        x = self._norm(x.permute(0, 2, 3, 1), swin.patch_embed.norm)
+        x = conv(images.permute(0, 2, 3, 1), swin.patch_embed.projection)
+        size = x.shape[1:3]
+        x = layer_norm(x, swin.patch_embed.norm)
         if not swin.use_abs_pos_embed:
             return x
         position = swin.absolute_pos_embed
@@ -102,16 +124,9 @@ class DenseSwinTwin(Twin):
         return x + position
 
     @staticmethod
-    def _norm(x: Tensor, norm) -> Tensor:
-        if norm is None or isinstance(norm, torch.nn.Identity):
-            return x
-        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-
-    @staticmethod
     def _mlp(x: Tensor, ffn) -> Tensor:
         first, second = ffn.layers[0][0], ffn.layers[1]
-        x = F.gelu(F.linear(x, first.weight, first.bias))
-        return F.linear(x, second.weight, second.bias)
+        return linear(F.gelu(linear(x, first)), second)
 
     @staticmethod
     def _attention(x: Tensor, attn, masked: Tensor) -> Tensor:
@@ -131,48 +146,11 @@ class DenseSwinTwin(Twin):
         dx = (x_pos[:, None] - x_pos[None, :] + w - 1).clamp(0, 2 * w - 2)
         bias = table[dy * (2 * w - 1) + dx].permute(2, 0, 1)
 
-        window, shift = window_of_map(height, width, attn.window_size,
-                                      attn.shift_size, attn.pad_small_map)
-        ids = window_ids(height, width, window, shift).flatten()
-        allowed = (ids[:, None]
-                   == ids[None, :]) & ~masked.view(batch, 1, num_tokens)
-        # a masked query sees only itself, so that no row is empty; nothing
-        # reads what it computes
-        allowed = allowed | torch.eye(num_tokens, dtype=torch.bool)
-
-        qkv = F.linear(x, msa.qkv.weight, msa.qkv.bias)
-        qkv = qkv.view(batch, num_tokens, 3, heads, channels // heads)
+        qkv = linear(x, msa.qkv).view(batch, num_tokens, 3, heads,
+                                      channels // heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) * msa.scale + bias
-        scores = scores.masked_fill(~allowed[:, None], float('-inf'))
-        out = scores.softmax(-1) @ value
-        out = out.transpose(1, 2).reshape(batch, height, width, channels)
-        return F.linear(out, msa.proj.weight, msa.proj.bias)
+        return attend(scores, value, attn, masked)
 
     def _merge(self, x: Tensor, merge) -> Tensor:
-        # OpenMMLab's order of the merged channels: c * 4 + (2 * dy + dx)
-        x = torch.stack([
-            x[:, 0::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 0::2], x[:, 1::2,
-                                                                    1::2]
-        ],
-                        dim=-1).flatten(-2)
-        x = self._norm(x, merge.norm)
-        return F.linear(x, merge.reduction.weight, merge.reduction.bias)
-
-    @staticmethod
-    def _visible_units(x: Tensor, mask: Tensor) -> Tensor:
-        """Cut a (B, H, W, C) map into units and keep the visible ones."""
-        batch, height, width, channels = x.shape
-        grid_h, grid_w = mask.shape[1:]
-        unit = height // grid_h
-        images = []
-        for b in range(batch):
-            units = []
-            for gy in range(grid_h):
-                for gx in range(grid_w):
-                    if not mask[b, gy, gx]:
-                        square = x[b, gy * unit:(gy + 1) * unit,
-                                   gx * unit:(gx + 1) * unit]
-                        units.append(square.reshape(unit * unit, channels))
-            images.append(torch.stack(units))
-        return torch.stack(images)
+        return linear(layer_norm(merge_by_map(x), merge.norm), merge.reduction)

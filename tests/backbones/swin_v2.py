@@ -8,6 +8,7 @@ from mmpretrain.models import SwinTransformerV2
 from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformerV2
+from .dense import layer_norm
 from .family import Family
 from .swin import is_frozen
 from .swin_twin import window_of_map
@@ -33,7 +34,7 @@ CASES = {
                      in_channels=1,
                      window_size=[5, 3, 7, 2],
                      pretrained_window_sizes=[3, 4, 0, 5])),
-    # a norm behind every other block, as in the huge model
+    # a norm after every other block, as in the huge model
     'extra-norm': ((64, 96),
                    dict(
                        arch=dict(
@@ -128,9 +129,9 @@ class PreNorm(DenseSwinV2Twin):
 
     def _block(self, x, block, masked):
         attended = self._attention(
-            self._norm(x, block.norm1), block.attn, masked)
+            layer_norm(x, block.norm1), block.attn, masked)
         x = x + attended
-        return x + self._mlp(self._norm(x, block.norm2), block.ffn)
+        return x + self._mlp(layer_norm(x, block.norm2), block.ffn)
 
 
 class MaskedKeysSeen(DenseSwinV2Twin):

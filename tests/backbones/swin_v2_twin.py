@@ -1,8 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """A slow, obviously right Swin Transformer V2 that masks keys.
 
-Windows, units and absolute positions are those of V1's twin; the attention,
-the order of norms and the place of the patch merging are V2's.
+Windows, units and absolute positions are as in V1's twin; the attention, the
+order of norms and the place of the patch merging are V2's.
 """
 from typing import List
 
@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .swin_twin import DenseSwinTwin, window_ids, window_of_map
+from .dense import enlarge, layer_norm, linear, visible_units
+from .swin_twin import DenseSwinTwin, attend, merge_by_map
 
 
 class DenseSwinV2Twin(DenseSwinTwin):
@@ -27,22 +28,19 @@ class DenseSwinV2Twin(DenseSwinTwin):
         for i, stage in enumerate(swin.stages):
             if stage.downsample is not None:
                 x = self._merge(x, stage.downsample)
-            unit = x.shape[1] // mask.shape[1]
-            masked = mask.repeat_interleave(
-                unit, dim=1).repeat_interleave(
-                    unit, dim=2)
+            masked = enlarge(mask, *x.shape[1:3])
             for block in stage.blocks:
                 x = self._block(x, block, masked)
             outs.append(
-                self._visible_units(
-                    self._norm(x, getattr(swin, f'norm{i}', None)), mask))
+                visible_units(
+                    layer_norm(x, getattr(swin, f'norm{i}', None)), mask))
         return outs
 
     def _block(self, x: Tensor, block, masked: Tensor) -> Tensor:
         attended = self._attention(x, block.attn, masked)
-        x = x + self._norm(self.drop(attended), block.norm1)
-        x = x + self._norm(self.drop(self._mlp(x, block.ffn)), block.norm2)
-        return self._norm(x, block.norm3) if block.extra_norm else x
+        x = x + layer_norm(self.drop(attended), block.norm1)
+        x = x + layer_norm(self.drop(self._mlp(x, block.ffn)), block.norm2)
+        return layer_norm(x, block.norm3) if block.extra_norm else x
 
     @staticmethod
     def _attention(x: Tensor, attn, masked: Tensor) -> Tensor:
@@ -53,13 +51,6 @@ class DenseSwinV2Twin(DenseSwinTwin):
         y = torch.arange(height).repeat_interleave(width)
         x_pos = torch.arange(width).repeat(height)
         bias = offset_bias(msa, y[:, None] - y, x_pos[:, None] - x_pos)
-
-        window, shift = window_of_map(height, width, attn.window_size,
-                                      attn.shift_size, attn.pad_small_map)
-        ids = window_ids(height, width, window, shift).flatten()
-        allowed = (ids[:, None]
-                   == ids[None, :]) & ~masked.view(batch, 1, num_tokens)
-        allowed = allowed | torch.eye(num_tokens, dtype=torch.bool)
 
         qkv = F.linear(x, msa.qkv.weight).view(batch, num_tokens, 3, channels)
         query, key, value = qkv.unbind(2)
@@ -73,26 +64,16 @@ class DenseSwinV2Twin(DenseSwinTwin):
             part / part.square().sum(-1, keepdim=True).sqrt()
             for part in (query, key))
         scores = query @ key.transpose(-2, -1) * scale + bias
-        scores = scores.masked_fill(~allowed[:, None], float('-inf'))
-        out = scores.softmax(-1) @ value
-        out = out.transpose(1, 2).reshape(batch, height, width, channels)
-        return F.linear(out, msa.proj.weight, msa.proj.bias)
+        return attend(scores, value, attn, masked)
 
     def _merge(self, x: Tensor, merge) -> Tensor:
-        # OpenMMLab's order of the merged channels: c * 4 + (2 * dy + dx)
-        x = torch.stack([
-            x[:, 0::2, 0::2], x[:, 0::2, 1::2], x[:, 1::2, 0::2], x[:, 1::2,
-                                                                    1::2]
-        ],
-                        dim=-1).flatten(-2)
-        x = F.linear(x, merge.reduction.weight, merge.reduction.bias)
-        return self._norm(x, merge.norm)
+        return layer_norm(linear(merge_by_map(x), merge.reduction), merge.norm)
 
 
 def offset_bias(msa, dy: Tensor, dx: Tensor) -> Tensor:
     """Bias of every pair of tokens, (heads, T, T), for their offsets."""
-    # The parent's log-spaced offsets, which it makes in float32. Those of
-    # tokens in different windows may lie beyond: nothing reads them.
+    # The parent's log-spaced offsets, which it makes in float32. Offsets of
+    # tokens in different windows may exceed them: nothing reads those.
     last = msa.window_size[0] - 1
     dy, dx = (d.clamp(-last, last) + last for d in (dy, dx))
     first, _, second = msa.cpb_mlp

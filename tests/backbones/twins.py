@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from mmpretrain.models import PCPVT, SVT
 
 from greenmim.models import GreenMIMPCPVT, GreenMIMSVT
+from .dense import blank, conv_by_unit
 from .family import Family
-from .twins_twin import DenseTwinsTwin, conv_by_unit
+from .twins_twin import DenseTwinsTwin
 
 
 def arch(**kwargs):
@@ -85,21 +86,21 @@ class NoWindows(DenseTwinsTwin):
 
 class NoPositionEncoding(DenseTwinsTwin):
 
-    def position_encoding(self, x, proj, masked):
+    def position_encoding(self, x, proj, mask):
         return torch.zeros_like(x)
 
 
 class NoIdentity(DenseTwinsTwin):
-    """The position encoding is the convolution alone."""
+    """The position encoding lacks its identity."""
 
-    def position_encoding(self, x, proj, masked):
-        return super().position_encoding(x, proj, masked) - x
+    def position_encoding(self, x, proj, mask):
+        return super().position_encoding(x, proj, mask) - x
 
 
 class MaskedNeighboursSeen(DenseTwinsTwin):
 
-    def position_encoding(self, x, proj, masked):
-        return super().position_encoding(x, proj, torch.zeros_like(masked))
+    def position_encoding(self, x, proj, mask):
+        return super().position_encoding(x, proj, torch.zeros_like(mask))
 
 
 class _ByUnit(DenseTwinsTwin):
@@ -109,8 +110,8 @@ class _ByUnit(DenseTwinsTwin):
         self.grid = mask.shape[1:]
         return super().stages(images, mask)
 
-    def position_encoding(self, x, proj, masked):
-        x = x.masked_fill(masked[..., None], 0.)
+    def position_encoding(self, x, proj, mask):
+        x = blank(x, mask)
         return conv_by_unit(x, proj, self.grid, self.edit)
 
 
@@ -179,7 +180,7 @@ def svt_parent(with_cp=False, attn_backend='auto', **kwargs):
     return SVT(**kwargs)
 
 
-# The last stage alone has a norm, as in the paper's models.
+# Only the last stage has a norm, as in the paper's models.
 OPTIONS = dict(
     drop_path_rate=0.,
     qkv_bias=True,

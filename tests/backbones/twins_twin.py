@@ -10,12 +10,13 @@ grouped attention, lies in the query's window.
 Shapes: B images, M masks (1 or B), H*W tokens of a stage's map, C channels,
 N heads, K visible units with u*u tokens each.
 """
-from typing import Callable, List, Tuple
+from typing import List
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .dense import blank, conv, enlarge, layer_norm, linear, visible_units
 from .family import Twin
 
 
@@ -33,63 +34,6 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, heads: int,
     out = F.scaled_dot_product_attention(
         query, key, value, attn_mask=~blocked[:, None], scale=scale)
     return out.transpose(1, 2).reshape(batch, num, channels)
-
-
-def layer_norm(x: Tensor, norm: nn.Module) -> Tensor:
-    """Over the last dimension."""
-    if isinstance(norm, nn.Identity):
-        return x
-    return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-
-
-def conv(x: Tensor, layer: nn.Conv2d, groups: int = 1) -> Tensor:
-    """A convolution of a map (B, H, W, C)."""
-    x = F.conv2d(
-        x.permute(0, 3, 1, 2),
-        layer.weight,
-        layer.bias,
-        stride=layer.stride,
-        padding=layer.padding,
-        groups=groups)
-    return x.permute(0, 2, 3, 1)
-
-
-def conv_by_unit(x: Tensor, layer: nn.Conv2d, grid: Tuple[int, int],
-                 edit: Callable[[Tensor], Tensor]) -> Tensor:
-    """A depthwise 3x3 convolution of a map (B, H, W, C), unit by unit.
-
-    ``edit`` takes the units with their halo, (B, C, Gh, Gw, u + 2, u + 2).
-    """
-    batch, height, width, channels = x.shape
-    side = height // grid[0]
-    x = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1))
-    x = edit(x.unfold(2, side + 2, side).unfold(3, side + 2, side))
-    x = x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    x = F.conv2d(x, layer.weight, layer.bias, groups=channels)
-    x = x.view(batch, *grid, channels, side, side)
-    return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, height, width, channels)
-
-
-def enlarge(mask: Tensor, height: int, width: int) -> Tensor:
-    """A mask of units (B, Gh, Gw) on a map, (B, H, W)."""
-    rows, cols = height // mask.shape[1], width // mask.shape[2]
-    return mask.repeat_interleave(rows, 1).repeat_interleave(cols, 2)
-
-
-def visible_units(x: Tensor, mask: Tensor) -> Tensor:
-    """The visible units of a map (B, H, W, C), as (B, K, u*u, C)."""
-    batch, height, width, channels = x.shape
-    side = height // mask.shape[1]
-    images = []
-    for b in range(batch):
-        units = [
-            x[b, gy * side:(gy + 1) * side,
-              gx * side:(gx + 1) * side].reshape(side * side, channels)
-            for gy in range(mask.shape[1]) for gx in range(mask.shape[2])
-            if not mask[b, gy, gx]
-        ]
-        images.append(torch.stack(units))
-    return torch.stack(images)
 
 
 class DenseTwinsTwin(Twin):
@@ -113,12 +57,11 @@ class DenseTwinsTwin(Twin):
         for i, blocks in enumerate(twins.stages):
             x = conv(x, twins.patch_embeds[i].projection)
             x = layer_norm(x, twins.patch_embeds[i].norm)
-            masked = enlarge(mask, *x.shape[1:3])
             for j, block in enumerate(blocks):
                 x = self.block(x, block, mask)
                 if j == 0:
                     x = x + self.position_encoding(
-                        x, twins.position_encodings[i].proj, masked)
+                        x, twins.position_encodings[i].proj, mask)
             x = layer_norm(x, getattr(twins, f'norm_after_stage{i}'))
             outs.append(visible_units(x, mask))
         return outs
@@ -126,7 +69,7 @@ class DenseTwinsTwin(Twin):
     def block(self, x: Tensor, block: nn.Module, mask: Tensor) -> Tensor:
         normed = layer_norm(x, block.norm1)
         # Where the rate is not 0, the parent drops a branch's output twice,
-        # that of local attention excepted.
+        # except the output of local attention.
         drop_again = self.drop
         if isinstance(block.drop_path, nn.Identity):
             drop_again = nn.Identity()
@@ -137,15 +80,13 @@ class DenseTwinsTwin(Twin):
         x = x + drop_again(out)
         first, second = block.ffn.layers[0][0], block.ffn.layers[1]
         out = layer_norm(x, block.norm2)
-        out = F.gelu(F.linear(out, first.weight, first.bias))
-        out = F.linear(out, second.weight, second.bias)
+        out = linear(F.gelu(linear(out, first)), second)
         return x + drop_again(self.drop(out))
 
     def position_encoding(self, x: Tensor, proj: nn.Conv2d,
-                          masked: Tensor) -> Tensor:
-        """The convolution alone; its identity stands at the call."""
-        return conv(
-            x.masked_fill(masked[..., None], 0.), proj, groups=x.shape[-1])
+                          mask: Tensor) -> Tensor:
+        """The convolution without its identity, which the caller adds."""
+        return conv(blank(x, mask), proj, groups=x.shape[-1])
 
     def local_attention(self, x: Tensor, attn: nn.Module,
                         mask: Tensor) -> Tensor:
@@ -160,11 +101,10 @@ class DenseTwinsTwin(Twin):
         # a masked query sees only itself, so that no row is empty; nothing
         # reads what it computes
         blocked = blocked & ~torch.eye(height * width, dtype=torch.bool)
-        qkv = F.linear(x.flatten(1, 2), attn.qkv.weight, attn.qkv.bias)
+        qkv = linear(x.flatten(1, 2), attn.qkv)
         out = masked_attention(*qkv.chunk(3, -1), attn.num_heads, attn.scale,
                                blocked)
-        out = F.linear(out, attn.proj.weight, attn.proj.bias)
-        return out.view(batch, height, width, channels)
+        return linear(out, attn.proj).view(batch, height, width, channels)
 
     def global_attention(self, x: Tensor, attn: nn.Module,
                          mask: Tensor) -> Tensor:
@@ -174,14 +114,12 @@ class DenseTwinsTwin(Twin):
         if attn.sr_ratio > 1:
             reduced = layer_norm(conv(x, attn.sr), attn.norm)
         blocked = self.blocked_keys(mask, *reduced.shape[1:3])
-        key, value = F.linear(
-            reduced.flatten(1, 2), attn.kv.weight, attn.kv.bias).chunk(2, -1)
-        query = F.linear(x.flatten(1, 2), attn.q.weight, attn.q.bias)
+        key, value = linear(reduced.flatten(1, 2), attn.kv).chunk(2, -1)
+        query = linear(x.flatten(1, 2), attn.q)
         out = masked_attention(query, key, value, attn.num_heads,
                                attn.head_dims**-0.5,
                                blocked.expand(-1, height * width, -1))
-        out = F.linear(out, attn.proj.weight, attn.proj.bias)
-        return out.view(batch, height, width, channels)
+        return linear(out, attn.proj).view(batch, height, width, channels)
 
     def blocked_keys(self, mask: Tensor, height: int, width: int) -> Tensor:
         """Bool (B, 1, H * W) for the map of keys."""

@@ -9,47 +9,44 @@ from mmpretrain.models import VisionTransformer
 from torch import nn
 
 from greenmim.models import GreenMIMVisionTransformer
+from .dense import conv, enlarge, layer_norm, linear, visible_units
 from .family import Family, Twin
 
 
 class DenseViTTwin(Twin):
     """Dense ViT with masked keys, driven by another model's parameters.
 
-    Every token of the map, in raster order, behind the class token.
+    Every token of the map, in raster order, after the class token.
     """
 
     def stages(self, images, mask):
         vit = self.model
         mask = mask.expand(len(images), *mask.shape[1:])
-        conv = vit.patch_embed.projection
-        x = F.conv2d(images, conv.weight, conv.bias, stride=conv.stride)
-        size = x.shape[-2:]
-        side = size[0] // mask.shape[1]
+        x = conv(images.permute(0, 2, 3, 1), vit.patch_embed.projection)
+        size = x.shape[1:3]
         extra = int(vit.cls_token is not None)
-        x = x.flatten(2).transpose(1, 2) + self._positions(size)
-        masked = mask.repeat_interleave(side, 1).repeat_interleave(side, 2)
-        masked = masked.flatten(1)
+        x = x.flatten(1, 2) + self._positions(size)
+        masked = enlarge(mask, *size).flatten(1)
         if extra:
             first = (vit.cls_token + vit.pos_embed[:, :1]).expand(
                 len(x), -1, -1)
             x = torch.cat([first, x], 1)
             masked = F.pad(masked, (1, 0))
-        x = self._norm(x, vit.pre_norm)
+        x = layer_norm(x, vit.pre_norm)
         outs = []
         for i, layer in enumerate(vit.layers):
             attended = self._attention(
-                self._norm(x, layer.ln1), layer.attn, masked)
+                layer_norm(x, layer.ln1), layer.attn, masked)
             x = x + self.drop(self._scale(attended, layer.attn.gamma1))
-            hidden = layer.ffn.layers[0][0]
-            hidden = F.linear(
-                self._norm(x, layer.ln2), hidden.weight, hidden.bias)
-            last = layer.ffn.layers[1]
-            hidden = F.linear(F.gelu(hidden), last.weight, last.bias)
+            first, second = layer.ffn.layers[0][0], layer.ffn.layers[1]
+            hidden = F.gelu(linear(layer_norm(x, layer.ln2), first))
+            hidden = linear(hidden, second)
             x = x + self.drop(self._scale(hidden, layer.ffn.gamma2))
             if i == len(vit.layers) - 1 and vit.final_norm:
-                x = self._norm(x, vit.ln1)
+                x = layer_norm(x, vit.ln1)
             if i in vit.out_indices:
-                outs.append(self._units(x[:, extra:], size, mask))
+                outs.append(
+                    visible_units(x[:, extra:].unflatten(1, size), mask))
         return outs
 
     def _positions(self, size):
@@ -64,43 +61,19 @@ class DenseViTTwin(Twin):
         return embed
 
     @staticmethod
-    def _norm(x, norm):
-        if isinstance(norm, nn.Identity):
-            return x
-        return F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
-
-    @staticmethod
     def _scale(x, gamma):
         return x if isinstance(gamma, nn.Identity) else x * gamma.weight
 
     @staticmethod
     def _attention(x, attn, masked):
         batch, length, channels = x.shape
-        qkv = F.linear(x, attn.qkv.weight, attn.qkv.bias)
+        qkv = linear(x, attn.qkv)
         qkv = qkv.view(batch, length, 3, attn.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) / query.shape[-1]**0.5
         scores = scores.masked_fill(masked[:, None, None], float('-inf'))
         out = (scores.softmax(-1) @ value).transpose(1, 2)
-        out = out.reshape(batch, length, channels)
-        return F.linear(out, attn.proj.weight, attn.proj.bias)
-
-    @staticmethod
-    def _units(x, size, mask):
-        """The visible ones of the units of H*W tokens, (B, K, t, C)."""
-        height, width = size
-        side = height // mask.shape[1]
-        index = torch.arange(height * width).view(height, width)
-        images = []
-        for tokens, hidden in zip(x, mask):
-            images.append(
-                torch.stack([
-                    tokens[index[y * side:(y + 1) * side,
-                                 u * side:(u + 1) * side].flatten()]
-                    for y, row in enumerate(hidden.tolist())
-                    for u, is_masked in enumerate(row) if not is_masked
-                ]))
-        return torch.stack(images)
+        return linear(out.reshape(batch, length, channels), attn.proj)
 
 
 class MaskedKeysSeen(DenseViTTwin):

@@ -197,16 +197,3 @@ def test_dropout_of_the_attention_weights(backend):
     # the expectation is kept: within six standard errors everywhere
     error = (draws.mean(0) - exact).abs()
     assert (error <= 6 * draws.std(0) / 20).all()
-
-
-@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_the_result_has_the_dtype_of_the_input(dtype, backend):
-    plan, _, qkv, table, S, heads = make_case('image')
-    index = GroupIndex.from_plan(plan, heads, CPU)
-    exact = group_attention(qkv, index, table, 1.)
-    out = group_attention(
-        qkv.to(dtype), index, table.to(dtype), 1., backend=backend)
-    assert out.dtype == dtype
-    limit = 1e-5 if dtype == torch.float32 else 5e-2
-    assert relative_error(out.double(), exact) <= limit

@@ -9,7 +9,7 @@ from mmcv.cnn.bricks.transformer import PatchMerging
 
 from greenmim.models.masking import random_mask
 from greenmim.ops import (VisibleLayout, gather_units, merge_tokens,
-                          patches_of_units, unit_grid)
+                          patches_of_units, patchify, unit_grid, unpatchify)
 
 MASK = torch.tensor([[[1, 0, 1], [0, 0, 1]], [[0, 1, 1], [1, 0, 0]]]).bool()
 
@@ -202,3 +202,34 @@ def test_merge_tokens_is_the_parents_merging(side):
                     source = x[:, :, (2 * y + dy) * side + 2 * col + dx, c]
                     target = merged[:, :, token, c * 4 + 2 * dy + dx]
                     assert torch.equal(source, target)
+
+
+@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('size', [(8, 8), (8, 16), (24, 8)])
+def test_patchify_by_loops(channels, size):
+    images = torch.randn(2, channels, *size)
+    patches = patchify(images, 8)
+    rows, cols = size[0] // 8, size[1] // 8
+    assert patches.shape == (2, rows * cols, 64 * channels)
+    for unit in range(rows * cols):
+        row, col = divmod(unit, cols)
+        for y in range(8):
+            for x in range(8):
+                for c in range(channels):
+                    actual = patches[:, unit, (y * 8 + x) * channels + c]
+                    pixel = images[:, c, row * 8 + y, col * 8 + x]
+                    assert torch.equal(actual, pixel)
+    assert torch.equal(unpatchify(patches, 8, (rows, cols)), images)
+
+
+def test_patchify_refuses_other_sizes():
+    with pytest.raises(ValueError, match='multiples'):
+        patchify(torch.zeros(1, 3, 8, 12), 8)
+
+
+@pytest.mark.parametrize('shape, grid', [((1, 6, 192), (2, 2)),
+                                         ((1, 4, 191), (2, 2)),
+                                         ((1, 4, 0), (2, 2))])
+def test_unpatchify_refuses_other_shapes(shape, grid):
+    with pytest.raises(ValueError, match='expected vectors.*got'):
+        unpatchify(torch.zeros(shape), 8, grid)

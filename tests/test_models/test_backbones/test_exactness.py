@@ -7,6 +7,7 @@ mistakes.
 """
 import copy
 import math
+import pickle
 from functools import partial
 from typing import Callable, Iterable, List, Optional, Tuple
 
@@ -299,6 +300,22 @@ def test_no_call_leaves_a_trace(family):
                    for name in first_grads)  # yapf: disable
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_modes_and_copies(family):
+    """Both modes return the model; a copy keeps the planner that was made."""
+    size, kwargs = family.divided[0]
+    model = build(family, torch.float32, **kwargs)
+    assert model.train() is model and model.training
+    assert model.eval() is model and not model.training
+    images = draw_images(model, size).float()
+    mask = draw_mask('image', len(images), grid_of(model, size))
+    with torch.no_grad():
+        latent, maps = model(images, mask), model(images)
+        again = pickle.loads(pickle.dumps(model))
+        again.make_planner = None
+        assert torch.equal(again(images, mask), latent)
+        assert all(map(torch.equal, again(images), maps))
 
 
 def test_all_forms_of_a_mask_agree(family):

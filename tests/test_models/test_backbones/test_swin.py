@@ -2,7 +2,6 @@
 """What users of MMPretrain's Swin Transformer rely on, for ours."""
 import copy
 import logging
-import math
 import pickle
 from functools import partial
 from itertools import chain
@@ -13,7 +12,6 @@ from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from mmpretrain.models import SwinTransformer
-from mmpretrain.models.backbones.swin_transformer import SwinBlock
 from mmpretrain.models.utils import resize_pos_embed
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -39,23 +37,9 @@ class TestArch:
         with pytest.raises(AssertionError, match='not in default archs'):
             GreenMIMSwinTransformer(arch='unknown')
 
-    def test_missing_key(self):
-        arch = dict(embed_dims=96, num_heads=[3, 6, 12, 16])
-        with pytest.raises(AssertionError, match='Custom arch needs'):
-            GreenMIMSwinTransformer(arch=arch)
-
     def test_unknown_argument(self):
         with pytest.raises(TypeError, match='windw_size'):
             GreenMIMSwinTransformer(**MICRO, windw_size=7)
-
-    def test_custom(self):
-        depths, num_heads = [2, 2, 4, 2], [6, 12, 6, 12]
-        arch = dict(embed_dims=24, depths=depths, num_heads=num_heads)
-        model = GreenMIMSwinTransformer(arch=arch)
-        for i, stage in enumerate(model.stages):
-            assert stage.embed_dims == 24 * 2**i
-            assert len(stage.blocks) == depths[i]
-            assert stage.blocks[0].attn.w_msa.num_heads == num_heads[i]
 
     @pytest.mark.parametrize('name', ['t', 'Tiny', 'small', 'B', 'large'])
     def test_names(self, name, monkeypatch):
@@ -279,12 +263,6 @@ class TestWeights:
 
 class TestForward:
 
-    def test_default(self):
-        model = GreenMIMSwinTransformer(**MICRO)
-        outs = model(images())
-        assert isinstance(outs, tuple) and len(outs) == 1
-        assert outs[0].shape == (1, 64, 4, 4)
-
     def test_window_larger_than_the_map(self):
         cfg = {**MICRO, 'window_size': 6}
         model = GreenMIMSwinTransformer(**cfg)
@@ -294,57 +272,8 @@ class TestForward:
         model = GreenMIMSwinTransformer(**cfg, pad_small_map=True)
         assert model(images(128))[0].shape == (1, 64, 4, 4)
 
-    def test_out_indices(self):
-        model = GreenMIMSwinTransformer(**MICRO, out_indices=(0, 1, 2, 3))
-        outs = model(images())
-        assert [out.shape for out in outs] == [(1, 8 * s, 32 // s, 32 // s)
-                                               for s in (1, 2, 4, 8)]
-        for out in outs:
-            assert out.is_contiguous()
-
-    def test_out_after_downsample(self):
-        model = GreenMIMSwinTransformer(
-            **MICRO, out_indices=(0, 1, 2, 3), out_after_downsample=True)
-        assert model.num_features == [16, 32, 64, 64]
-        outs = model(images())
-        assert [out.shape for out in outs] == [(1, 16, 16, 16), (1, 32, 8, 8),
-                                               (1, 64, 4, 4), (1, 64, 4, 4)]
-
-    def test_with_cp(self):
-        model = GreenMIMSwinTransformer(**MICRO, with_cp=True)
-        blocks = [m for m in model.modules() if isinstance(m, SwinBlock)]
-        assert len(blocks) == 5 and all(block.with_cp for block in blocks)
-        model.init_weights()
-        model.train()
-        assert model(images())[0].shape == (1, 64, 4, 4)
-
-    @pytest.mark.parametrize('size', [(128, 128), (160, 160), (160, 205)])
-    def test_any_input_size(self, size):
-        model = GreenMIMSwinTransformer(**MICRO, use_abs_pos_embed=True)
-        out, = model(torch.randn(1, 3, *size))
-        assert out.shape == (1, 64, *(math.ceil(side / 32) for side in size))
-
-    def test_train_and_eval_return_the_model(self):
-        model = GreenMIMSwinTransformer(**MICRO)
-        assert model.train() is model and model.training
-        assert model.eval() is model and not model.training
-
 
 class TestStructure:
-
-    def test_drop_path_grows(self):
-        model = GreenMIMSwinTransformer(arch='tiny', drop_path_rate=0.2)
-        blocks = list(chain(*(stage.blocks for stage in model.stages)))
-        for i, block in enumerate(blocks):
-            rate = 0.2 / (len(blocks) - 1) * i
-            assert block.attn.drop.drop_prob == pytest.approx(rate)
-            assert block.ffn.dropout_layer.drop_prob == pytest.approx(rate)
-
-    def test_absolute_positions(self):
-        model = GreenMIMSwinTransformer(**MICRO, use_abs_pos_embed=True)
-        assert model.absolute_pos_embed.shape == (1, 1024, 8)
-        model = GreenMIMSwinTransformer(**MICRO)
-        assert not hasattr(model, 'absolute_pos_embed')
 
     @pytest.mark.parametrize('norm_eval', [True, False])
     def test_norm_eval(self, norm_eval):
@@ -393,15 +322,6 @@ class TestMaskedForward:
     mask = torch.tensor([[[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0],
                           [1, 1, 1, 0]]]).bool()
 
-    def test_shapes(self):
-        model = GreenMIMSwinTransformer(**MICRO, out_indices=(0, 3))
-        assert model.unit_size == 32
-        x = torch.randn(2, 3, 128, 128)
-        assert model(x, self.mask).shape == (2, 5, model.num_features[-1])
-        assert [out.shape for out in model.forward_stages(x, self.mask)
-                ] == [(2, 5, 64, 8), (2, 5, 16, 16), (2, 5, 4, 32),
-                      (2, 5, 1, 64)]
-
     def test_other_strides(self):
         """Patches of 2 px and three stages: the unit is the last stride."""
         cfg = dict(MICRO, patch_size=2, img_size=64)
@@ -417,7 +337,7 @@ class TestMaskedForward:
         assert model(images(64), self.mask).shape == (1, 5, 32)
 
     def test_after_downsample(self):
-        """What the dense forward puts out does not change the latent."""
+        """What the dense forward returns does not change the latent."""
         x = images()
         other = randomise(
             GreenMIMSwinTransformer(
@@ -434,18 +354,8 @@ class TestMaskedForward:
                 model.forward_stages(x, self.mask)):
             assert torch.equal(stage, expected)
 
-    def test_pickled(self):
-        """Also one with compiled blocks (as run without a mask)."""
-        x = images()
-        for options in (dict(), dict(compile_blocks=True)):
-            model = GreenMIMSwinTransformer(**MICRO, **options).eval()
-            expected = GreenMIMSwinTransformer(**MICRO).eval()
-            expected.load_state_dict(model.state_dict(), strict=True)
-            again = pickle.loads(pickle.dumps(model))
-            assert torch.equal(again(x)[0], expected(x)[0])
-
     def test_a_plan(self):
-        """Made beforehand, by this backbone's planner alone."""
+        """Made beforehand, by this backbone's planner only."""
         x = images()
         model = GreenMIMSwinTransformer(**MICRO).eval()
         plan = model.make_planner()(VisibleLayout.from_mask(self.mask))

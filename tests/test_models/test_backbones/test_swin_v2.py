@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What Swin Transformer V2 has beyond the common tests."""
 import math
-import pickle
 
 import pytest
 import torch
@@ -94,13 +93,6 @@ def test_layer_depth():
             'head.fc.bias': 9
     }.items():
         assert model.get_layer_depth(name, 'backbone.') == (depth, 10), name
-
-
-def test_pickled_and_modes():
-    model = build(SWIN_V2, window_size=4, compile_blocks=True)
-    x = draw_images(model, (128, 128))
-    assert torch.equal(pickle.loads(pickle.dumps(model))(x)[0], model(x)[0])
-    assert model.train() is model and model.eval() is model
 
 
 def test_bad_options_are_refused():
