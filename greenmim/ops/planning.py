@@ -69,8 +69,8 @@ class GroupPlanner:
                  overhead: float = SLOT_COST) -> None:
         self.stages = tuple(stages)
         self.overhead = overhead
-        self._maps: Dict[Grid, Tuple[List[Dict[Window, Window]],
-                                     WindowMaps]] = {}
+        # By grid: the number of every window's map by stage, and all maps
+        self._maps: Dict[Grid, Tuple[List[Dict[Window, int]], WindowMaps]] = {}
 
     def __call__(self, layout: VisibleLayout) -> MaskPlan:
         """Plan the groups of all stages and kinds of windows.
@@ -86,17 +86,13 @@ class GroupPlanner:
             return MaskPlan(layout, [{} for _ in self.stages])
         if layout.grid not in self._maps:
             self._maps[layout.grid] = self._map(layout.grid)
-        fitted, maps = self._maps[layout.grid]
-        self._check_padding(layout, fitted)
-        plans = iter(plan_maps(layout, maps, self.overhead))
-        groups = []
-        for windows in fitted:
-            plan_of = {
-                window: next(plans)
-                for window in dict.fromkeys(windows.values())
-            }
-            groups.append({own: plan_of[windows[own]] for own in windows})
-        return MaskPlan(layout, groups)
+        numbers, maps = self._maps[layout.grid]
+        self._check_padding(layout)
+        plans = plan_maps(layout, maps, self.overhead)
+        return MaskPlan(layout, [{
+            window: plans[number]
+            for window, number in stage.items()
+        } for stage in numbers])
 
     def _fit(self, grid: Grid) -> List[Dict[Window, Window]]:
         """The windows in use on a grid by the blocks' own, for each stage."""
@@ -106,20 +102,24 @@ class GroupPlanner:
             for window in stage.windows
         } for stage in self.stages]
 
-    def _map(self,
-             grid: Grid) -> Tuple[List[Dict[Window, Window]], WindowMaps]:
-        """The windows in use on a grid, and their maps."""
-        fitted = self._fit(grid)
-        maps = [(stage.side, window)
-                for stage, windows in zip(self.stages, fitted)
-                for window in dict.fromkeys(windows.values())]
-        return fitted, WindowMaps.make(grid, maps)
+    def _map(self, grid: Grid) -> Tuple[List[Dict[Window, int]], WindowMaps]:
+        """See ``_maps``; windows that fit alike have one map."""
+        numbers: List[Dict[Window, int]] = []
+        maps: List[Tuple[int, Window]] = []
+        for stage, fitted in zip(self.stages, self._fit(grid)):
+            used = list(dict.fromkeys(fitted.values()))
+            numbers.append({
+                own: len(maps) + used.index(window)
+                for own, window in fitted.items()
+            })
+            maps += [(stage.side, window) for window in used]
+        return numbers, WindowMaps.make(grid, maps)
 
-    def _check_padding(self, layout: VisibleLayout,
-                       fitted: List[Dict[Window, Window]]) -> None:
+    def _check_padding(self, layout: VisibleLayout) -> None:
         """Refuse padding that changes the windows of an image."""
         if layout.valid is None:
             return
+        fitted = self._fit(layout.grid)
         rows, cols = layout.valid.any(2).sum(1), layout.valid.any(1).sum(1)
         for grid in sorted(set(zip(rows.tolist(), cols.tolist()))):
             if self._fit(grid) != fitted:

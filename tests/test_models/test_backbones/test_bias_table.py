@@ -41,7 +41,7 @@ def test_equals_the_slow_twin(old, new):
 
 
 def test_offset_zero_stays_and_directions_stay():
-    """A table that grows with the row offset alone goes on doing so."""
+    """A table that grows with the row offset alone still does so."""
     offsets = torch.arange(-6., 7.)
     table = offsets[:, None].expand(13, 13).reshape(-1, 1)
     resized = resize_bias_table(table, 12).view(23, 23)
