@@ -37,7 +37,11 @@ def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Checkpoint blocks while a dense parent without ``with_cp`` runs them."""
+    """Checkpoint blocks while a dense parent without ``with_cp`` runs them.
+
+    Args:
+        blocks (Iterable[nn.Module]): The blocks that the parent calls.
+    """
     blocks = list(blocks)
     for block in blocks:
         block.forward = partial(run_block, True, block.forward)

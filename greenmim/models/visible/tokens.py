@@ -108,7 +108,16 @@ def conv_in_units(conv: nn.Conv2d, x_BKTC: Tensor) -> Tensor:
 
 
 def depthwise_tokens(conv: nn.Conv2d, x_BKTC: Tensor, halo: Halo) -> Tensor:
-    """A depthwise convolution of stride 1, (B, K, T, C)."""
+    """A depthwise convolution of stride 1.
+
+    Args:
+        conv (nn.Conv2d): The dense layer.
+        x_BKTC (Tensor): Unit-major tokens.
+        halo (Halo): The neighbours of units that the kernel reads.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
+    """
     return depthwise_conv(x_BKTC, halo, conv.weight, conv.bias)
 
 
