@@ -28,14 +28,14 @@ def micro_config(in_channels: int = 3, **overrides: Any) -> Dict[str, Any]:
             type='greenmim.GreenMIM',
             backbone=dict(
                 type='greenmim.GreenMIMSwinTransformer',
-                arch=dict(SWIN_ARCH, embed_dims=16, num_heads=[1, 2, 4, 8]),
+                arch=SWIN_ARCH,
                 in_channels=in_channels,
                 window_size=4,
                 drop_path_rate=0.,
                 norm_cfg=NORM_CFG),
             neck=dict(
                 type='greenmim.GreenMIMNeck',
-                in_channels=128,
+                in_channels=64,
                 embed_dims=32,
                 num_heads=4,
                 out_channels=32 * 32 * in_channels),

@@ -112,7 +112,7 @@ class ForeignNeck(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.linear = nn.Linear(128, 3072)
+        self.linear = nn.Linear(64, 3072)
 
     def forward(self, latent, mask):
         B, L = len(latent), mask.visible[0].numel()

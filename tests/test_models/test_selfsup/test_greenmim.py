@@ -183,7 +183,7 @@ def test_inputs_of_mmselfsup():
 def test_tensor_mode_is_the_dense_backbone():
     model, images = micro_model(), torch.randn(2, 3, 128, 256)
     feats = model(images, mode='tensor')
-    assert len(feats) == 1 and feats[0].shape == (2, 128, 4, 8)
+    assert len(feats) == 1 and feats[0].shape == (2, 64, 4, 8)
     assert torch.equal(feats[0], model.backbone(images)[0])
 
 
@@ -279,10 +279,10 @@ def test_refuses_bad_settings(overrides, message):
     (dict(head=dict(type='greenmim.GreenMIMHead', unit_size=16)),
      r'\(4, 4\), got one of \(2, 2\).*unit_size'),
     (dict(neck=dict(type='greenmim.GreenMIMNeck', in_channels=32)),
-     r'got \(2, 1, 128\).*in_channels of the neck'),
+     r'got \(2, 1, 64\).*in_channels of the neck'),
     (dict(
         neck=dict(
-            type='greenmim.GreenMIMNeck', in_channels=128, class_token=True)),
+            type='greenmim.GreenMIMNeck', in_channels=64, class_token=True)),
      'expected a class token, got none'),
 ])
 def test_refuses_parts_that_do_not_fit(overrides, message):

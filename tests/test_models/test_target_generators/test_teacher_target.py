@@ -69,7 +69,7 @@ def test_the_teacher_stays_as_it_is(saved):
             target=dict(type='greenmim.TeacherTarget', backbone=cfg)),
         neck=dict(
             type='greenmim.GreenMIMNeck',
-            in_channels=128,
+            in_channels=64,
             embed_dims=32,
             num_heads=4,
             out_channels=64))
