@@ -197,13 +197,12 @@ def _model_of(family: Family, layout_name: str, source: Source,
         hints = {**family.layouts[layout_name].pretraining, **hints}
     if model is None and recorded:
         added = source.metadata.get('added', [])
-        if 'out_indices' in recorded:
-            recorded = dict(
-                recorded,
-                out_indices=[
-                    i for i in recorded['out_indices']
-                    if f'norm{i}.weight' not in added
-                ])
+        if added:
+            outputs = [
+                i for i in recorded.get('out_indices', [])
+                if f'norm{i}.weight' not in added
+            ]
+            recorded = dict(recorded, out_indices=outputs)
         model = family.build_recorded(recorded)
     if model is None:
         model = family.build(family.infer_settings(tensors, None, **hints))

@@ -237,7 +237,7 @@ def test_maps_have_no_norm(tmp_path, own):
 
 def test_recorded_heads_and_sizes_are_kept(tmp_path):
     """Config and metadata record what tensors do not determine."""
-    changes = dict(img_size=[32, 64], fixed_positions=True)
+    changes = dict(img_size=[32, 64], fixed_positions=True, out_indices=-1)
     config = dict(BACKBONES['vit'], **changes)
     torch.manual_seed(0)
     model = GreenMIMVisionTransformer(**{
