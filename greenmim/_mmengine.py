@@ -19,6 +19,7 @@ OVERRIDDEN = {
     'mmengine.hooks.CheckpointHook': ['_save_checkpoint_with_step'],
     'mmengine.runner.EpochBasedTrainLoop': ['_epoch', '_iter'],
     'mmengine.dataset.BaseDataset': ['_fully_initialized'],
+    'mmengine.dataset.InfiniteSampler': ['_infinite_indices'],
     'mmengine.model.ImgDataPreprocessor': ['_enable_normalize'],
     # MMPretrain 1.2.0
     'mmpretrain.models.SwinTransformer':
@@ -69,6 +70,16 @@ def swaps_channels(preprocessor: Any) -> bool:
     MMEngine 0.10.7, MMPretrain 1.2.0.
     """
     return preprocessor._channel_conversion
+
+
+def set_active_positions(active: Tensor) -> None:
+    """Set the visible positions of MMPretrain's SparK (MMPretrain 1.2.0).
+
+    Args:
+        active (Tensor): Bool (B, 1, H, W) of the last map.
+    """
+    from mmpretrain.models.utils import SparseHelper
+    SparseHelper._cur_active = active
 
 
 def norms(tensors: List[Tensor]) -> Tuple[Tensor, ...]:

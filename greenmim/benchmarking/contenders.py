@@ -9,11 +9,11 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import ConfigDict
-from mmpretrain.models.utils import SparseHelper
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from greenmim._mmengine import set_active_positions
 from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import unit_grid
@@ -202,7 +202,7 @@ def spark_contender(backbone: ConfigDict, images: Tensor,
         return ~random_mask(len(images), grid, planner.mask_ratio)[:, None]
 
     def loss(images: Tensor, active: Tensor) -> Tensor:
-        SparseHelper._cur_active = active.to(images.device, non_blocking=True)
+        set_active_positions(active.to(images.device, non_blocking=True))
         return encoder(images)[-1].float().square().mean()
 
     return Contender('spark encoder', encoder, loss, draw)

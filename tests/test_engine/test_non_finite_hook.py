@@ -7,10 +7,11 @@ import pytest
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from greenmim.engine import NonFiniteHook
+from greenmim.engine import FiniteOptimWrapper, NonFiniteHook
 
 
 class Numbers(BaseDataset):
@@ -54,7 +55,15 @@ class Slope(BaseModel):
         return dict(loss=loss)
 
 
-def run(work_dir, failing, problem='loss', **kwargs):
+class OwnSteps(OptimWrapper):
+
+    def update_params(self, loss):
+        loss.backward()
+        self.optimizer.step()
+        self.zero_grad()
+
+
+def run(work_dir, failing, problem='loss', wrapper=OptimWrapper, **kwargs):
     model = Slope(failing, problem)
     hook = NonFiniteHook(**kwargs)
     slopes, rates = [], []
@@ -68,7 +77,8 @@ def run(work_dir, failing, problem='loss', **kwargs):
             collate_fn=dict(type='default_collate'),
             dataset=Numbers()),
         train_cfg=dict(by_epoch=True, max_epochs=2),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3, momentum=.9)),
+        optim_wrapper=dict(
+            type=wrapper, optimizer=dict(type='SGD', lr=1e-3, momentum=.9)),
         param_scheduler=dict(
             type='CosineAnnealingLR', by_epoch=False, T_max=12),
         default_hooks=dict(
@@ -105,6 +115,19 @@ def test_a_step_is_left_out(tmp_path, problem):
         tmp_path / 'non_finite' / report['weights'], weights_only=True)
     assert weights['state_dict']['slope'] == slopes[2]
     assert 'optimizer' not in weights
+
+
+def test_the_loss_is_checked_where_a_wrapper_steps_by_itself(tmp_path):
+    hook, slopes, _ = run(tmp_path, [4], wrapper=OwnSteps)
+    assert slopes[3] == slopes[2] != slopes[4]
+    assert hook.skipped == 1 and all(map(math.isfinite, slopes))
+    log, = tmp_path.rglob('*.log')
+    assert 'OwnSteps has an update_params of its own' in log.read_text()
+
+
+def test_several_optimizers_are_refused():
+    with pytest.raises(TypeError, match='a single OptimWrapper, got list'):
+        FiniteOptimWrapper([])
 
 
 def test_nothing_changes_without_a_problem(tmp_path):

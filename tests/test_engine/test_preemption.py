@@ -9,9 +9,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from mmengine.runner import IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from greenmim.engine import PreemptionHook
+from greenmim.engine import PreemptionHook, leave_signals_to_parent
 from tests.conftest import CHECKOUT
 
 LOADING = '''
@@ -132,6 +133,21 @@ def test_workers_continue_until_their_parent_ends_them(number, way):
         'ended with 0', ''
     ]
     assert process.returncode == 0
+
+
+def test_unprotected_workers_that_have_started_are_warned_of(monkeypatch):
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    warnings = []
+    runner = SimpleNamespace(
+        train_loop=object.__new__(IterBasedTrainLoop),
+        train_dataloader=DataLoader([0], num_workers=1),
+        val_loop=None,
+        logger=SimpleNamespace(warning=warnings.append))
+    PreemptionHook().before_train(runner)
+    assert "type='greenmim.leave_signals_to_parent'" in warnings[0]
+    runner.train_dataloader.worker_init_fn = leave_signals_to_parent
+    PreemptionHook().before_train(runner)
+    assert len(warnings) == 1
 
 
 def test_the_second_ctrl_c_stops_at_once(monkeypatch):

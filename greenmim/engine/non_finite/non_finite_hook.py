@@ -96,6 +96,11 @@ class NonFiniteHook(Hook):
         if not isinstance(runner.optim_wrapper, FiniteOptimWrapper):
             runner.optim_wrapper = FiniteOptimWrapper(runner.optim_wrapper)
         wrapper = runner.optim_wrapper
+        if not wrapper.checks_gradients:
+            runner.logger.warning(
+                f'{type(wrapper.wrapped).__name__} has an update_params of '
+                'its own: NonFiniteHook checks only the loss, not the '
+                'gradients.')
         name = runner.message_hub.runtime_info.get('raised_precision')
         if name is not None:
             dtype = getattr(torch, name)

@@ -21,26 +21,32 @@ class FiniteOptimWrapper(OptimWrapper):
     its scale. They count as a problem once it cannot lower the scale any
     more, or has lowered it to 1, where it is no longer the cause.
 
+    A wrapper class with an ``update_params`` of its own steps by itself; there
+    only the loss is checked.
+
     Args:
         wrapped (OptimWrapper): Computes and applies the gradients.
 
     Raises:
-        TypeError: If it is no ``OptimWrapper``, as with several optimizers,
-            or has an ``update_params`` of its own.
+        TypeError: If it is not an ``OptimWrapper``, as with several
+            optimizers.
     """
 
     def __init__(self, wrapped: OptimWrapper) -> None:
-        if getattr(type(wrapped), 'update_params',
-                   None) is not OptimWrapper.update_params:
-            raise TypeError(
-                'expected a single OptimWrapper, with the update_params of '
-                f'MMEngine, got {type(wrapped).__name__}; switch '
-                'NonFiniteHook off with default_hooks.non_finite=None')
+        if not isinstance(wrapped, OptimWrapper):
+            raise TypeError('expected a single OptimWrapper, got '
+                            f'{type(wrapped).__name__}; switch NonFiniteHook '
+                            'off with default_hooks.non_finite=None')
         self.wrapped = wrapped
         self.problem: Optional[str] = None
         """``'loss'`` or ``'gradient'`` after a step that is not finite.
 
         The hook resets it."""
+
+    @property
+    def checks_gradients(self) -> bool:
+        """Whether gradients are checked, and not only the loss."""
+        return (type(self.wrapped).update_params is OptimWrapper.update_params)
 
     def __getattr__(self, name: str) -> Any:
         if name == 'wrapped':  # while a copy is made
@@ -59,8 +65,10 @@ class FiniteOptimWrapper(OptimWrapper):
         if is_distributed():
             finite = finite.int()
             all_reduce(finite, 'min')
-        if finite:
+        if finite and self.checks_gradients:
             super().update_params(loss, *args, **kwargs)
+        elif finite:
+            self.wrapped.update_params(loss, *args, **kwargs)
         else:
             self.problem = 'loss'
             self.zero_grad()
