@@ -6,7 +6,7 @@
 #     python tools/analysis_tools/plot_benchmarks.py
 #
 # It takes about 20 minutes on two cores that have nothing else to do. A file
-# that exists is not measured again, so that an interrupted run can go on.
+# that exists is not measured again, so that an interrupted run can be resumed.
 # HARDWARE is the last word of the files' names.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -15,7 +15,6 @@ import sys
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Callable, List, Optional, Sequence, Tuple
@@ -31,7 +30,7 @@ class Library:
     """A library that greenmim uses.
 
     Args:
-        module (str): The name that is imported.
+        module (str): The name that is imported, ``''`` for none.
         packages (tuple[str, ...]): Distributions that contain it.
         fix (str): The command that installs what goes together.
         extra (str): The extra that needs it. Defaults to ``''``, pre-training
@@ -111,6 +110,9 @@ def simple(module: str, package: str = '') -> Library:
 
 
 LIBRARIES = [
+    # It measures memory, and Windows lacks it.
+    Library('resource', ('Python', ),
+            'wsl --install  # and install greenmim in WSL'),
     simple('numpy'),
     Library('torch', ('torch', ), TORCH, check=check_torch),
     Library(
@@ -168,15 +170,6 @@ LIBRARIES = [
 ]
 
 
-def check_python() -> Finding:
-    """The module that measures memory, which Windows lacks."""
-    name = f'Python {platform.python_version()}'
-    if find_spec('resource') is None:
-        return (f'{name} has no module resource, as on Windows',
-                'wsl --install  # and install greenmim in WSL')
-    return name, ''
-
-
 def examine(
     library: Library, broken: Sequence[str] = (), extras: Sequence[str] = ()
 ) -> Finding:
@@ -196,11 +189,13 @@ def examine(
         if library.extra not in ('', *extras):
             return f'{missing} (not needed)', ''
         return missing, library.fix
-    for line in [*requirements(), *requirements(library.extra, *extras)]:
+    for line in requirements('', library.extra, *extras):
         if package_of(line) in library.packages and not is_met(
                 line,
                 name.split()[1]):
             return f'{name} is installed, but {line} is needed', library.fix
+    if not library.module:
+        return name, ''
     blamed = [module for module in library.after if module in broken]
     if blamed:
         return f'{name} was not tried, since it needs {blamed[0]}', ''
@@ -217,6 +212,8 @@ def examine(
 def installed(packages: Sequence[str]) -> str:
     """Name and version of the first distribution that is installed."""
     for package in packages:
+        if package == 'Python':
+            return f'Python {platform.python_version()}'
         try:
             return f'{package} {version(package)}'
         except PackageNotFoundError:
@@ -224,13 +221,14 @@ def installed(packages: Sequence[str]) -> str:
     return ''
 
 
-def examine_requirement(line: str) -> Finding:
-    """Look for a package that nothing here imports."""
-    name = installed([package_of(line)])
-    if name and is_met(line, name.split()[1]):
-        return name, ''
-    return (f'{name} is installed, but {line} is needed'
-            if name else f'{line} is not installed'), f'pip install "{line}"'
+def others(extras: Sequence[str]) -> List[Library]:
+    """What extras require that nothing here imports, and greenmim itself."""
+    imported = {name for one in LIBRARIES for name in one.packages}
+    found = [
+        Library('', (package_of(line), ), f'pip install "{line}"')
+        for line in requirements(*extras) if package_of(line) not in imported
+    ]
+    return found + [Library('', ('greenmim', ), 'pip install -e .')]
 
 
 def other_environment() -> Optional[Path]:
@@ -252,30 +250,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     extras = parser.parse_args(argv).extras
     warnings.simplefilter('ignore')
     print(f'greenmim {__version__}, {platform.platform()}')
-    needed: List[str] = []  # what does not work, and has to
-    broken: List[str] = []
-
-    def report(name: str, finding: Finding, is_needed: bool = True) -> None:
-        found, fix = finding
+    needed, broken = [], []  # type: List[str], List[str]
+    for library in [*LIBRARIES, *(others(extras) if extras else [])]:
+        found, fix = examine(library, broken, extras)
         mark = '[!!]' if fix else '[--]' if ' not ' in found else '[ok]'
         print(f'{mark} {found}')
         if fix:
             print(f'     fix: {fix}')
+            name = library.module or library.packages[0]
             broken.append(name)
-            if is_needed:
+            if library.extra in ('', *extras):
                 needed.append(name)
-
-    report('Python', check_python())
-    for library in LIBRARIES:
-        report(library.module, examine(library, broken, extras), library.extra
-               in ('', *extras))
-    if extras:
-        imported = {name for one in LIBRARIES for name in one.packages}
-        for line in requirements(*extras):
-            if package_of(line) not in imported:
-                report(package_of(line), examine_requirement(line))
-        found, fix = examine_requirement('greenmim')
-        report('greenmim', (found, fix and 'pip install -e .'))
     if needed:
         venv = other_environment()
         print(f'Pre-training does not work here because of '

@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""What greenmim requires, from setup.cfg or its installed metadata.
+"""What greenmim requires, by setup.cfg or the metadata of an installation.
 
 It needs nothing but the standard library.
 """
+import operator
 import re
 from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, requires
@@ -10,37 +11,58 @@ from pathlib import Path
 from typing import Dict, List
 
 SETUP = Path(__file__).resolve().parents[1] / 'setup.cfg'
+OPERATORS = {
+    '<': operator.lt,
+    '<=': operator.le,
+    '>': operator.gt,
+    '>=': operator.ge
+}
 
 
 def requirements(*extras: str) -> List[str]:
-    """The requirements of greenmim, or instead of some of its extras.
+    """Names and version bounds of what is required.
 
     Args:
-        *extras (str): Names of extras.
+        *extras (str): Extras of setup.cfg; ``''`` stands for greenmim itself.
 
     Returns:
-        list[str]: ``name`` and the bounds of its version; empty if greenmim
-        is neither a checkout nor installed.
+        list[str]: Empty if greenmim is neither a checkout nor installed.
     """
-    known = _all_requirements()
-    return [line for extra in extras or [''] for line in known.get(extra, [])]
+    setup = ConfigParser()
+    known: Dict[str, List[str]] = {}
+    setup.read(SETUP, 'utf-8')
+    if setup.get('metadata', 'name', fallback='') == 'greenmim':
+        known = {
+            extra: text.split('\n')
+            for extra, text in setup['options.extras_require'].items()
+        }
+        known[''] = setup['options']['install_requires'].split('\n')
+    else:
+        try:
+            for line in requires('greenmim') or []:
+                line, _, marker = line.partition(';')
+                extra = re.search(r'extra == .(\w+)', marker)
+                known.setdefault(extra[1] if extra else '', []).append(line)
+        except PackageNotFoundError:
+            pass
+    return [line for extra in extras for line in known.get(extra, []) if line]
 
 
-def requirement(package: str, *extras: str) -> str:
-    """One of the :func:`requirements`, quoted for a shell if necessary.
+def requirement(package: str, extra: str = '') -> str:
+    """A package and its version bounds, quoted for a shell if necessary.
 
     Args:
         package (str): The name of the package.
-        *extras (str): Names of extras.
+        extra (str): The extra that requires it. Defaults to ``''``, none.
     """
-    for line in requirements(*extras):
+    for line in requirements(extra):
         if package_of(line) == package:
             return f'"{line}"' if re.search('[<>]', line) else line
     return package
 
 
 def package_of(line: str) -> str:
-    """The name of the package that a requirement asks for."""
+    """The name of the package of a requirement."""
     return re.split(r'[^\w.-]', line)[0]
 
 
@@ -50,43 +72,10 @@ def is_met(line: str, version: str) -> bool:
     A pin (``==``) is the version that was tried; whether another one works
     shows at the import.
     """
-    for operator, bound in re.findall(r'(<=|>=|<|>)\s*([\d.]+)', line):
-        found, limit = _numbers(version), _numbers(bound)
-        if not {
-                '<': found < limit,
-                '<=': found <= limit,
-                '>': found > limit,
-                '>=': found >= limit
-        }[operator]:
-            return False
-    return True
+    return all(OPERATORS[sign](_numbers(version), _numbers(bound))
+               for sign, bound in re.findall(r'(<=|>=|<|>)([^,]+)', line))
 
 
 def _numbers(version: str) -> List[int]:
-    numbers = re.match(r'[\d.]*', version)[0]  # type: ignore[index]
-    return [
-        int(number) for number in (numbers + '.0.0.0').split('.') if number
-    ][:4]
-
-
-def _all_requirements() -> Dict[str, List[str]]:
-    """The requirements by extra, those without one under ``''``."""
-    setup = ConfigParser()
-    setup.read(SETUP, 'utf-8')
-    if setup.get('metadata', 'name', fallback='') == 'greenmim':
-        sections = dict(setup['options.extras_require'])
-        sections[''] = setup['options']['install_requires']
-        return {
-            extra: [line for line in text.splitlines() if line]
-            for extra, text in sections.items()
-        }
-    known: Dict[str, List[str]] = {}
-    try:
-        lines = requires('greenmim') or []
-    except PackageNotFoundError:
-        lines = []
-    for line in lines:
-        line, _, marker = line.partition(';')
-        extra = re.search(r'extra == .(\w+)', marker)
-        known.setdefault(extra[1] if extra else '', []).append(line.strip())
-    return known
+    release = re.split(r'[^\d.]', version.strip())[0]
+    return [int(number or 0) for number in f'{release}.0.0.0'.split('.')][:4]

@@ -64,9 +64,9 @@ ELSEWHERE = {
     r'200e_in1k\.py --work-dir work_dirs/mine --auto-scale-lr .*':
     'test_get_started_page.py::test_from_top_to_bottom',
     r'python tools/benchmarks/compare_methods\.py FOLDER .*':
-    'test_tools/test_compare_methods.py::test_with_labels',
+    'test_tools/test_comparisons.py::test_with_labels',
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':
-    'test_tools/test_compare_with_scratch.py::test_from_archive_to_table',
+    'test_tools/test_comparisons.py::test_from_archive_to_table',
     r'python tools/analysis_tools/benchmark(_grouping)?\.py.*':
     'test_tools/test_benchmarks.py::test_documented_commands',
     r'bash benchmarks/run\.sh cpu my-machine':

@@ -45,7 +45,7 @@ find_mmcv_wheel() {
 }
 
 # build_downstream WHEEL: make .venv-downstream. It sees the packages of the
-# main environment behind its own, so that PyTorch is not installed twice and
+# main environment after its own, so that PyTorch is not installed twice and
 # its mmcv hides mmcv-lite.
 build_downstream() {
     local key main site

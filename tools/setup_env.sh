@@ -6,9 +6,9 @@
 #
 # An environment that is active and has everything that the level needs is
 # used as it is; otherwise one is made in `.venv` of the checkout. Nothing is
-# installed anywhere else. Afterwards `python` and `mim` are those of that
-# environment, and greenmim is this checkout. If the shell that called is not in
-# it, GREENMIM_ACTIVATE is the line that takes it there.
+# installed anywhere else. Afterwards `python`, `mim` and this checkout's greenmim
+# come from that environment. If the calling shell has not activated it,
+# GREENMIM_ACTIVATE is the line that does.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv

@@ -80,7 +80,7 @@ def cost_of(plan: GroupPlan) -> int:
 
 
 def bound_of_groups(counts: Sequence[int], size: int) -> int:
-    """No packing of windows of so many tokens has fewer groups."""
+    """A lower bound of the number of groups for windows of these sizes."""
     return max(min_groups(counts, size), min_groups_by_halves(counts, size))
 
 

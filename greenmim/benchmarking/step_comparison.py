@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Training steps of GreenMIM compared with those of dense pre-training.
+"""Compare training steps of GreenMIM and of dense pre-training.
 
 The limit by token count, were everything but the matrix sizes free, is
 

@@ -163,7 +163,7 @@ def test_peak_memory_is_that_of_the_step():
         for name in ('first', 'second')
     ]
     for contender in contenders:
-        Stepper(images)(contender)  # leaves gradients behind
+        Stepper(images)(contender)  # leaves gradients
     peaks = peak_memories(contenders, Stepper(images))
     assert peaks['first'] == peaks['second']
     # Weights; then the output, or its gradient and the weights', with a

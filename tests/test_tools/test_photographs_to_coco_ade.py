@@ -62,7 +62,7 @@ def test_a_seed_fixes_every_byte(folders):
 
 @pytest.mark.parametrize('split', COUNTS)
 def test_layouts_agree(folders, split):
-    """Boxes, outlines, areas and labels tell of the same objects."""
+    """Boxes, outlines, areas and labels describe the same objects."""
     coco = folders[0] / 'coco'
     ade = folders[0] / 'ade' / 'ADEChallengeData2016'
     content = json.loads(

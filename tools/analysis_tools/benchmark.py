@@ -33,9 +33,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--against',
         type=names_of('simmim', 'spark', 'dense'),
-        help='of simmim (MMPretrain\'s, for Swin), spark (the encoder of '
+        help='any of simmim (MMPretrain\'s, for Swin), spark (the encoder of '
         'MMPretrain\'s SparK, for ConvNeXt) and dense (the backbone alone, '
-        'all tokens); \'\' for none (default: all that the backbone has)')
+        'all tokens); \'\' for none (default: all that suit the backbone)')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
@@ -68,12 +68,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--compile',
         action='store_true',
-        help='compile the blocks of GreenMIM; those of the dense model, which '
-        'shift windows, make PyTorch\'s compiler fail on CPUs')
+        help='compile the blocks of GreenMIM; PyTorch\'s compiler fails on '
+        'CPUs for the blocks of the dense model, which shift windows')
     parser.add_argument(
         '--optimizer',
         action='store_true',
-        help='time a step of fused AdamW, too')
+        help='also time a step of fused AdamW')
     parser.add_argument(
         '--breakdown',
         action='store_true',

@@ -66,7 +66,7 @@ def new_run_folder(work_dir: Path) -> Path:
 
 def run_tool(tool: str, *arguments: object,
              shown: re.Pattern = re.compile('')) -> None:
-    """Run a tool, print the lines that are asked for, exit if it fails."""
+    """Run a tool, print the lines that match, exit if it fails."""
     command = [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     process = subprocess.Popen(
@@ -85,7 +85,7 @@ def run_tool(tool: str, *arguments: object,
 
 
 def read_scalars(run: Path) -> List[Dict[str, float]]:
-    """Read what the training logged of its iterations, line by line."""
+    """Read the log of the training iterations."""
     path = next(run.glob('*/vis_data/scalars.json'))
     lines = map(json.loads, path.read_text().splitlines())
     return [line for line in lines if 'loss' in line]
@@ -109,7 +109,7 @@ def main() -> None:
     print(f'device: {device}\nresults: {run}', flush=True)
 
     # The folder is written into the config: --cfg-options drops the spaces of
-    # a path. The runner writes the file anew, with the options.
+    # a path. The runner rewrites the file with the options.
     config = run / Path(cfg.filename).name
     cfg.dump(config)
     options = ['--cfg-options', *args.options] if args.options else []

@@ -3,7 +3,7 @@
 
     python tools/misc/summarise_tests.py main.xml downstream.xml
 
-reads pytest's JUnit reports; their names are those of the environments.
+reads pytest's JUnit reports, each named by its environment.
 """
 import argparse
 import xml.etree.ElementTree as ElementTree

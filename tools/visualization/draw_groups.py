@@ -113,7 +113,7 @@ def draw_map(ax: Axes, plan: MaskPlan, groups: GroupPlan, window: Window,
     """Draw one kind of window of a stage."""
     rows, cols = plan.layout.grid
     height, width = rows * side, cols * side
-    # In grey, so that a colour is that of a group alone
+    # In grey, so that only groups are coloured
     grey = image.mean(-1, keepdims=True).astype(np.uint8)
     draw_image(ax, plan, (height, width), grey.repeat(3, -1),
                np.uint8([HIDDEN]))

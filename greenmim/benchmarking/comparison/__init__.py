@@ -3,5 +3,5 @@
 
 ``data`` finds images and draws labels, ``runs`` trains and times, ``frozen``
 evaluates frozen weights. ``scratch`` compares with random weights, ``methods``
-the methods among themselves; ``arguments`` are those of both commands.
+methods with each other; ``arguments`` defines the options of both commands.
 """

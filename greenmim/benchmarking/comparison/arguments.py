@@ -30,9 +30,8 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         metavar='NAME=CONFIG',
         default=pretrain.items(),
         type=name_and_config,
-        help='pre-training configs (default: those of a Swin for images of '
-        '32 px in configs/benchmarks/small_images that the page of this tool '
-        'shows)')
+        help='pre-training configs (default: the configs of a Swin for images '
+        'of 32 px in configs/benchmarks/small_images)')
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
@@ -61,8 +60,8 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
     parser.add_argument(
         '--table',
         type=Path,
-        help='Markdown file, whose part between the marked lines is replaced '
-        'if it exists (default: WORK_DIR/comparison.md)')
+        help='Markdown file; if it exists, its part between the marked lines '
+        'is replaced (default: WORK_DIR/comparison.md)')
     parser.add_argument(
         '--plot', type=Path, help='default: WORK_DIR/comparison.png')
     for part, overridden in (
@@ -100,15 +99,6 @@ def name_and_config(text: str) -> Tuple[str, str]:
     return name, config
 
 
-def make_comparison(args: argparse.Namespace,
-                    kind: Type[Comparison]) -> Comparison:
-    """Make a comparison, whose fields have the names of arguments."""
-    return kind(**{
-        one.name: getattr(args, one.name)
-        for one in fields(kind) if one.init
-    })
-
-
 def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
                    text: Callable[[dict], str], draw: Callable[[dict, Path],
                                                                None]) -> None:
@@ -120,11 +110,13 @@ def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
         text (Callable): Maps the report to the table and its explanation.
         draw (Callable): Draws the report into a file.
     """
-    comparison = make_comparison(args, kind)
+    comparison = kind(**{
+        one.name: getattr(args, one.name)
+        for one in fields(kind) if one.init
+    })
     if not comparison.do_runs(args.minutes):
         return
     report = comparison.report()
     write_report(report, text(report), args.json, args.table)
-    args.plot.parent.mkdir(parents=True, exist_ok=True)
     draw(report, args.plot)
     print(f'{text(report)}\n\nwritten: {args.json}, {args.table}, {args.plot}')

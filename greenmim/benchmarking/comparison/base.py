@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The runs of a comparison, their results, and what all reports share."""
+import itertools
 import json
 import statistics
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.device import get_device
 
@@ -46,8 +49,8 @@ class Comparison:
         seeds (Sequence[int]): Seeds, each of which repeats all runs.
         pretrain_options (dict): Settings that override the configs'.
         finetune_options (dict): Settings that override the config's.
-        scratch_options (dict): Settings that override those of the
-            fine-tuning for random weights.
+        scratch_options (dict): Settings that override the fine-tuning of
+            random weights.
     """
     data: Path
     pretrain: Dict[str, str]
@@ -260,3 +263,33 @@ def cost_cells(results: Sequence[dict]) -> List[str]:
         f'{runs[0]["images"]:,}', *(mean_and_spread([run[key] for run in runs])
                                     for key in ('seconds', 'cpu_seconds'))
     ]
+
+
+def colours_of(groups: Dict[str, List[dict]]) -> Dict[str, str]:
+    return dict(zip(groups, itertools.cycle(COLORS)))
+
+
+def draw_measure(ax: Axes, groups: Dict[str, List[dict]], key: str,
+                 title: str) -> None:
+    """Draw mean and spread of every method, and every seed beside them."""
+    colours = colours_of(groups)
+    values = {
+        method: [result[key] for result in results]
+        for method, results in groups.items() if key in results[0]
+    }
+    for x, (method, ys) in enumerate(values.items()):
+        spread = statistics.stdev(ys) if len(ys) > 1 else 0
+        style: Any = dict(color=colours[method], capsize=7, markersize=9)
+        ax.errorbar(x, statistics.mean(ys), spread, fmt='o', **style)
+        ax.plot([x + .2] * len(ys), ys, '.', color='black')
+    ax.set_xticks(range(len(values)), list(values), rotation=25)
+    ax.margins(x=.2)
+    ax.set_title(title, fontsize='medium')
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    for ax in figure.axes:
+        ax.grid(axis='y', alpha=.3)
+        ax.spines[['top', 'right']].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)

@@ -29,7 +29,7 @@ def find_labelled_folder(path: Path, unpack_to: Path) -> Path:
 
 
 def unpack(path: Path, unpack_to: Path) -> Path:
-    """The folder itself, or that of an archive, which is unpacked once.
+    """The folder itself, or the folder of an archive, unpacked once.
 
     Raises:
         ValueError: If a file is no zip archive.

@@ -1,18 +1,19 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What methods cost and what they learn: the runs and their report."""
-import itertools
 import statistics
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Dict, List
 
-import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
 
 from ..results import origin
 from ..tables import table as markdown
-from .base import (COLORS, MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
-                   cost_cells, mean_and_spread)
+from .base import (MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
+                   colours_of, cost_cells, draw_measure, mean_and_spread,
+                   save_figure)
 from .data import labelled_part, unpack
 from .runs import memory_of_step, train
 
@@ -144,51 +145,28 @@ def text(report: dict) -> str:
 def draw(report: dict, file: Path) -> None:
     """Panels for speed, memory, loss and every measure of accuracy."""
     groups = by_method(report['results'])
-    colors = dict(zip(groups, itertools.cycle(COLORS)))
+    colours = colours_of(groups)
     methods, measures = report['methods'], measured(report)
-    figure, axes = plt.subplots(
-        1,
-        3 + len(measures),
-        figsize=(2.6 * (3 + len(measures)), 3.4),
-        layout='constrained')
+    number = 3 + len(measures)
+    figure = Figure(figsize=(2.6 * number, 3.4), layout='constrained')
+    axes = figure.subplots(1, number)
     for ax, key, title, unit in ((axes[0], 'images_per_second', 'images/s', 1),
                                  (axes[1], 'memory', 'memory, MB', 1e6)):
         ax.bar(
             list(methods), [method[key] / unit for method in methods.values()],
-            color=[colors[name] for name in methods])
+            color=[colours[name] for name in methods])
+        ax.tick_params(axis='x', rotation=35)
         ax.set_title(title, fontsize='medium')
-    for method in methods:
-        for result in groups[method]:
-            run = result['pretraining']
-            steps, losses = zip(*run['loss'])
-            seconds = [
-                step * methods[method]['seconds_per_iteration']
-                for step in steps
-            ]
+    for name, method in methods.items():
+        for result in groups[name]:
+            steps, losses = np.array(result['pretraining']['loss']).T
             axes[2].plot(
-                seconds, [loss / losses[0] for loss in losses],
-                color=colors[method],
+                steps * method['seconds_per_iteration'],
+                losses / losses[0],
+                color=colours[name],
                 linewidth=1)
     axes[2].set_title('loss / first loss', fontsize='medium')
     axes[2].set_xlabel(f's of {report["environment"]["clock"]}')
     for ax, key in zip(axes[3:], measures):
-        for x, (method, results) in enumerate(groups.items()):
-            values = [result[key] for result in results]
-            ax.plot(
-                x,
-                statistics.mean(values),
-                'o',
-                color=colors[method],
-                markersize=9)
-            ax.plot([x + .2] * len(values), values, '.', color='black')
-        ax.set_xticks(range(len(groups)), list(groups))
-        ax.margins(x=.2)
-        ax.set_title(f'{MEASURES[key]}, top-1 %', fontsize='medium')
-    for ax in axes:
-        if ax is not axes[2]:
-            ax.tick_params(axis='x', rotation=35)
-        ax.grid(axis='y', alpha=.3)
-        ax.spines[['top', 'right']].set_visible(False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=90)
-    plt.close(figure)
+        draw_measure(ax, groups, key, f'{MEASURES[key]}, top-1 %')
+    save_figure(figure, file)

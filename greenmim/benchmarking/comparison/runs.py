@@ -95,7 +95,7 @@ def save_backbone(pretrained: nn.Module, classifier: Config,
     ]
     if faults:
         raise ValueError(
-            'expected the backbone of the pre-training to be that of '
+            'expected the pre-training to have the backbone of '
             f'{classifier.filename}, but these tensors differ: '
             f'{", ".join(faults)}; pre-train and fine-tune one architecture')
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _ready_to_train(cfg: Config) -> Tuple[Runner, OptimWrapper]:
 
 
 def clock() -> float:
-    """Seconds on the clock, or without a GPU those of the process's CPU time.
+    """Wall-clock seconds, or without a GPU the CPU seconds of the process.
 
     On one thread and an idle machine the two are equal; other work on the
     machine does not lengthen the latter.

@@ -1,17 +1,16 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Compare pre-trained weights with random ones: the runs and their report."""
-import itertools
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict
 
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from ..results import origin
 from ..tables import table as markdown
-from .base import (COLORS, LONGER, MEASURES, SCRATCH, Comparison, Runs,
-                   by_method, cost_cells, mean_and_spread)
+from .base import (LONGER, MEASURES, SCRATCH, Comparison, Runs, by_method,
+                   cost_cells, draw_measure, mean_and_spread, save_figure)
 from .data import find_labelled_folder
 from .runs import seconds_per_iteration
 
@@ -103,27 +102,10 @@ def text(report: dict) -> str:
 
 
 def draw(report: dict, file: Path) -> None:
-    """A panel for every measure: mean, spread, and every seed beside."""
-    groups = by_method(report['results'])
-    figure, axes = plt.subplots(
-        1, len(MEASURES), figsize=(9, 3.6), layout='constrained')
-    colors = dict(zip(groups, itertools.cycle(COLORS)))
+    """A panel for every measure."""
+    figure = Figure(figsize=(9, 3.6), layout='constrained')
+    axes = figure.subplots(1, len(MEASURES))
     for ax, (key, title) in zip(axes, MEASURES.items()):
-        measured = {
-            method: [result[key] for result in results]
-            for method, results in groups.items() if key in results[0]
-        }
-        for x, (method, values) in enumerate(measured.items()):
-            spread = statistics.stdev(values) if len(values) > 1 else 0
-            style = dict(color=colors[method], capsize=7, markersize=9)
-            ax.errorbar(x, statistics.mean(values), spread, fmt='o', **style)
-            ax.plot([x + .2] * len(values), values, '.', color='black')
-        ax.set_xticks(range(len(measured)), measured, rotation=20)
-        ax.margins(x=.2)
-        ax.set_title(title, fontsize='medium')
-        ax.grid(axis='y', alpha=.3)
-        ax.spines[['top', 'right']].set_visible(False)
+        draw_measure(ax, by_method(report['results']), key, title)
     axes[0].set_ylabel('top-1 accuracy, %')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    save_figure(figure, file)

@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The comparison runs from images to table, and compares what it says."""
+"""Comparisons run from images to table, and compare what they claim to."""
 import json
-import runpy
 import shutil
 import statistics
 from collections import Counter
@@ -17,38 +16,54 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from greenmim.benchmarking.comparison import base, over_compute, runs, scratch
-from greenmim.benchmarking.comparison.arguments import make_comparison
 from greenmim.benchmarking.comparison.data import (find_labelled_folder,
                                                    write_labels)
 from greenmim.benchmarking.comparison.frozen import (STRENGTHS, accuracy,
                                                      linear_probe)
-from greenmim.benchmarking.comparison.runs import save_backbone
+from greenmim.benchmarking.comparison.runs import memory_of_step, save_backbone
 from greenmim.benchmarking.tables import marked
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
 from tests.conftest import CHECKOUT
 from tests.micro import save_classes
 
-TOOL = CHECKOUT / 'tools' / 'benchmarks' / 'compare_with_scratch.py'
+TOOLS = CHECKOUT / 'tools' / 'benchmarks'
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(TOOLS)
+    import compare_methods
+
 RESULT = (
     CHECKOUT / 'benchmarks' /
     'help_swin-micro-p2-w4_32px_r0.6_bs64_fp32_epyc-1-core.json')
 DOCUMENT = CHECKOUT / 'docs' / 'does_it_help.md'
 CONFIGS = CHECKOUT / 'configs' / 'benchmarks' / 'small_images'
 
-ARCH = ['embed_dims=8', 'depths=[1,1,1]', 'num_heads=[1,1,2]']
-LOADING = ['batch_size=8', 'num_workers=0', 'persistent_workers=False']
-COMMON = [
-    'param_scheduler.0.end=1', 'param_scheduler.1.begin=0',
-    'default_hooks.logger.interval=1', 'model.backbone.drop_path_rate=0.1'
-]
-COMMON += [f'model.backbone.arch.{option}' for option in ARCH]
-COMMON += [f'train_dataloader.{option}' for option in LOADING]
-PRETRAIN_OPTIONS = [*COMMON, 'model.neck.in_channels=32']
-FINETUNE_OPTIONS = [
-    *COMMON, 'train_cfg.max_iters=2', 'model.head.in_channels=32',
-    *(f'test_dataloader.{option}' for option in LOADING)
-]
+LOADING = dict(batch_size=4, num_workers=0, persistent_workers=False)
+COMMON = {
+    'param_scheduler.0.end': 1,
+    'param_scheduler.1.begin': 0,
+    'default_hooks.logger.interval': 1,
+    'model.backbone.drop_path_rate': 0.1,
+    'model.backbone.arch.embed_dims': 8,
+    'model.backbone.arch.depths': [1, 1, 1],
+    'model.backbone.arch.num_heads': [1, 1, 2],
+    **{
+        f'train_dataloader.{key}': value
+        for key, value in LOADING.items()
+    }
+}
+OPTIONS = dict(
+    pretrain_options={
+        **COMMON, 'model.neck.in_channels': 32
+    },
+    finetune_options={
+        **COMMON, 'train_cfg.max_iters': 2,
+        'model.head.in_channels': 32,
+        **{
+            f'test_dataloader.{key}': value
+            for key, value in LOADING.items()
+        }
+    })
 
 
 @pytest.fixture(scope='module')
@@ -63,34 +78,51 @@ def labelled(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def compare(run_tool, tmp_path, monkeypatch):
-    """Run the tool with micro models."""
+    """Run a tool with micro models; the folder that it leaves."""
 
-    def run(data: Path, *arguments) -> Path:
+    def run(tool: str, data: Path, *arguments) -> Path:
         # Formatting the logged configs takes longer than all else.
         monkeypatch.setattr(Config, 'pretty_text', property(repr))
         monkeypatch.setattr(runs, 'WARMUP', 1)
         monkeypatch.setattr(runs, 'TIMED', 1)
-        run_tool(TOOL, data, '--work-dir', tmp_path / 'out', '--budget', .05,
-                 '--labels-per-class', 4, '--seeds', 3, 5, *arguments,
-                 '--pretrain-options', *PRETRAIN_OPTIONS, '--finetune-options',
-                 *FINETUNE_OPTIONS)
+        options = []
+        for name, values in OPTIONS.items():
+            options.append('--' + name.replace('_', '-'))
+            options += [
+                f'{key}={value}'.replace(' ', '')
+                for key, value in values.items()
+            ]
+        run_tool(TOOLS / f'{tool}.py', data, '--work-dir', tmp_path / 'out',
+                 '--budget', .05, *arguments, *options)
         return tmp_path / 'out'
 
     return run
 
 
-def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
-    archive = shutil.make_archive(
-        str(tmp_path / 'images'), 'zip', labelled.parents[1])
-    out = compare(Path(archive), '--minutes', 0)
-    assert 'stopped before speed' in capsys.readouterr().out
-    assert not (out / 'results').exists()
+def check_picture(out: Path) -> None:
+    picture = Image.open(out / 'comparison.png').convert('RGB')
+    assert len(picture.getcolors(10**6)) > 5  # not blank
 
-    compare(Path(archive))
-    files = {
+
+def times_of(out: Path) -> dict:
+    """When each result was written."""
+    return {
         file: file.stat().st_mtime_ns
         for file in (out / 'results').iterdir()
     }
+
+
+def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
+    archive = shutil.make_archive(
+        str(tmp_path / 'images'), 'zip', labelled.parents[1])
+    arguments = ('compare_with_scratch', Path(archive), '--labels-per-class',
+                 4, '--seeds', 3, 5)
+    out = compare(*arguments, '--minutes', 0)
+    assert 'stopped before speed' in capsys.readouterr().out
+    assert not (out / 'results').exists()
+
+    compare(*arguments)
+    files = times_of(out)
     assert len(files) == 1 + 2 * (2 + 1 + 3 + 3)
     written = json.loads((out / 'comparison.json').read_text())
     assert str(archive) in written['command']
@@ -114,10 +146,9 @@ def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
             continue
         run = result['pretraining']
         assert run['iterations'] == fitting[method]
-        assert run['images'] == 8 * run['iterations']
+        assert run['images'] == 4 * run['iterations']
         assert np.isfinite(run['loss']).all() and run['seconds'] > 0
-    picture = Image.open(out / 'comparison.png').convert('RGB')
-    assert len(picture.getcolors(10**6)) > 5  # not blank
+    check_picture(out)
     table = (out / 'comparison.md').read_text()
     assert 'greenmim − scratch' in table and '4 labels of a class' in table
 
@@ -125,26 +156,99 @@ def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
     lost = out / 'results' / 'simmim_5_frozen.json'
     before = json.loads(lost.read_text())
     lost.unlink()
-    compare(Path(archive))
+    compare(*arguments)
     assert json.loads(lost.read_text()) == before
-    assert all(file.stat().st_mtime_ns == time for file, time in files.items()
-               if file != lost)
+    assert {*files.items()} - {*times_of(out).items()} == {(lost, files[lost])}
 
     with pytest.raises(ValueError, match='labels_per_class changed'):
-        compare(Path(archive), '--labels-per-class', 3)
+        compare(*arguments, '--labels-per-class', 3)
+
+
+def test_with_labels(compare, labelled):
+    arguments = ('compare_methods', labelled, '--seeds', 3,
+                 '--labels-per-class', 2)
+    out = compare(*arguments)
+    report = json.loads((out / 'comparison.json').read_text('utf-8'))
+    methods = ['greenmim', 'simmim', 'fastmim', 'green x fast']
+    assert list(report['methods']) == methods
+    assert [(one['method'], one['seed']) for one in report['results']
+            ] == [(method, 3) for method in ['scratch', *methods]]
+    for result in report['results']:
+        assert all(0 <= result[key] <= 100 for key in ('linear', 'knn'))
+        assert 'fine_tuning' not in result
+        if result['method'] == 'scratch':
+            assert 'pretraining' not in result
+            continue
+        cost = report['methods'][result['method']]
+        assert cost['images_per_second'] * cost[
+            'seconds_per_iteration'] == pytest.approx(4)
+        assert cost['memory'] > 1e4
+        run = result['pretraining']
+        assert run['iterations'] == max(
+            1, round(.05 / cost['seconds_per_iteration']))
+        assert len(run['loss']) == run['iterations']
+        assert np.isfinite(run['loss']).all()
+    assert '| scratch |  |  |  |  |  |  |' in (
+        out / 'comparison.md').read_text('utf-8')
+    check_picture(out)
+    # The budget is spent on training alone.
+    watched = ('report.md', 'best_heldout_*.pth')
+    assert not any(list(out.rglob(name)) for name in watched)
+    assert len(list(out.rglob('scalars.json'))) >= len(methods)
+
+    # Fine-tuning that is asked for later is added to what there is.
+    before = times_of(out)
+    compare(*arguments, '--fine-tuning')
+    assert before.items() <= times_of(out).items()
+    report = json.loads((out / 'comparison.json').read_text('utf-8'))
+    assert all(one['fine_tuning_run']['iterations'] == 2
+               for one in report['results'])
+    header = (out / 'comparison.md').read_text('utf-8').splitlines()[1]
+    assert '| fine-tuning |' in header
+
+
+def test_without_labels(compare, labelled):
+    arguments = ('compare_methods', labelled / 'train', '--seeds', 0, 1,
+                 '--pretrain', f'one={compare_methods.METHODS["greenmim"]}')
+    out = compare(*arguments)
+    report = json.loads((out / 'comparison.json').read_text('utf-8'))
+    table = (out / 'comparison.md').read_text('utf-8')
+    assert [(one['method'], one['seed'])
+            for one in report['results']] == [('one', 0), ('one', 1)]
+    assert table.splitlines()[1].endswith('| CPU seconds | loss |')
+    assert 'accuracy' not in table and 'over 2 seeds' in table
+    with pytest.raises(ValueError, match='--fine-tuning needs labels'):
+        compare(*arguments, '--fine-tuning')
+
+
+def test_memory_is_of_the_step(labelled, tmp_path):
+    """It grows by as much with every image, and with what is computed."""
+
+    def memory(method: str, batch_size: int) -> int:
+        loader = dict(LOADING, batch_size=batch_size)
+        options = {f'train_dataloader.{k}': v for k, v in loader.items()}
+        options['train_dataloader.dataset.data_root'] = str(labelled)
+        return memory_of_step(
+            runs.read_config(compare_methods.METHODS[method], options, 0,
+                             tmp_path))
+
+    one, two, three = (memory('simmim', 32 * k) for k in (1, 2, 3))
+    assert three - two == two - one
+    weights = MODELS.build(
+        Config.fromfile(compare_methods.METHODS['simmim']).model)
+    nbytes = sum(tensor.nbytes for tensor in weights.parameters())
+    # What no image adds to: at the peak there are no gradients yet.
+    assert nbytes <= one - (two - one) <= 1.02 * nbytes
+    assert memory('greenmim', 96) < three
 
 
 @pytest.fixture
-def comparison(labelled, tmp_path, monkeypatch):
+def comparison(labelled, tmp_path):
     """A comparison of which nothing has run yet."""
-    monkeypatch.setattr('sys.argv', [
-        'tool',
-        str(labelled), '--work-dir',
-        str(tmp_path), '--pretrain-options', *PRETRAIN_OPTIONS,
-        '--finetune-options', *FINETUNE_OPTIONS
-    ])
-    return make_comparison(
-        runpy.run_path(str(TOOL))['parse_args'](), scratch.ScratchComparison)
+    return scratch.ScratchComparison(labelled, {
+        name: compare_methods.METHODS[name]
+        for name in ('greenmim', 'simmim')
+    }, compare_methods.FINETUNING, tmp_path, **OPTIONS)
 
 
 def test_fine_tuning_starts_from_the_given_weights(comparison):
@@ -377,20 +481,38 @@ def test_only_the_marked_part_is_replaced(tmp_path):
         base.write_report({}, 'third', result, table)
 
 
-def test_masked_forward_of_three_stages_is_exact(comparison):
-    """The backbone of the configs, which has other units than 32 px."""
-    cfg = Config.fromfile(next(CONFIGS.glob('greenmim_*.py'))).model.backbone
+@pytest.mark.parametrize('method, size', [('greenmim', (40, 32)),
+                                          ('green x fast', (24, 24))])
+def test_masked_forward_of_three_stages_is_exact(method, size):
+    """Units of 8 pixels; at 24 px the last maps are smaller than a window."""
+    cfg = Config.fromfile(compare_methods.METHODS[method]).model.backbone
     model = randomise(MODELS.build(cfg)).double().eval()
     assert model.unit_size == 8
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(
-        2, 3, 40, 32, generator=generator, dtype=torch.float64)
-    mask = torch.rand(2, 20, generator=generator).argsort(1) >= 8
-    mask = mask.view(2, 5, 4)
+    images = torch.randn(2, 3, *size, generator=generator, dtype=torch.double)
+    rows, cols = (side // 8 for side in size)
+    order = torch.rand(2, rows * cols, generator=generator).argsort(1)
+    mask = (order >= rows * cols * 0.4).view(2, rows, cols)
     actual = output_and_grads(lambda x: model(x, mask), model, images)
     expected = output_and_grads(lambda x: DenseSwinTwin(model)(x, mask), model,
                                 images)
     assert max(errors(actual, expected)) <= 1e-10
+
+
+def test_methods_differ_in_what_their_names_say():
+    green, fast, both = (
+        Config.fromfile(compare_methods.METHODS[method])
+        for method in ('greenmim', 'fastmim', 'green x fast'))
+    assert both.model.head == fast.model.head
+    assert both.model.head.target.type == 'greenmim.HOGTarget'
+    assert both.model.type == green.model.type != fast.model.type
+    assert both.model.backbone == fast.model.backbone
+    assert both.train_dataloader == fast.train_dataloader
+    for cfg, side in ((green, 32), (fast, 24), (both, 24)):
+        pipeline = cfg.train_dataloader.dataset.pipeline
+        assert pipeline[1].scale == cfg.model.backbone.img_size == side
+    for key in ('optim_wrapper', 'param_scheduler', 'train_cfg'):
+        assert green[key] == fast[key] == both[key]
 
 
 def test_document_shows_the_result():
@@ -439,7 +561,7 @@ def test_over_compute(run_tool, tmp_path):
     page = tmp_path / 'page.md'
     page.write_text(f'before\n{marked("", "over-compute")}\nafter\n')
     run_tool(
-        TOOL.with_name('accuracy_over_compute.py'), *files, '--table', page,
+        TOOLS / 'accuracy_over_compute.py', *files, '--table', page,
         '--plot', tmp_path / 'plot.png')
     table = over_compute.table([short, long])
     assert page.read_text() == (
