@@ -117,18 +117,3 @@ def time_indices(plan: MaskPlan) -> float:
             index = GroupIndex.from_plan(kind, num_heads, torch.device('cpu'))
             index.rows(1), index.bias_of_pair
     return time.perf_counter() - start
-
-
-def show(results: List[dict]) -> None:
-    """Print the results as a table."""
-    header = ('image px', 'window', 'masks', 'visible units', 'plan ms',
-              '(slowest)', 'indices ms', 'fill', 'above bound')
-    lines = [[
-        row['image_size'][0], row['window'], row['num_masks'],
-        row['visible_units'], f'{row["planning_seconds"] * 1e3:.2f}',
-        f'{row["slowest_seconds"] * 1e3:.2f}',
-        f'{row["index_seconds"] * 1e3:.2f}', f'{row["fill_rate"]:.1%}',
-        f'{row["cost_above_bound"]:.2%}'
-    ] for row in results]
-    for line in (header, *lines):
-        print(''.join(f'{cell:>14}' for cell in line))

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Tuple
 
 from .results import origin
 from .tables import table
@@ -135,31 +135,41 @@ def docs_block(results: Dict[str, Results]) -> str:
 
 
 def steps_section(results: Results) -> str:
-    rows = []
+    header, rows = [''], []
     for result in results:
-        for row in result['rows']:
-            low, high = min(row['all_seconds']), max(row['all_seconds'])
-            ratio = f'{row["ratio"]:.2f}x' if 'ratio' in row else ''
-            share, planning, fill = '', '', ''
-            if 'share_of_limit' in row:
-                share = f'{row["share_of_limit"]:.1%}'
-            if 'fill_rate' in row:
-                planning = f'{row["planning_seconds"] * 1e3:.2f}'
-                fill = f'{row["fill_rate"]:.1%}'
-            rows.append([
-                setting(result), row['name'],
-                f'{row["seconds"]:.3f} ({low:.3f} - {high:.3f})',
-                f'{row["images_per_second"]:.3g}',
-                f'{row["peak_memory"] / 2**20:.0f}', ratio, share,
-                whole_step_ratio(result, row), planning, fill
-            ])
-    text = table([
-        '', 'contender', 'step s (min - max)', 'images/s', 'peak MiB',
-        'faster', 'of the limit', 'faster, with AdamW', 'plan ms', 'fill'
-    ], rows)
+        columns, cells = step_cells(result)
+        header[1:] = columns
+        rows += [[setting(result), *row] for row in cells]
+    text = table(header, rows)
     if with_breakdown(results):
         text += '\n\n![Where the time of a step goes](images/breakdown.svg)'
     return text
+
+
+def step_cells(result: dict) -> Tuple[List[str], List[List[str]]]:
+    """Heads of columns and their cells, a row for each contender."""
+    columns = [
+        'contender', 'step s (min - max)', 'images/s', 'peak MiB', 'faster',
+        'of the limit', 'faster, with AdamW', 'plan ms', 'fill'
+    ]
+    rows = []
+    for row in result['rows']:
+        low, high = min(row['all_seconds']), max(row['all_seconds'])
+
+        def cell(key: str, pattern: str, scale: float = 1.) -> str:
+            return pattern.format(row[key] * scale) if key in row else ''
+
+        rows.append([
+            row['name'], f'{row["seconds"]:.3f} ({low:.3f} - {high:.3f})',
+            f'{row["images_per_second"]:.3g}',
+            f'{row["peak_memory"] / 2**20:.0f}',
+            cell('ratio', '{:.2f}x'),
+            cell('share_of_limit', '{:.1%}'),
+            whole_step_ratio(result, row),
+            cell('planning_seconds', '{:.2f}', 1e3),
+            cell('fill_rate', '{:.1%}')
+        ])
+    return columns, rows
 
 
 def whole_step_ratio(result: dict, row: dict) -> str:

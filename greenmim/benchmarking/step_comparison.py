@@ -18,20 +18,10 @@ from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
 from .breakdown import breakdown
 from .contenders import green_contenders, other_contenders
+from .pages import step_cells
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
+from .tables import table
 from .timing import time_plans
-
-# Columns of the table on the screen and their widths.
-COLUMNS = {
-    'step s': 9,
-    '(min - max)': 17,
-    'images/s': 10,
-    'peak MiB': 10,
-    'ratio': 8,
-    'of limit': 10,
-    'plan ms': 9,
-    'fill': 7
-}
 
 
 def compare_steps(cfg: ConfigDict,
@@ -128,47 +118,13 @@ def show(result: dict) -> None:
     print(f'\n{result["config"]}: {height}x{width} px, batch '
           f'{result["batch_size"]}, {", ".join(options)}, '
           f'{result["visible_units"]} of {result["units"]} units visible')
-    print(' ' * 24 + ''.join(f'{name:>{width}}'
-                             for name, width in COLUMNS.items()))
-    for row in result['rows']:
-        cells = _cells(row)
-        print(f'{row["name"]:24}' +
-              ''.join(f'{cells[name]:>{width}}'
-                      for name, width in COLUMNS.items()))
+    print(table(*step_cells(result)))
     if 'limit' in result:
         print(f'limit by token count: {result["limit"]:.2f}x against '
               f'{result["reference"]} (decoder and loss: '
               f'{result["decoder_seconds"]:.3f} s)')
-    total = {
-        row['name']: row['seconds'] + row['optimizer_seconds']
-        for row in result['rows'] if 'optimizer_seconds' in row
-    }
-    for name, seconds in total.items():
-        line = f'with fused AdamW: {name:24}{seconds:9.3f} s'
-        if 'reference' in result:
-            line += f' {total[result["reference"]] / seconds:6.2f}x'
-        print(line)
     for row in result['rows']:
         if 'breakdown' in row:
             shares = sorted(row['breakdown'].items(), key=lambda x: -x[1])
             text = ', '.join(f'{kind} {share:.1%}' for kind, share in shares)
             print(f'time of {row["name"]}: {text}')
-
-
-def _cells(row: dict) -> Dict[str, str]:
-    """The cells of a contender's line, by the heads of their columns."""
-
-    def cell(key: str, pattern: str, scale: float = 1.) -> str:
-        return pattern.format(row[key] * scale) if key in row else ''
-
-    return {
-        'step s': f'{row["seconds"]:.3f}',
-        '(min - max)':
-        f'({min(row["all_seconds"]):.3f} - {max(row["all_seconds"]):.3f})',
-        'images/s': f'{row["images_per_second"]:.2f}',
-        'peak MiB': f'{row["peak_memory"] / 2**20:.0f}',
-        'ratio': cell('ratio', '{:.2f}x'),
-        'of limit': cell('share_of_limit', '{:.1%}'),
-        'plan ms': cell('planning_seconds', '{:.2f}', 1e3),
-        'fill': cell('fill_rate', '{:.1%}')
-    }

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenmim.ops.packing import choose_group_size, min_groups, pack_windows
+from greenmim.ops.packing import (choose_group_size, min_groups,
+                                  min_groups_by_halves, pack_windows)
 
 pytestmark = pytest.mark.timeout(120)  # a packing that never ends is a bug
 
@@ -88,6 +89,7 @@ def test_random_small_cases(counts, slack, overhead):
     check_packing(counts, group_size, groups)
     assert len(groups) == fewest_groups(counts, group_size)
     assert min_groups(counts, group_size) <= len(groups)
+    assert min_groups_by_halves(counts, group_size) <= len(groups)
 
     size, groups = choose_group_size(counts, overhead)
     check_packing(counts, size, groups)

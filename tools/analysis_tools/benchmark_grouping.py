@@ -13,7 +13,8 @@ from itertools import product
 
 import torch
 
-from greenmim.benchmarking.grouping import show, time_grouping
+from greenmim.benchmarking.grouping import time_grouping
+from greenmim.benchmarking.pages import grouping_section
 from greenmim.benchmarking.results import finish
 
 
@@ -50,7 +51,7 @@ def main() -> None:
         time_grouping(*setting, args.mask_ratio, args.depths, args.rounds)
         for setting in product(args.image_size, args.window, args.num_masks)
     ]
-    show(results)
+    print(grouping_section(results))
     finish(torch.device('cpu'), results, args.json)
 
 
