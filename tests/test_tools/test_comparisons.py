@@ -560,9 +560,8 @@ def test_over_compute(run_tool, tmp_path):
         files[-1].write_text(json.dumps(report))
     page = tmp_path / 'page.md'
     page.write_text(f'before\n{marked("", "over-compute")}\nafter\n')
-    run_tool(
-        TOOLS / 'accuracy_over_compute.py', *files, '--table', page,
-        '--plot', tmp_path / 'plot.png')
+    run_tool(TOOLS / 'accuracy_over_compute.py', *files, '--table', page,
+             '--plot', tmp_path / 'plot.png')
     table = over_compute.table([short, long])
     assert page.read_text() == (
         f'before\n{marked(table, "over-compute")}\nafter\n')
