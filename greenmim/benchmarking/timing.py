@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import Runner
 
 from greenmim._mmengine import model_of
+from greenmim.models.masking.data_samples import image_size, single_view
 from greenmim.ops import VisibleLayout
 
 
@@ -61,7 +62,7 @@ def time_backbone(runner: Runner,
     model = model_of(runner)
     if not getattr(model, 'visible_only', False):
         return None
-    images = _images(model.data_preprocessor(batch, True))
+    images = single_view(model.data_preprocessor(batch, True)['inputs'])
     planner = model.mask_planner
     visible = planner(len(images), images.shape[2:])
     nothing = torch.zeros_like(visible.layout.visible)
@@ -104,20 +105,11 @@ def time_planning(runner: Runner,
     model = model_of(runner)
     if not hasattr(model, 'mask_planner'):
         return None
-    images = _images(batch)
-    size = getattr(model, 'image_size', None) or images[0].shape[-2:]
+    number = len(batch['data_samples'])
+    size = model.image_size or image_size(batch['inputs'])
     generator = torch.Generator().manual_seed(0)
     seconds, plans = time_plans(
-        lambda: model.mask_planner(len(images), size, None, generator), rounds)
+        lambda: model.mask_planner(number, size, None, generator), rounds)
     return dict(
         seconds=statistics.median(seconds),
         fill_rate=statistics.mean(plan.fill_rate for plan in plans))
-
-
-def _images(batch: dict) -> Any:
-    """The images of a batch, of which MMSelfSup makes a list of views."""
-    images = batch['inputs']
-    if isinstance(images, (list, tuple)) and isinstance(
-            images[0], torch.Tensor) and images[0].ndim == 4:
-        return images[0]
-    return images
