@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from greenmim import mmcv_check  # noqa: F401
-from .fixed_batches import fixed_batches, fixed_samples, on_folder
+from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
 from .image_windows import ImageWindows
@@ -15,5 +15,5 @@ __all__ = [
     'ImageArchive', 'ImageFolder', 'ImageWindows', 'LoadImage',
     'PlanningCollate', 'SamplePhotographs', 'SeededCustomDataset',
     'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
-    'fixed_batches', 'fixed_samples', 'on_folder', 'padding_collate'
+    'fixed_batches', 'fixed_samples', 'folder_with_pipeline', 'padding_collate'
 ]

@@ -11,8 +11,8 @@ from .seeding import SeededIndex, mix_seeds, sample_randomness
 from .transforms import LoadImage
 
 
-def on_folder(pipeline: Sequence[Union[dict, Callable]],
-              data_root: str) -> ImageFolder:
+def folder_with_pipeline(pipeline: Sequence[Union[dict, Callable]],
+                         data_root: str) -> ImageFolder:
     """A folder of images that are loaded like those of a data set.
 
     Args:

@@ -10,7 +10,7 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from greenmim.datasets import (PlanningCollate, fixed_batches, fixed_samples,
-                               on_folder)
+                               folder_with_pipeline)
 from greenmim.models.masking import MaskPlanner
 from greenmim.ops import GroupPlanner
 from tests.micro import save_images
@@ -78,7 +78,8 @@ def test_other_folder(tmp_path):
     Image.new('RGB', (80, 90), (0, 100, 200)).save(tmp_path / 'a.png')
     built = Compose(PIPELINE).transforms
     for pipeline in PIPELINE, PIPELINE[1:], built, built[1:]:
-        sample, = fixed_samples(on_folder(pipeline, str(tmp_path)), 5)
+        sample, = fixed_samples(
+            folder_with_pipeline(pipeline, str(tmp_path)), 5)
         image = sample['inputs']
         assert image.shape == (3, 64, 64)
         assert image[:, 9, 9].tolist() == [200, 100, 0]

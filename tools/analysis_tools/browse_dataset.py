@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmpretrain.models import BaseSelfSupervisor
 
-from greenmim.datasets import fixed_samples, on_folder
+from greenmim.datasets import fixed_samples, folder_with_pipeline
 from greenmim.engine.launch import build_model
 from greenmim.models.masking.data_samples import plan_masks
 from greenmim.visualization import (ColourDisplay, add_display_arguments,
@@ -81,7 +81,7 @@ def main() -> None:
         if args.data is None:
             dataset = DATASETS.build(dataset_cfg)
         else:
-            dataset = on_folder(dataset_cfg.pipeline, args.data)
+            dataset = folder_with_pipeline(dataset_cfg.pipeline, args.data)
         if args.views < 1 or args.num_images < 1:
             raise ValueError('expected --views and --num-images of 1 or more, '
                              f'got {args.views} and {args.num_images}')

@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from greenmim._mmengine import model_of
-from greenmim.datasets import fixed_batches, on_folder
+from greenmim.datasets import fixed_batches, folder_with_pipeline
 
 
 class MeasuringHook(Hook):
@@ -57,7 +57,8 @@ class MeasuringHook(Hook):
         loader = runner.train_dataloader
         dataset = loader.dataset
         if self.data_root is not None:
-            dataset = on_folder(dataset.pipeline.transforms, self.data_root)
+            dataset = folder_with_pipeline(dataset.pipeline.transforms,
+                                           self.data_root)
         self.batches = fixed_batches(dataset, loader.collate_fn,
                                      model.mask_planner, self.num_images,
                                      self.batch_size)
