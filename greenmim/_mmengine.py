@@ -9,7 +9,7 @@ attributes that classes of this package inherit. Check both on an upgrade.
 from typing import Any, List, Optional, Tuple
 
 import torch
-from mmengine.model import is_model_wrapper
+from mmengine.model import is_model_wrapper, update_init_info
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
@@ -56,6 +56,12 @@ def is_resuming(runner: Runner) -> bool:
 def skip_weight_initialization(runner: Runner) -> None:
     """Leave the weights as they are when training begins (MMEngine 0.10.7)."""
     runner._init_model_weights = lambda: None
+
+
+def record_initialization(module: torch.nn.Module, info: str) -> None:
+    """Let the log of the weights name what set them (MMEngine 0.10.7)."""
+    if hasattr(module, '_params_init_info'):
+        update_init_info(module, init_info=info)
 
 
 def has_static_loss_scale(wrapper: OptimWrapper) -> bool:

@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from mmengine.model import BaseModule, update_init_info
+from mmengine.model import BaseModule
 from torch import nn
 
+from greenmim._mmengine import record_initialization
 from greenmim.registry import WEIGHT_INITIALIZERS
 
 
@@ -24,8 +25,7 @@ class PatchXavierInit:
                 nn.init.uniform_(m.weight, -bound, bound)
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
-        if hasattr(module, '_params_init_info'):
-            update_init_info(module, init_info=type(self).__name__)
+        record_initialization(module, type(self).__name__)
 
 
 def draw_mask_token(module: BaseModule) -> None:
