@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Real runs that are killed, and go on as if they had not been."""
+"""Real runs that are killed, and continue as if they had not been."""
 import json
 import os
 import random
@@ -175,7 +175,7 @@ def test_killed_five_times(folder, expected):
     rows = losses(folder, 'killed')
     assert len(rows) > ITERATIONS  # some were computed twice
     assert set(rows) == set(expected)
-    assert 'Going on in epoch' in log or rows[-1] == expected[-1]
+    assert 'Continuing epoch' in log or rows[-1] == expected[-1]
 
 
 @pytest.mark.parametrize('number',
@@ -245,7 +245,7 @@ def test_a_full_disk(folder, expected, small_disk):
     assert process.returncode == 1, log[-2000:]
     last = folder / 'small' / 'iter_4.pth'
     assert f'No space left on device: cannot write {last.parent}/iter_6' in log
-    assert 'make room and resume' in log
+    assert 'free some space and resume' in log
     assert find_latest_whole_checkpoint(str(last.parent)) == str(last)
     assert not list(last.parent.glob('.*.part'))
 
