@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from .requirements import is_met, package_of, requirement, requirements
 from .version import __version__
@@ -224,11 +224,13 @@ def installed(packages: Sequence[str]) -> str:
 def others(extras: Sequence[str]) -> List[Library]:
     """What extras require that nothing here imports, and greenmim itself."""
     imported = {name for one in LIBRARIES for name in one.packages}
-    found = [
-        Library('', (package_of(line), ), f'pip install "{line}"')
-        for line in requirements(*extras) if package_of(line) not in imported
-    ]
-    return found + [Library('', ('greenmim', ), 'pip install -e .')]
+    fixes: Dict[str, str] = {}
+    for line in requirements(*extras):
+        if package_of(line) not in imported:
+            fix = fixes.setdefault(package_of(line), 'pip install')
+            fixes[package_of(line)] = f'{fix} "{line}"'
+    fixes['greenmim'] = 'pip install -e .'
+    return [Library('', (name, ), fix) for name, fix in fixes.items()]
 
 
 def other_environment() -> Optional[Path]:
@@ -248,6 +250,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         nargs='*',
         help='extras of setup.cfg, whose requirements are needed, too')
     extras = parser.parse_args(argv).extras
+    for extra in extras:
+        if not requirements(extra):
+            parser.error(f'expected extras of setup.cfg, got {extra!r}')
     warnings.simplefilter('ignore')
     print(f'greenmim {__version__}, {platform.platform()}')
     needed, broken = [], []  # type: List[str], List[str]

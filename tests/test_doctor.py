@@ -131,7 +131,7 @@ def test_windows(monkeypatch, capsys):
 
 def test_extras(monkeypatch, capsys):
     """What the environment of the tests needs, and greenmim itself."""
-    versions = dict(pytest='9', greenmim='0.1', click='8.3.1')
+    versions = dict(pytest='9', greenmim='0.1', click='8.3.1', setuptools='65')
 
     def version(name):
         if name in versions:
@@ -146,12 +146,17 @@ def test_extras(monkeypatch, capsys):
     assert problems['click 8.3.1 is installed, but click<8.3 is needed'] == (
         'pip install "click<8.3"')
     assert 'lmdb is not installed' in problems
+    assert out.count('setuptools 65') == 1
+    assert 'pip install "setuptools<81" "setuptools>=70.1"' in out
     assert '[ok] pytest 9\n' in out and '[ok] greenmim 0.1\n' in out
     del versions['greenmim']
     doctor.main(['test'])
     problems = dict(problems_of(capsys.readouterr().out))
     assert problems['greenmim is not installed'] == 'pip install -e .'
     assert not any(line.startswith('click') for line in problems)
+    with pytest.raises(SystemExit):
+        doctor.main(['no-extra'])
+    assert "got 'no-extra'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('line, version, met', [
