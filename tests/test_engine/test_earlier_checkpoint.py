@@ -3,32 +3,23 @@
 import json
 import shutil
 import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
-from PIL import Image
 
 from tests.conftest import CHECKOUT
+from tests.micro import save_images
 
 RUN = CHECKOUT / 'tests' / 'data' / 'resumption'
-
-
-def make_images(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(6):
-        pixels = rng.integers(0, 256, (80, 80, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f'{i}.png')
 
 
 @pytest.fixture
 def runner(request, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make_images(tmp_path / 'images')
+    save_images(tmp_path / 'images', 6, (80, 80))
     shutil.copy(RUN / 'iter_4.pth', tmp_path)
     cfg = Config.fromfile(RUN / 'micro_run.py')
     cfg.update(
@@ -49,10 +40,10 @@ def test_resumed(runner):
     states = saved['optimizer']['state'].values()
     assert {int(state['step']) for state in states} == {9}
     scalars = saved['message_hub']['log_scalars']
-    for name, expected in json.loads((RUN / 'history.json').read_text(
-            encoding='utf-8')).items():
-        history = scalars[name].view(torch.float64)[0]
-        np.testing.assert_allclose(history, expected, rtol=1e-4, err_msg=name)
+    history = json.loads((RUN / 'history.json').read_text('utf-8'))
+    for name, expected in history.items():
+        found = scalars[name].view(torch.float64)[0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize('runner', [False], indirect=True)

@@ -20,11 +20,9 @@ from greenmim.models import GreenMIM, GreenMIMSwinTransformer
 from greenmim.models.backbones.swin import resize_bias_table
 from greenmim.ops import VisibleLayout
 from tests.backbones.checks import randomise
+from tests.micro import SWIN_ARCH
 
-MICRO = dict(
-    arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4]),
-    window_size=4,
-    img_size=128)
+MICRO = dict(arch=SWIN_ARCH, window_size=4, img_size=128)
 
 
 def images(size=128, channels=3):

@@ -7,9 +7,8 @@ import torch
 from mmpretrain.registry import MODELS
 
 from greenmim.models.necks.stage_necks import StageNeck
-from tests.micro import NORM_CFG, plan_of
+from tests.micro import NORM_CFG, SWIN_ARCH, plan_of
 
-ARCH = dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2])
 CHANNELS = [8, 16, 32, 64]
 EXECUTIONS = {
     'visible':
@@ -17,7 +16,7 @@ EXECUTIONS = {
         type='greenmim.GreenMIM',
         backbone=dict(
             type='greenmim.GreenMIMSwinTransformer',
-            arch=ARCH,
+            arch=SWIN_ARCH,
             window_size=4,
             out_indices=(0, 1, 2, 3),
             drop_path_rate=0.,
@@ -30,7 +29,7 @@ EXECUTIONS = {
 for name in ('embed', 'pixel'):
     EXECUTIONS[name]['backbone'] = dict(
         type='SwinTransformer',
-        arch=ARCH,
+        arch=SWIN_ARCH,
         window_size=4,
         out_indices=(0, 1, 2, 3),
         pad_small_map=True,

@@ -9,10 +9,10 @@ from mmpretrain.registry import MODELS
 from greenmim.models import MaskTokenMIM
 from greenmim.models.masking import random_mask
 from greenmim.ops import patchify
-from tests.micro import plan_of
+from tests.micro import SWIN_ARCH, plan_of
 
 SWIN = dict(
-    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+    arch=SWIN_ARCH,
     img_size=64,
     drop_path_rate=0.,
     stage_cfgs=[dict(block_cfgs=dict(window_size=w)) for w in (4, 4, 4, 2)])
