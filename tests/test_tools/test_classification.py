@@ -145,6 +145,6 @@ def test_an_interrupted_run_goes_on_in_its_epoch(run_tool, labelled, tmp_path):
              '--cfg-options', *options, *stop)
     log = max((tmp_path / 'D').glob('*/*.log')).read_text()
     # 24 images in batches of 4: six iterations an epoch.
-    assert 'Going on in epoch 2 with iteration 3 of 6' in log
+    assert 'Continuing epoch 2 with iteration 3 of 6' in log
     assert (tmp_path / 'D' / 'iter_12.pth').is_file()
     assert not (tmp_path / 'D' / 'iter_16.pth').exists()
