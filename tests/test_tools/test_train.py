@@ -147,7 +147,7 @@ def test_hook_switched_off(package, option, run_tool, make_config, tmp_path):
 def test_misspelt_hook_to_switch_off(run_tool, make_config):
     with pytest.raises(ValueError, match='the name of a hook, one of check'):
         run_tool(TRAIN, make_config(), '--cfg-options',
-                 'default_hooks.lerning=None')
+                 'default_hooks.leerning=None')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')

@@ -218,8 +218,7 @@ def test_fixed_batches():
 
 def test_plans_travel_with_their_padding():
     model = make_model()
-    planner = MaskPlanner(
-        model.backbone.make_planner(), 32, 0.5, 'image')
+    planner = MaskPlanner(model.backbone.make_planner(), 32, 0.5, 'image')
     mask = torch.ones(2, 3, 3, dtype=torch.bool)
     mask[:, 0, 0] = False
     sizes = [(96, 96), (64, 96)], [(96, 96), (96, 64)]
