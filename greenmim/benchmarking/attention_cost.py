@@ -17,9 +17,9 @@ from typing import Sequence
 import numpy as np
 import torch
 
+from greenmim.engine.cost.timing import synchronize
 from greenmim.ops import (GroupIndex, VisibleLayout, Window, group_attention,
                           plan_groups)
-from .timing import synchronize
 
 WARMUP = 2
 

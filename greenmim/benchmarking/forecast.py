@@ -11,10 +11,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from greenmim.engine.cost.energy import GRAMS_PER_KWH
+from greenmim.engine.cost.memory import memory_limit, peak_memory
 from greenmim.engine.cost.run_meter_hook import RunMeterHook
+from greenmim.engine.cost.timing import synchronize
 from greenmim.engine.launch import build_runner, set_defaults, set_options
-from .memory import memory_limit, peak_memory
-from .timing import synchronize
 
 TOLERANCE = 0.15
 """Largest relative error of a forecast."""

@@ -12,11 +12,11 @@ from typing import Iterator, List, Sequence
 
 import torch
 
+from greenmim.engine.cost.timing import time_plans
 from greenmim.models.masking import MaskPlanner
 from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
                           StageWindows, Window)
 from greenmim.ops.packing import min_groups, min_groups_by_halves
-from .timing import time_plans
 
 UNIT_SIZE = 32
 NUM_HEADS = (4, 8, 16, 32)  # of Swin-B

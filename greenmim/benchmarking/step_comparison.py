@@ -13,6 +13,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from mmengine.config import ConfigDict
 
+from greenmim.engine.cost.timing import time_plans
 from greenmim.models.masking import num_visible_units
 from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
@@ -21,7 +22,6 @@ from .contenders import green_contenders, other_contenders
 from .pages import step_cells
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
 from .tables import table
-from .timing import time_plans
 
 
 def compare_steps(cfg: ConfigDict,

@@ -8,9 +8,9 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
+from greenmim.engine.cost.memory import step_memory
+from greenmim.engine.cost.timing import synchronize
 from .contenders import Contender
-from .memory import step_memory
-from .timing import synchronize
 
 DTYPES = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 

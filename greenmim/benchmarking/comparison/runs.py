@@ -16,9 +16,9 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
 
+from greenmim.engine.cost.memory import step_memory
+from greenmim.engine.cost.timing import synchronize
 from greenmim.engine.launch import build_runner
-from ..memory import step_memory
-from ..timing import synchronize
 
 WARMUP, TIMED, ROUNDS = 5, 20, 3
 

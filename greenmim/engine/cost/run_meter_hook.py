@@ -9,11 +9,11 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from greenmim.benchmarking.memory import peak_memory
-from greenmim.benchmarking.timing import time_backbone, time_planning
 from greenmim.models.masking.data_samples import read_plan
 from ..non_finite import NonFiniteHook
 from .energy import GRAMS_PER_KWH, EnergyMeter
+from .memory import peak_memory
+from .timing import time_backbone, time_planning
 
 
 class _Clock(Hook):
