@@ -7,11 +7,9 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Set, Tuple
+from typing import Iterator, List, NamedTuple, Set
 
 import pytest
-
-from greenmim._mmengine import OVERRIDDEN
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / 'greenmim'
@@ -267,56 +265,6 @@ def test_no_import_cycle():
             for name, needs in graph.items() if name not in leaves
         }
     assert graph == {}
-
-
-def is_private(name: object) -> bool:
-    return isinstance(name, str) and name[:1] == '_' and name[:2] != '__'
-
-
-def private_names(tree: ast.Module) -> Iterator[Tuple[int, str]]:
-    """Lines and names of private attributes that are read or set."""
-    for node in ast.walk(tree):
-        name: object = None
-        if isinstance(node, ast.Attribute):
-            name = node.attr
-        elif isinstance(node, ast.Call) and len(node.args) > 1:
-            if getattr(node.func, 'id',
-                       '') in ('getattr', 'hasattr', 'setattr'):
-                name = getattr(node.args[1], 'value', None)
-        if is_private(name):
-            yield node.lineno, str(name)
-
-
-def own_names(tree: ast.Module) -> Iterator[str]:
-    """Names that a file defines, or sets on ``self``."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.AnnAssign):
-            yield getattr(node.target, 'id', '')
-        elif isinstance(node, ast.Attribute):
-            if isinstance(node.ctx, ast.Store) and (getattr(
-                    node.value, 'id', '') == 'self'):
-                yield node.attr
-
-
-def test_private_names_of_other_libraries_are_in_one_file():
-    """In `_mmengine.py`, which names the version that each is of.
-
-    `OVERRIDDEN` there lists those that our classes inherit.
-    """
-    allowed = {'_exit'}.union(*OVERRIDDEN.values())  # os._exit is documented
-    trees = {
-        file: ast.parse(file.read_text())
-        for file in PACKAGE.rglob('*.py') if file.name != '_mmengine.py'
-    }
-    allowed.update(*map(own_names, trees.values()))
-    breaches = [
-        f'{file.relative_to(CHECKOUT)}:{line} {name}'
-        for file, tree in trees.items() for line, name in private_names(tree)
-        if name not in allowed
-    ]
-    assert breaches == []
 
 
 def tracked_files() -> List[Path]:

@@ -42,7 +42,7 @@ ELSEWHERE = {
     'test_tools/test_launchers.py::test_command_of_mim',
     r'NNODES=2 NODE_RANK=\d MASTER_ADDR=\S+ PORT=\d+ bash tools/'
     r'dist_train\.sh .*':
-    'test_tools/test_launchers.py::test_several_machines',
+    'test_clusters_page.py::test_several_machines',
     r'sbatch .* tools/slurm_job\.sh .*':
     'test_tools/test_slurm.py::test_a_batch_job_is_requeued_and_resumes',
     r'python tools/misc/channel_statistics\.py data/images':
@@ -68,7 +68,7 @@ ELSEWHERE = {
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':
     'test_tools/test_comparisons.py::test_from_archive_to_table',
     r'python tools/analysis_tools/benchmark(_grouping)?\.py.*':
-    'test_tools/test_benchmarks.py::test_documented_commands',
+    'test_tools/test_benchmarks.py::test_step',
     r'bash benchmarks/run\.sh cpu my-machine':
     'test_tools/test_benchmarks.py::test_list_of_measurements',
     r'python tools/analysis_tools/plot_benchmarks\.py':

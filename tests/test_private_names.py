@@ -22,9 +22,12 @@ MODULES = {'torch.distributed._composable.fsdp'}
 def private_names(tree, own):
     """Private attributes that are read or set, less those in ``own``."""
     for node in ast.walk(tree):
-        if (isinstance(node, ast.Attribute) and PRIVATE.match(node.attr)
-                and node.attr not in own and node.attr != '_exit'):
-            yield node.attr
+        name = getattr(node, 'attr', '')
+        if isinstance(node, ast.Call) and getattr(
+                node.func, 'id', '') in ('getattr', 'hasattr', 'setattr'):
+            name = str(getattr(node.args[1], 'value', ''))
+        if PRIVATE.match(name) and name not in own and name != '_exit':
+            yield name
         if (isinstance(node, ast.ImportFrom) and not node.level
                 and not node.module.startswith('greenmim')
                 and any(map(PRIVATE.match, node.module.split('.')))
@@ -64,6 +67,7 @@ def test_no_other_file_uses_private_names():
 @pytest.mark.parametrize('line', [
     'path = runner._load_from',
     'runner._resume = True',
+    'getattr(runner, "_resume", None)',
     'norms = torch._foreach_norm(tensors)',
     'from torch.utils._pytree import tree_map',
 ])

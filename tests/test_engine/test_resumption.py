@@ -13,7 +13,7 @@ import pytest
 
 from greenmim.engine.checkpoints.latest import find_latest_whole_checkpoint
 from tests.conftest import CHECKOUT, skip_or_fail
-from tests.processes import cpu_environment, free_port, processes_with
+from tests.processes import processes_with
 
 ITERATIONS = 24  # 4 epochs of 6
 
@@ -277,36 +277,3 @@ def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log[-2000:]
     assert set(losses(folder, 'worker')) == set(expected)
-
-
-@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_a_lost_process_stops_the_others(folder, tmp_path):
-    """Two processes over gloo; when one is killed, the other ends soon."""
-    environment = cpu_environment(
-        folder, PAUSE='0.05', PORT=free_port(), RUN='lost process')
-    process = subprocess.Popen([
-        'bash',
-        str(CHECKOUT / 'tools' / 'dist_train.sh'),
-        str(folder / 'config.py'), '2', '--work-dir',
-        str(folder / 'lost')
-    ],
-                               env=environment,
-                               stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT,
-                               text=True)
-    while len(losses(folder, 'lost')) < 6:
-        assert process.poll() is None, process.communicate()[0][-2000:]
-        time.sleep(0.01)
-    second = min(
-        set(processes_with('RANK=1')).intersection(
-            processes_with('RUN=lost process')))
-    os.kill(second, signal.SIGKILL)
-    begin = time.time()
-    log = process.communicate(timeout=120)[0]
-    assert process.returncode not in (0, None)
-    assert 'rank      : 1' in log or 'Signal 9' in log, log[-2000:]
-    assert time.time() - begin < 90
-    deadline = time.time() + 10
-    while processes_with('RUN=lost process') and time.time() < deadline:
-        time.sleep(0.1)
-    assert not processes_with('RUN=lost process')

@@ -125,26 +125,3 @@ def test_another_number_of_classes_is_refused(run_tool, labelled):
     options.append('data_preprocessor.num_classes=1000')
     with pytest.raises(ValueError, match='val, got data_preprocessor.num_cla'):
         run_tool(TEST, recipe, 'D/epoch_2.pth', '--cfg-options', *options)
-
-
-def test_an_interrupted_run_goes_on_in_its_epoch(run_tool, labelled, tmp_path):
-    """It ends after as many iterations as one that was not interrupted."""
-    recipe = FOLDER / 'swin-tiny-w7_8xb96-amp-coslr-100e_in1k.py'
-    options = options_for(labelled, 4, 2) + MICRO + SMALL + [
-        'model.backbone.init_cfg=None', 'train_cfg.val_interval=9',
-        'default_hooks.logger.interval=1'
-    ]
-    (tmp_path / 'D').mkdir()
-    stop = [
-        'default_hooks.checkpoint.by_epoch=False',
-        'default_hooks.checkpoint.interval=4'
-    ]
-    run_tool(TRAIN, recipe, '--work-dir', 'D', '--cfg-options', *options,
-             *stop)
-    run_tool(TRAIN, recipe, '--work-dir', 'D', '--resume', 'D/iter_8.pth',
-             '--cfg-options', *options, *stop)
-    log = max((tmp_path / 'D').glob('*/*.log')).read_text()
-    # 24 images in batches of 4: six iterations an epoch.
-    assert 'Continuing epoch 2 with iteration 3 of 6' in log
-    assert (tmp_path / 'D' / 'iter_12.pth').is_file()
-    assert not (tmp_path / 'D' / 'iter_16.pth').exists()

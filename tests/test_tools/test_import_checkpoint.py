@@ -106,22 +106,6 @@ def test_greenmim(convert, tmp_path, capsys, source, order):
     build_model().load_state_dict(checkpoint['state_dict'], strict=True)
 
 
-def test_greenmim_in_safetensors(convert):
-    """The fixture itself, whose inputs and outputs are not in the model; a
-    fine-tuning config loads it with no missing key."""
-    path, checkpoint = convert(PATH)
-    build_model().load_state_dict(checkpoint['state_dict'], strict=True)
-    swin = SwinTransformer(
-        **checkpoint['meta']['greenmim']['backbone'],
-        init_cfg=dict(
-            type='Pretrained', checkpoint=str(path), prefix='backbone.'))
-    swin.init_weights()
-    expected = convert_official(official_weights(), 'microsoft')
-    assert len(swin.state_dict()) == BACKBONE
-    for name, tensor in swin.state_dict().items():
-        assert torch.equal(tensor, expected[f'backbone.{name}']), name
-
-
 def test_fastmim(convert, capsys):
     """The whole of it; what it computes is compared elsewhere."""
     _, checkpoint = convert(FASTMIM_PATH, 'fastmim')

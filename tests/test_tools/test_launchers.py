@@ -175,19 +175,6 @@ def test_command_of_script(line, expected, commands, environment, tmp_path):
     assert paths == [str(ROOT), *environment['PYTHONPATH'].split(os.pathsep)]
 
 
-@pytest.mark.parametrize('rank', [0, 1])
-def test_several_machines(rank, commands, environment, tmp_path):
-    """As docs/clusters.md has it."""
-    environment.update(
-        NNODES='2', NODE_RANK=str(rank), MASTER_ADDR='10.0.0.1', PORT='29501')
-    run(f'bash {ROOT}/tools/dist_train.sh CONFIG 8', environment, tmp_path)
-    command = (commands / 'command').read_text().splitlines()
-    assert command[:6] == [
-        'torchrun', '--nnodes=2', f'--node_rank={rank}',
-        '--master_addr=10.0.0.1', '--nproc_per_node=8', '--master_port=29501'
-    ]
-
-
 @pytest.mark.parametrize('script, complete', [
     ('dist_train.sh', 'CONFIG GPUS'),
     ('dist_test.sh', 'CONFIG CHECKPOINT GPUS'),
