@@ -215,7 +215,7 @@ SWIN = Family(
     waiting=[
         dict(),
         dict(drop_path_rate=0.5, drop_rate=0.1),
-        dict(with_cp=True),
+        dict(with_cp=True, attn_backend='sdpa'),
         dict(use_abs_pos_embed=True, img_size=224),
     ],
     draw=draw_arguments,

@@ -126,12 +126,6 @@ def test_replacement_depends_on_the_index_alone(folder, scope):
     assert len(set(replaced)) > 1, 'one image stands in for all'
 
 
-def test_subset(folder):
-    assert len(build(folder, indices=3)) == 3
-    subset = build(folder, indices=[4, 9])
-    assert subset.get_data_info(1)['img_path'].endswith('d.TIFF')
-
-
 def test_other_extensions(folder):
     dataset = build(folder, extensions=['.gif'])
     assert len(dataset) == 1
@@ -140,13 +134,6 @@ def test_other_extensions(folder):
 def test_home_folder_is_expanded(folder, monkeypatch):
     monkeypatch.setenv('HOME', str(folder))
     assert len(build('~/x/y')) == 1
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_channels(folder, channels):
-    pipeline = [dict(type='greenmim.LoadImage', channels=channels)]
-    image = build(folder, pipeline=pipeline)[0]['img']
-    assert image.shape == ((40, 50) if channels == 1 else (40, 50, 3))
 
 
 def test_missing_folder(tmp_path):

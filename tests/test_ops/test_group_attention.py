@@ -97,50 +97,27 @@ def relative_error(actual, expected):
 
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('extra_padding', [0, 5])
+@pytest.mark.parametrize('with_table', [True, False])
 @pytest.mark.parametrize('case', CASES)
-def test_outputs_and_gradients_equal_loops(case, extra_padding, backend):
+def test_outputs_and_gradients_equal_loops(case, with_table, extra_padding,
+                                           backend):
+    """No table is a table of zeros."""
     plan, tokens, qkv, table, S, heads = make_case(
         case, extra_padding=extra_padding)
     index = GroupIndex.from_plan(plan, heads, CPU)
-    actual = group_attention(qkv, index, table, 0.7, backend=backend)
-    expected = attention_by_loops(qkv, tokens, table, plan.table_size, heads,
-                                  0.7)
+    actual = group_attention(
+        qkv, index, table if with_table else None, 0.7, backend=backend)
+    expected = attention_by_loops(
+        qkv, tokens, table if with_table else torch.zeros_like(table),
+        plan.table_size, heads, 0.7)
     assert actual.shape == expected.shape
     weight = torch.randn_like(expected)
-    actual_grads = torch.autograd.grad((actual * weight).sum(), (qkv, table))
-    grads = torch.autograd.grad((expected * weight).sum(), (qkv, table))
+    leaves = (qkv, table) if with_table else (qkv, )
+    actual_grads = torch.autograd.grad((actual * weight).sum(), leaves)
+    grads = torch.autograd.grad((expected * weight).sum(), leaves)
     assert relative_error(actual, expected) <= 1e-12
     for actual_grad, grad in zip(actual_grads, grads):
         assert relative_error(actual_grad, grad) <= 1e-12
-
-
-@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
-@pytest.mark.parametrize('extra_padding', [0, 5])
-@pytest.mark.parametrize('case', ['shared', 'image', 'one-unit'])
-def test_no_table_is_a_table_of_zeros(case, extra_padding, backend):
-    plan, tokens, qkv, table, S, heads = make_case(
-        case, extra_padding=extra_padding)
-    index = GroupIndex.from_plan(plan, heads, CPU)
-    actual = group_attention(qkv, index, None, 0.7, backend=backend)
-    expected = attention_by_loops(qkv, tokens, torch.zeros_like(table),
-                                  plan.table_size, heads, 0.7)
-    weight = torch.randn_like(expected)
-    actual_grad, = torch.autograd.grad((actual * weight).sum(), qkv)
-    grad, = torch.autograd.grad((expected * weight).sum(), qkv)
-    assert relative_error(actual, expected) <= 1e-12
-    assert relative_error(actual_grad, grad) <= 1e-12
-
-
-@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
-@pytest.mark.parametrize('case', ['shared', 'image'])
-def test_gradients_are_those_of_finite_differences(case, backend):
-    plan, tokens, qkv, table, S, heads = make_case(
-        case, num_images=2, heads=1, d=1)
-    index = GroupIndex.from_plan(plan, heads, CPU)
-    assert torch.autograd.gradcheck(
-        lambda x, bias: group_attention(x, index, bias, 1., backend=backend),
-        (qkv, table),
-        fast_mode=True)
 
 
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])
@@ -160,27 +137,6 @@ def test_windows_and_padding_do_not_leak(case, backend):
     assert not torch.equal(before[:, inside], after[:, inside])
     grad, = torch.autograd.grad(before[:, ~inside].sum(), qkv)
     assert grad[:, inside].eq(0).all()
-
-
-@pytest.mark.parametrize('backend', ['eager', 'sdpa'])
-@pytest.mark.parametrize('case', ['shared', 'image'])
-def test_gradients_of_padding_are_dropped(case, backend):
-    """The bias table sees real pairs alone, even with much padding."""
-    plan, tokens, qkv, table, S, heads = make_case(case, extra_padding=4)
-    assert plan.fill_rate < 1
-    index = GroupIndex.from_plan(plan, heads, CPU)
-    out = group_attention(qkv, index, table, 1., backend=backend)
-    grad, = torch.autograd.grad(out.square().sum(), table)
-    # softmax is blind to a constant, so each head's gradient sums to zero
-    assert grad.sum(0).abs().max() <= 1e-12 * grad.abs().max()
-    seen = torch.zeros(len(table), dtype=torch.bool)
-    for first in tokens:
-        for second in tokens:
-            if first[:2] == second[:2]:
-                t = plan.table_size
-                seen[(first[2] - second[2] + t - 1) * (2 * t - 1) + first[3] -
-                     second[3] + t - 1] = True
-    assert grad[~seen].eq(0).all()
 
 
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])

@@ -1,9 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Plans against explicit loops over tokens."""
-import pickle
 from collections import Counter, defaultdict
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,17 +100,6 @@ def test_plan_equals_loops(num, rows, cols, side, window, shifted, pad, ratio,
         counts.values())**2
 
 
-def test_unit_order_is_not_raster_order():
-    """Coordinates are looked up unit by unit, not in raster order.
-
-    The two agree in the first stage only where a unit row is one unit.
-    """
-    mask = torch.zeros(1, 2, 2, dtype=torch.bool)
-    plan = plan_groups(VisibleLayout.from_mask(mask), 4, Window(4, 0, 4))
-    window = plan.window_of_slot.flatten()[plan.slot_of_token]
-    assert window.tolist() == [0] * 16 + [1] * 16 + [2] * 16 + [3] * 16
-
-
 def test_overhead_moves_the_choice_to_less_padding():
     torch.manual_seed(0)
     layout = VisibleLayout.from_mask(random_mask(1, (7, 7), 0.75))
@@ -121,21 +108,3 @@ def test_overhead_moves_the_choice_to_less_padding():
     assert dear.fill_rate >= cheap.fill_rate
     slots = dear.num_groups * dear.group_size
     assert slots <= cheap.num_groups * cheap.group_size
-
-
-def test_a_plan_is_plain_data():
-    """It is made in data-loading workers and sent to the model."""
-    torch.manual_seed(0)
-    layout = VisibleLayout.from_mask(random_mask(2, (3, 4), 0.5))
-    plan = plan_groups(layout, 4, Window(7, 3, 7))
-    for original in (layout, plan):
-        again = pickle.loads(pickle.dumps(original))
-        for name in original.__dataclass_fields__:
-            value, other = getattr(original, name), getattr(again, name)
-            if isinstance(value, torch.Tensor):
-                assert value.device.type == 'cpu'
-                assert torch.equal(value, other)
-            else:
-                assert value == other
-        with pytest.raises(AttributeError):
-            original.visible = None

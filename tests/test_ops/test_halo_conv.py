@@ -106,20 +106,6 @@ def test_overlapping_conv(data):
     assert_same((stride, padding, 1), inputs[0], mask, side, *inputs[1:])
 
 
-@pytest.mark.parametrize('num_masks', [1, 2])
-def test_on_a_device_it_waits_for_nothing(num_masks):
-    """Reading a value from the meta device is an error."""
-    layout = VisibleLayout.from_mask(random_mask(num_masks, (3, 3), 0.5))
-    meta = torch.device('meta')
-    x = torch.randn(2, 4, 4, 3, device=meta, requires_grad=True)
-    halo = Halo.from_layout(layout, 2, 1, meta)
-    y = depthwise_conv(x, halo, torch.randn(3, 1, 3, 3, device=meta))
-    y = overlapping_conv(y, halo, torch.randn(5, 3, 3, 3, device=meta), None,
-                         2)
-    y.sum().backward()
-    assert y.shape == (2, 4, 1, 5) and x.grad.shape == x.shape
-
-
 def test_a_window_is_no_larger_than_its_halo():
     layout = VisibleLayout.from_mask(random_mask(1, (9, 9), 0.75))
     halo = Halo.from_layout(layout, 2, 3, CPU)

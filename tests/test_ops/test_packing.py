@@ -160,15 +160,15 @@ def test_windows_that_cannot_be_packed(counts, group_size):
         pack_windows(counts, group_size)
 
 
-@pytest.mark.parametrize('counts', [[], [0], [0, 0]])
-def test_no_tokens_have_no_group_size(counts):
-    with pytest.raises(ValueError, match='at least one'):
-        choose_group_size(counts)
-
-
-def test_negative_overhead_is_refused():
-    with pytest.raises(ValueError, match='overhead'):
-        choose_group_size([3, 4], -1.)
+@pytest.mark.parametrize('counts, overhead, message', [
+    ([], 0., 'at least one'),
+    ([0], 0., 'at least one'),
+    ([0, 0], 0., 'at least one'),
+    ([3, 4], -1., 'overhead'),
+])
+def test_what_has_no_group_size(counts, overhead, message):
+    with pytest.raises(ValueError, match=message):
+        choose_group_size(counts, overhead)
 
 
 def test_numbers_in_any_order_give_the_same_groups():

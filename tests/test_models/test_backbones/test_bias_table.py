@@ -40,16 +40,6 @@ def test_equals_the_slow_twin(old, new):
     assert torch.allclose(resized, resize_slowly(table, new), atol=1e-12)
 
 
-def test_offset_zero_stays_and_directions_stay():
-    """A table that grows with the row offset alone still does so."""
-    offsets = torch.arange(-6., 7.)
-    table = offsets[:, None].expand(13, 13).reshape(-1, 1)
-    resized = resize_bias_table(table, 12).view(23, 23)
-    assert resized[11, 11].abs() < 1e-6
-    assert (resized.diff(dim=0) > 0).all()
-    assert resized.diff(dim=1).abs().max() < 1e-6
-
-
 def test_same_window_is_the_same_table():
     table = torch.randn(169, 3)
     assert resize_bias_table(table, 7) is table

@@ -75,44 +75,6 @@ def test_loading_refuses_biases_of_other_heads():
         build(img_size=128).load_state_dict(state)
 
 
-@pytest.mark.parametrize('name, depth', [
-    ('stem.6.weight', 0),
-    ('patch_embeds.0.norm.bias', 0),
-    ('position_biases.0.bias', 0),
-    ('stages.0.1.proj.weight', 2),
-    ('position_biases.1.bias', 2),
-    ('stages.3.0.mlp.conv1.0.weight', 5),
-    ('norm3.weight', 6),
-])
-def test_layer_depth(name, depth):
-    model = build()
-    assert name in dict(model.named_parameters())
-    assert model.get_layer_depth(f'backbone.{name}', 'backbone.') == (depth, 7)
-
-
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(arch='large'), 'arch to be one of'),
-    (dict(arch=dict(depths=[1])), 'an arch with the keys'),
-    (dict(out_indices=(4, )), 'out_indices of 4 stages'),
-    (dict(img_size=16), 'enlarge the image'),
-])
-def test_bad_arguments(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        build(**kwargs)
-
-
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(arch=arch(sr_ratios=[8, 8, 2, 1]), img_size=128), 'got 8'),
-    (dict(out_indices=(0, )), 'the last stage in out_indices'),
-])
-def test_what_works_only_densely(kwargs, message):
-    model = build(**kwargs)
-    images = draw_images(model, (64, 64)).float()
-    assert model(images)
-    with pytest.raises(ValueError, match=message):
-        model(images, torch.zeros(1, 2, 2, dtype=torch.bool))
-
-
 def test_init_weights():
     model = GreenMIMCMT(arch=arch(), img_size=64)
     model.init_weights()

@@ -33,21 +33,3 @@ def test_v1_equals_spark(mask_kind, linear_pw_conv, monkeypatch):
     expected = gather_units(units_of_map(expected, (5, 5)), units)
     actual = model(images, mask)
     assert (actual - expected.flatten(1, 2)).abs().max() <= 1e-10
-
-
-def test_refuses_what_has_no_masked_forward():
-    images, mask = torch.randn(2, 3, 64, 64), draw_mask('shared', 2, (2, 2))
-    model = GreenMIMConvNeXt(arch=ARCH, out_indices=[0, 1])
-    assert len(model(images)) == 2
-    with pytest.raises(ValueError, match='add 3'):
-        model(images, mask)
-    model = GreenMIMConvNeXt(
-        arch=ARCH, norm_cfg=dict(type='BN'), linear_pw_conv=False)
-    with pytest.raises(ValueError, match='LN2d'):
-        model(images, mask)
-
-
-def test_frozen_stages_stay_in_evaluation_mode():
-    model = GreenMIMConvNeXt(arch=ARCH, frozen_stages=1)
-    model.train()
-    assert not model.stages[0].training and model.stages[1].training

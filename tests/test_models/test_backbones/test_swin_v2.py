@@ -78,26 +78,3 @@ def test_offsets_are_log_spaced():
             expected = math.copysign(expected, offset)
             assert table[0, offset + 5, 0, 0] == pytest.approx(expected)
             assert table[0, 0, offset + 5, 1] == pytest.approx(expected)
-
-
-def test_layer_depth():
-    """Patch merging counts with the block before it, as in Swin V1."""
-    model = GreenMIMSwinTransformerV2(**SWIN_V2.micro)
-    for name, depth in {
-            'backbone.patch_embed.norm.bias': 0,
-            'backbone.stages.0.blocks.0.norm1.bias': 1,
-            'backbone.stages.0.blocks.1.attn.w_msa.logit_scale': 2,
-            'backbone.stages.1.downsample.norm.bias': 2,
-            'backbone.stages.1.blocks.0.ffn.layers.1.bias': 3,
-            'backbone.norm3.bias': 9,
-            'head.fc.bias': 9
-    }.items():
-        assert model.get_layer_depth(name, 'backbone.') == (depth, 10), name
-
-
-def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match='attn_backend'):
-        GreenMIMSwinTransformerV2(attn_backend='none')
-    model = build(SWIN_V2, out_indices=(0, ))
-    with pytest.raises(ValueError, match='out_indices'):
-        model(draw_images(model, (64, 64)), draw_mask('none', 1, (2, 2)))

@@ -98,19 +98,6 @@ def test_units_of_several_patches():
         model.neck(latent.flatten(2), mask))
 
 
-def test_bad_options_are_refused():
-    with pytest.raises(ValueError, match='multiple of the patch size 8'):
-        GreenMIMVisionTransformer(**MICRO, unit_size=12)
-    images, mask = torch.randn(1, 3, 32, 32), torch.zeros(1, 4, 4)
-    model = GreenMIMVisionTransformer(**MICRO, out_indices=[0])
-    with pytest.raises(ValueError, match='last layer in out_indices'):
-        model(images, mask)
-    model = GreenMIMVisionTransformer(
-        **MICRO, patch_cfg=dict(kernel_size=12, padding=2))
-    with pytest.raises(ValueError, match='kernel equals its stride'):
-        model(images, mask)
-
-
 def test_checkpointing_is_of_the_dense_forward_too():
     model = build(VIT, with_cp=True, compile_blocks=True)
     other = build(VIT)
@@ -123,8 +110,3 @@ def test_checkpointing_is_of_the_dense_forward_too():
         results.append([param.grad for param in net.parameters()])
     for actual, expected in zip(*results):
         assert torch.allclose(actual, expected, rtol=1e-12)
-
-
-def test_layer_depth():
-    model = GreenMIMVisionTransformer(**MICRO)
-    assert model.get_layer_depth('layers.1.ln1.weight') == (2, 5)

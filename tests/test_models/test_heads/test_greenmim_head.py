@@ -119,24 +119,6 @@ def test_loss_is_fp32_for_half_precision(dtype, criterion):
         assert actual > torch.finfo(torch.float16).max
 
 
-@pytest.mark.parametrize('norm_pix', [True, False])
-def test_to_images_inverts_the_target(norm_pix):
-    torch.manual_seed(0)
-    head = build_head(norm_pix=norm_pix)
-    images = 2 + 3 * torch.randn(2, 4, 16, 24)
-    target = head.construct_target(images)
-    torch.testing.assert_close(
-        head.to_images(target, images), images, rtol=0, atol=1e-5)
-    # An error of 1 in a unit is one standard deviation of its pixels.
-    changed = target.clone()
-    changed[1, 2, :4] += 1
-    error = head.to_images(changed, images) - images
-    std = images[1, :, :8, 16:].std() if norm_pix else torch.tensor(1.)
-    torch.testing.assert_close(error[1, :, 0, 16], std.expand(4))
-    error[1, :, 0, 16] = 0
-    assert error.abs().max() < 1e-5
-
-
 @pytest.mark.parametrize('pred_shape', [(2, 6, 191), (2, 5, 192), (1, 6, 192),
                                         (2, 6, 1)])
 def test_refuses_predictions_that_do_not_fit(pred_shape):

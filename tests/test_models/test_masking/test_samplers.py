@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from greenmim.models import BlockMask, GivenMask, RandomMask, UniformMask
-from greenmim.models.masking import num_visible_units
+from greenmim.models.masking import num_visible_units, random_mask
 from greenmim.registry import TASK_UTILS
 
 DRAWN = ['RandomMask', 'BlockMask', 'UniformMask']
@@ -38,11 +38,40 @@ def test_exactly_the_ratio_is_hidden(name, grid, ratio):
 
 
 @pytest.mark.parametrize('name', DRAWN)
-@pytest.mark.parametrize('ratio', [-0.1, 1., 0.99])
+@pytest.mark.parametrize('ratio',
+                         [-0.1, 1., 1.5, math.nan, math.inf, -math.inf, 0.99])
 def test_bad_ratios(name, ratio):
     sampler = TASK_UTILS.build(dict(type=f'greenmim.{name}'))
-    with pytest.raises(ValueError, match='mask_ratio'):
+    message = 'visible unit' if ratio == 0.99 else 'mask_ratio < 1'
+    with pytest.raises(ValueError, match=message):
         sampler(1, (4, 4), ratio)
+
+
+@pytest.mark.parametrize('grid, ratio, kept', [
+    ((7, 7), 0.75, 12),
+    ((6, 6), 0.6, 14),
+    ((2, 5), 0.9, 1),
+    ((2, 5), 0.7, 3),
+    ((10, 10), 0.99, 1),
+    ((1, 1), 0., 1),
+    ((3, 5), 0., 15),
+])
+def test_numbers_of_visible_units(grid, ratio, kept):
+    mask = random_mask(5, grid, ratio)
+    assert mask.device.type == 'cpu'
+    assert (~mask).flatten(1).sum(1).tolist() == [kept] * 5
+    assert num_visible_units(grid[0] * grid[1], ratio) == kept
+
+
+def test_random_units_are_hidden_evenly_and_independently():
+    """Every unit, and every pair of units, as often as chance says."""
+    num = 20000
+    mask = random_mask(num, (2, 3), 0.5, generator()).flatten(1).double()
+    hidden = mask.mean(0)
+    assert (hidden - 0.5).abs().max() <= 5 * 0.5 / num**0.5
+    both = mask.T @ mask / num
+    pairs = both[~torch.eye(6, dtype=torch.bool)]
+    assert (pairs - 0.5 * 2 / 5).abs().max() <= 5 * 0.4 / num**0.5
 
 
 class TestBlocks:

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from greenmim.models import GreenMIMNeck
 from greenmim.models.masking import random_mask
-from greenmim.ops import VisibleLayout
 
 MICRO = dict(
     type='greenmim.GreenMIMNeck',
@@ -118,34 +117,6 @@ def test_outputs_and_gradients_equal_the_slow_twin(depth, grid, ratio,
             got / scale, wanted / scale, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize('name', [
-    'mask_token', 'decoder_embed.bias', 'decoder_blocks.0.attn.qkv.weight',
-    'decoder_norm.weight', 'decoder_pred.bias'
-])
-def test_every_parameter_matters(name):
-    torch.manual_seed(0)
-    neck = build_neck()
-    mask = random_mask(1, (3, 4), 0.5)
-    latent = torch.randn(2, 6, 24)
-    before = neck(latent, mask)
-    dict(neck.named_parameters())[name].data.zero_()
-    assert (neck(latent, mask) - before).abs().max() > 1e-2
-
-
-def test_masks_of_many_kinds():
-    torch.manual_seed(0)
-    neck = build_neck()
-    mask = random_mask(1, (3, 4), 0.5)
-    latent = torch.randn(2, 6, 24)
-    expected = neck(latent, mask)
-    assert torch.equal(neck(latent, VisibleLayout.from_mask(mask)), expected)
-    torch.testing.assert_close(
-        neck(latent, mask.expand(2, -1, -1)), expected, rtol=0, atol=1e-6)
-    other = random_mask(1, (3, 4), 0.5)
-    assert not torch.equal(other, mask)
-    assert (neck(latent, other) - expected).abs().max() > 1e-2
-
-
 def test_calls_leave_no_trace():
     torch.manual_seed(0)
     neck = build_neck()
@@ -160,18 +131,6 @@ def test_calls_leave_no_trace():
     assert not list(neck.buffers())
 
 
-def test_parameter_names():
-    block = 'decoder_blocks.0.'
-    names = ['mask_token'] + [
-        f'{layer}.{kind}' for layer in [
-            'decoder_embed', block + 'ln1', block + 'attn.qkv', block +
-            'attn.proj', block + 'ln2', block + 'ffn.layers.0.0', block +
-            'ffn.layers.1', 'decoder_norm', 'decoder_pred'
-        ] for kind in ('weight', 'bias')
-    ]
-    assert sorted(build_neck().state_dict()) == sorted(names)
-
-
 def test_defaults_are_the_papers():
     neck = GreenMIMNeck()
     assert neck.decoder_embed.weight.shape == (512, 1024)
@@ -181,21 +140,6 @@ def test_defaults_are_the_papers():
     assert neck.decoder_blocks[0].ffn.layers[0][0].out_features == 2048
     norms = [m for m in neck.modules() if isinstance(m, torch.nn.LayerNorm)]
     assert [norm.eps for norm in norms] == [1e-6] * 3
-
-
-def test_autocast():
-    torch.manual_seed(0)
-    neck = build_neck()
-    mask = random_mask(2, (3, 4), 0.5)
-    latent = torch.randn(2, 6, 24)
-    expected = neck(latent, mask)
-    with torch.autocast('cpu', torch.bfloat16):
-        actual = neck(latent, mask)
-    assert actual.dtype == torch.bfloat16
-    error = (actual - expected).abs().max() / expected.abs().max()
-    assert 0 < error < 0.03
-    actual.float().square().mean().backward()
-    assert all(p.grad.isfinite().all() for p in neck.parameters())
 
 
 def test_half_precision_weights():
@@ -223,40 +167,12 @@ def test_refuses_masks_of_another_batch():
         build_neck()(torch.zeros(2, 6, 24), random_mask(3, (3, 4), 0.5))
 
 
-@pytest.mark.parametrize('overrides', [
-    dict(embed_dims=30, num_heads=5),
-    dict(embed_dims=32, num_heads=5),
-])
-def test_refuses_dims_that_do_not_divide(overrides):
+@pytest.mark.parametrize('embed_dims', [30, 32])
+def test_refuses_dims_that_do_not_divide(embed_dims):
     with pytest.raises(ValueError, match='for the positions, of 4'):
-        build_neck(**overrides)
-
-
-def test_without_positions_any_width_of_the_heads_is_taken():
-    assert build_neck(embed_dims=30, num_heads=5, pos_embed=False)
-
-
-def test_init_weights_draws_the_mask_token():
-    torch.manual_seed(0)
-    neck = MODELS.build(dict(MICRO, embed_dims=1024, num_heads=16))
-    assert not neck.mask_token.any()
-    neck.init_weights()
-    assert neck.mask_token.std().item() == pytest.approx(0.02, rel=0.1)
-    assert abs(neck.mask_token.mean().item()) < 0.003
-
-
-@pytest.mark.parametrize('in_list', [False, True])
-def test_init_weights_keeps_what_was_loaded(tmp_path, in_list):
-    torch.manual_seed(0)
-    source = build_neck()
-    path = str(tmp_path / 'neck.pth')
-    torch.save(source.state_dict(), path)
-    init_cfg = dict(type='Pretrained', checkpoint=path)
-    neck = MODELS.build(
-        dict(MICRO, init_cfg=[init_cfg] if in_list else init_cfg))
-    neck.init_weights()
-    for name, tensor in neck.state_dict().items():
-        assert torch.equal(tensor, source.state_dict()[name]), name
+        build_neck(embed_dims=embed_dims, num_heads=5)
+    if embed_dims % 5 == 0:  # which is enough without positions
+        build_neck(embed_dims=embed_dims, num_heads=5, pos_embed=False)
 
 
 def slow_blocks(neck, x):

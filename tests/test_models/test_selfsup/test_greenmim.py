@@ -5,10 +5,9 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement, InstanceData
-from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 
-from greenmim.models import GreenMIM, GreenMIMSwinTransformer
+from greenmim.models import GreenMIMSwinTransformer
 from greenmim.models.masking import random_mask
 from greenmim.ops import VisibleLayout
 from tests.micro import micro_model
@@ -45,13 +44,6 @@ def layouts(monkeypatch):
 
     monkeypatch.setattr(GreenMIMSwinTransformer, 'forward_stages', record)
     return seen
-
-
-def test_is_a_self_supervisor_of_mmpretrain():
-    model = micro_model()
-    assert isinstance(model, GreenMIM) and isinstance(model,
-                                                      BaseSelfSupervisor)
-    assert type(model.data_preprocessor).__name__ == 'SelfSupDataPreprocessor'
 
 
 @pytest.mark.parametrize('size', [(64, 64), (96, 160), (128, 32)])
@@ -135,12 +127,6 @@ def test_equal_masks_are_shared(layouts):
     model(images, samples_with([mask[0]] * 3), mode='loss')
     assert layouts[0].num_masks == 1
     assert torch.equal(layouts[0].visible, ~mask)
-
-
-def test_samples_without_masks_draw_one(layouts):
-    model = micro_model()
-    model(torch.randn(2, 3, 64, 64), [DataSample(), DataSample()], mode='loss')
-    assert layouts[0].num_masks == 1 and layouts[0].num_visible == 1
 
 
 def test_refuses_masks_in_some_samples():

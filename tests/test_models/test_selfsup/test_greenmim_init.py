@@ -103,14 +103,15 @@ def test_pretrained_model_is_kept(tmp_path):
         assert torch.equal(tensor, source.state_dict()[name]), name
 
 
-@pytest.mark.parametrize('part', ['backbone', 'neck'])
-def test_pretrained_part_is_kept(tmp_path, part):
+@pytest.mark.parametrize('part, in_list', [('backbone', False),
+                                           ('neck', False), ('neck', True)])
+def test_pretrained_part_is_kept(tmp_path, part, in_list):
     """The rest is initialised as ever."""
     source = micro_model()
     path = save(tmp_path / 'model.pth', source.state_dict())
     config = micro_config()
-    config[part]['init_cfg'] = dict(
-        type='Pretrained', checkpoint=path, prefix=f'{part}.')
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix=f'{part}.')
+    config[part]['init_cfg'] = [init_cfg] if in_list else init_cfg
     model = MODELS.build(config)
     model.init_weights()
     loaded, drawn = model.backbone, model.neck

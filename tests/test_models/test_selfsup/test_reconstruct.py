@@ -85,21 +85,6 @@ def test_drawn_target(target, is_image):
                                    squares.expand(-1, -1, 4, 4))
 
 
-def test_sum_of_heads_draws_the_first():
-    head = dict(type='greenmim.GreenMIMHead')
-    model = micro_model(
-        neck=dict(micro_config()['neck'], out_channels=3072 + 432),
-        head=dict(
-            type='greenmim.SumOfHeads',
-            heads=[head, dict(head, target=HOG)],
-            channels=[3072, 432])).eval()
-    images = torch.randn(2, 3, 64, 96)
-    result = model.reconstruct(images, MASK)
-    assert result['pred_is_image']
-    torch.testing.assert_close(
-        result['drawn_target'], images, rtol=0, atol=1e-5)
-
-
 def test_bad_statistics_are_refused():
     with pytest.raises(ValueError, match="'neighbours', got 'mean'"):
         model_for(PIXEL).reconstruct(

@@ -44,14 +44,6 @@ def test_drawn_targets_are_the_averaged_images(norm):
     assert target.uses_target_statistics == norm
 
 
-def test_what_varies_within_a_square_does_not_count():
-    target = LowFrequencyTarget(8, 2)
-    images = torch.randn(1, 1, 8, 8)
-    board = torch.tensor([[1., -1.], [-1., 1.]]).repeat(4, 4)
-    torch.testing.assert_close(
-        target(images + board), target(images), rtol=1e-5, atol=1e-5)
-
-
 @pytest.mark.parametrize('factor, norm', [(3, False), (0, False), (8, True)])
 def test_bad_factor(factor, norm):
     with pytest.raises(ValueError, match='factor'):

@@ -94,12 +94,6 @@ def test_without_weights():
             TeacherTarget(cfg)
 
 
-def test_a_missing_file_is_found_before_training():
-    init = dict(type='Pretrained', checkpoint='nowhere.pth')
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        TeacherTarget(dict(SWIN, init_cfg=init)).init_weights()
-
-
 def test_a_missing_file_is_found_among_several_heads():
     init = dict(type='Pretrained', checkpoint='nowhere.pth')
     target = dict(
