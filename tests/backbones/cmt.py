@@ -9,7 +9,7 @@ from greenmim.models import CMT as DenseCMT
 from greenmim.models import GreenMIMCMT
 from .cmt_twin import DenseCMTTwin
 from .dense import conv_by_unit
-from .family import Family
+from .family import Family, draw_sr_ratios, frozen_up_to
 
 
 def arch(**kwargs):
@@ -97,28 +97,17 @@ class FreshStatistics(DenseCMTTwin):
 
 
 def draw_arguments(draw, size):
-    ratios = [
-        draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
-        for side in (8, 4, 2, 1)
-    ]
     depths = draw(st.lists(st.integers(1, 2), min_size=4, max_size=4))
     return dict(
-        arch=arch(sr_ratios=ratios, depths=depths),
+        arch=arch(sr_ratios=draw_sr_ratios(draw), depths=depths),
         img_size=draw(st.sampled_from([64, size])),
         qkv_bias=draw(st.booleans()),
         in_channels=draw(st.integers(1, 4)),
         with_cp=draw(st.booleans()))
 
 
-def is_frozen(name, frozen_stages):
-    frozen = ['stem.'] if frozen_stages >= 0 else []
-    for i in range(frozen_stages + 1):
-        frozen += [
-            f'patch_embeds.{i}.', f'position_biases.{i}.', f'stages.{i}.',
-            f'norm{i}.'
-        ]
-    return bool(frozen) and name.startswith(tuple(frozen))
-
+is_frozen = frozen_up_to('stem.', 'patch_embeds.{}.', 'position_biases.{}.',
+                         'stages.{}.', 'norm{}.')
 
 CMT = Family(
     name='cmt',

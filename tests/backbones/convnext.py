@@ -7,7 +7,7 @@ from mmpretrain.models import ConvNeXt
 
 from greenmim.models import GreenMIMConvNeXt
 from .convnext_twin import DenseConvNeXtTwin
-from .dense import blank, conv
+from .dense import blank, conv, conv_by_unit
 from .family import Family
 
 V1 = dict(layer_scale_init_value=1e-6)
@@ -62,36 +62,21 @@ class NoDepthwise(DenseConvNeXtTwin):
         return torch.zeros_like(x) + layer.bias
 
 
-class EditedHalo(DenseConvNeXtTwin):
-    """Convolves unit by unit, with a mistake in the halo."""
+class NoHalo(DenseConvNeXtTwin):
 
     def depthwise(self, x, layer, mask):
-        batch, height, width, channels = x.shape
-        side = height // mask.shape[1]
-        x = F.pad(blank(x, mask).permute(0, 3, 1, 2), (3, ) * 4)
-        x = x.unfold(2, side + 6, side).unfold(3, side + 6, side)
-        x = self.edit(x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2))
-        x = F.conv2d(x, layer.weight, layer.bias, groups=channels)
-        x = x.view(batch, *mask.shape[1:], channels, side, side)
-        return x.permute(0, 1, 4, 2, 5, 3).reshape(batch, height, width,
-                                                   channels)
-
-    def edit(self, x):
-        """Units with their halo, (..., side + 6, side + 6)."""
-        raise NotImplementedError
+        return conv_by_unit(
+            blank(x, mask), layer, mask.shape[1:],
+            lambda x: F.pad(x[..., 3:-3, 3:-3], (3, ) * 4))
 
 
-class NoHalo(EditedHalo):
-
-    def edit(self, x):
-        return F.pad(x[..., 3:-3, 3:-3], (3, ) * 4)
-
-
-class SwappedHalo(EditedHalo):
+class SwappedHalo(DenseConvNeXtTwin):
     """What belongs above a unit is below it."""
 
-    def edit(self, x):
-        return torch.cat([x[..., -3:, :], x[..., 3:-3, :], x[..., :3, :]], -2)
+    def depthwise(self, x, layer, mask):
+        return conv_by_unit(
+            blank(x, mask), layer, mask.shape[1:], lambda x: torch.cat(
+                [x[..., -3:, :], x[..., 3:-3, :], x[..., :3, :]], -2))
 
 
 def draw_arguments(draw, size):

@@ -32,14 +32,16 @@ def conv(x: Tensor, layer: nn.Conv2d, groups: int = 1) -> Tensor:
 
 def conv_by_unit(x: Tensor, layer: nn.Conv2d, grid: Tuple[int, int],
                  edit: Callable[[Tensor], Tensor]) -> Tensor:
-    """A depthwise 3x3 convolution of a map (B, H, W, C), unit by unit.
+    """A depthwise convolution of a map (B, H, W, C), unit by unit.
 
-    ``edit`` takes the units with their halo, (B, C, Gh, Gw, u + 2, u + 2).
+    ``edit`` takes the units with a halo of h tokens,
+    (B, C, Gh, Gw, u + 2h, u + 2h).
     """
     batch, height, width, channels = x.shape
-    side = height // grid[0]
-    x = F.pad(x.permute(0, 3, 1, 2), (1, 1, 1, 1))
-    x = edit(x.unfold(2, side + 2, side).unfold(3, side + 2, side))
+    side, halo = height // grid[0], layer.padding[0]
+    x = F.pad(x.permute(0, 3, 1, 2), (halo, ) * 4)
+    length = side + 2 * halo
+    x = edit(x.unfold(2, length, side).unfold(3, length, side))
     x = x.permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
     x = F.conv2d(x, layer.weight, layer.bias, groups=channels)
     x = x.view(batch, *grid, channels, side, side)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 Size = Tuple[int, int]  # (height, width) in pixels
@@ -40,6 +41,30 @@ class Twin:
         if self.drop_path is None:
             return x
         return x * self.drop_path.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def frozen_up_to(*parts: str) -> Callable[[str, int], bool]:
+    """Whether a parameter belongs to a part with the number of a frozen stage.
+
+    Args:
+        parts: Beginnings of names, ``{}`` for the number of the stage.
+    """
+
+    def is_frozen(name: str, frozen_stages: int) -> bool:
+        return name.startswith(
+            tuple(
+                part.format(i) for part in parts
+                for i in range(frozen_stages + 1)))
+
+    return is_frozen
+
+
+def draw_sr_ratios(draw: Callable) -> List[int]:
+    """Ratios of sub-sampling that divide the tokens of a unit's side."""
+    return [
+        draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
+        for side in (8, 4, 2, 1)
+    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from greenmim.models import GreenMIMPVTv2, PyramidVisionTransformerV2
 from .dense import blank, conv_by_unit
-from .family import Family
+from .family import Family, draw_sr_ratios, frozen_up_to
 from .pvt_v2_twin import DensePVTv2Twin
 
 
@@ -94,24 +94,15 @@ class NoOverlap(DensePVTv2Twin):
 
 
 def draw_arguments(draw, size):
-    ratios = [
-        draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
-        for side in (8, 4, 2, 1)
-    ]
     depths = draw(st.lists(st.integers(1, 2), min_size=4, max_size=4))
     return dict(
-        arch=arch(sr_ratios=ratios, depths=depths),
+        arch=arch(sr_ratios=draw_sr_ratios(draw), depths=depths),
         qkv_bias=draw(st.booleans()),
         in_channels=draw(st.integers(1, 4)),
         with_cp=draw(st.booleans()))
 
 
-def is_frozen(name, frozen_stages):
-    frozen = []
-    for i in range(frozen_stages + 1):
-        frozen += [f'patch_embeds.{i}.', f'stages.{i}.', f'norm{i}.']
-    return name.startswith(tuple(frozen))
-
+is_frozen = frozen_up_to('patch_embeds.{}.', 'stages.{}.', 'norm{}.')
 
 PVT_V2 = Family(
     name='pvt_v2',

@@ -9,7 +9,7 @@ from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformer
 from .dense import layer_norm
-from .family import Family
+from .family import Family, frozen_up_to
 from .swin_twin import DenseSwinTwin, window_of_map
 
 # (height, width) in pixels and arguments of the backbone. The maps of a
@@ -172,12 +172,7 @@ def draw_arguments(draw, size):
         img_size=size)
 
 
-def is_frozen(name, frozen_stages):
-    frozen = ['patch_embed.']
-    for i in range(frozen_stages + 1):
-        frozen += [f'stages.{i}.', f'norm{i}.']
-    return name.startswith(tuple(frozen))
-
+is_frozen = frozen_up_to('patch_embed.', 'stages.{}.', 'norm{}.')
 
 SWIN = Family(
     name='swin',

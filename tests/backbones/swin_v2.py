@@ -2,16 +2,14 @@
 """Swin Transformer V2 for the common tests."""
 import copy
 
-import torch
 from hypothesis import strategies as st
 from mmpretrain.models import SwinTransformerV2
 from torch import nn
 
 from greenmim.models import GreenMIMSwinTransformerV2
+from . import swin
 from .dense import layer_norm
 from .family import Family
-from .swin import is_frozen
-from .swin_twin import window_of_map
 from .swin_v2_twin import DenseSwinV2Twin
 
 # (height, width) in pixels and arguments of the backbone. The maps of a
@@ -98,16 +96,8 @@ class LinearOffsets(Mutated):
         table.copy_(table.sign() * (8**table.abs() - 1))
 
 
-class BiasOfShrunkWindow(DenseSwinV2Twin):
+class BiasOfShrunkWindow(swin.ShrunkTable, DenseSwinV2Twin):
     """The centre of a shrunk window looked up at another offset."""
-
-    def _attention(self, x, attn, masked):
-        attn = copy.copy(attn)
-        window, _ = window_of_map(*x.shape[1:3], attn.window_size,
-                                  attn.shift_size, attn.pad_small_map)
-        attn.w_msa = copy.copy(attn.w_msa)
-        attn.w_msa.window_size = (window, window)
-        return super()._attention(x, attn, masked)
 
 
 class PlainLogitScale(Mutated):
@@ -134,21 +124,12 @@ class PreNorm(DenseSwinV2Twin):
         return x + self._mlp(layer_norm(x, block.norm2), block.ffn)
 
 
-class MaskedKeysSeen(DenseSwinV2Twin):
-
-    def _attention(self, x, attn, masked):
-        return super()._attention(x, attn, torch.zeros_like(masked))
+class MaskedKeysSeen(swin.MaskedKeysSeen, DenseSwinV2Twin):
+    """The mutation of V1, in this twin."""
 
 
-class SwappedTokens(DenseSwinV2Twin):
-    """Rows and columns swapped inside each 2x2 square that is merged."""
-
-    def _merge(self, x, merge):
-        x = x.clone()
-        x[:, 0::2, 1::2], x[:, 1::2, 0::2] = (x[:, 1::2,
-                                                0::2].clone(), x[:, 0::2,
-                                                                 1::2].clone())
-        return super()._merge(x, merge)
+class SwappedTokens(swin.SwappedTokens, DenseSwinV2Twin):
+    """The mutation of V1, in this twin."""
 
 
 def draw_arguments(draw, size):
@@ -206,7 +187,7 @@ SWIN_V2 = Family(
         dict(use_abs_pos_embed=True, img_size=64),
     ],
     draw=draw_arguments,
-    is_frozen=is_frozen,
+    is_frozen=swin.is_frozen,
     float32_noise=1e-3,
     missing_in_parent=('relative_coords_table', 'relative_position_index'),
     unused=('norm0.', 'norm1.', 'norm2.'))

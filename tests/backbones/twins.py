@@ -7,7 +7,7 @@ from mmpretrain.models import PCPVT, SVT
 
 from greenmim.models import GreenMIMPCPVT, GreenMIMSVT
 from .dense import blank, conv_by_unit
-from .family import Family
+from .family import Family, draw_sr_ratios, frozen_up_to
 from .twins_twin import DenseTwinsTwin
 
 
@@ -131,23 +131,8 @@ class SwappedHalo(_ByUnit):
         return x[..., order]
 
 
-def is_frozen(name, frozen_stages):
-    frozen = []
-    for i in range(frozen_stages + 1):
-        frozen += [
-            f'patch_embeds.{i}.', f'position_encodings.{i}.', f'stages.{i}.',
-            f'norm_after_stage{i}.'
-        ]
-    return name.startswith(tuple(frozen))
-
-
-def draw_arch(draw, **kwargs):
-    sides = (8, 4, 2, 1)
-    ratios = [
-        draw(st.sampled_from([r for r in (1, 2, 4, 8) if r <= side]))
-        for side in sides
-    ]
-    return arch(sr_ratios=ratios, **kwargs)
+is_frozen = frozen_up_to('patch_embeds.{}.', 'position_encodings.{}.',
+                         'stages.{}.', 'norm_after_stage{}.')
 
 
 def draw_options(draw):
@@ -160,13 +145,15 @@ def draw_options(draw):
 
 def draw_pcpvt(draw, size):
     depths = draw(st.lists(st.integers(1, 2), min_size=4, max_size=4))
-    return dict(arch=draw_arch(draw, depths=depths), **draw_options(draw))
+    return dict(
+        arch=arch(sr_ratios=draw_sr_ratios(draw), depths=depths),
+        **draw_options(draw))
 
 
 def draw_svt(draw, size):
     windows = draw(st.lists(st.integers(1, 15), min_size=4, max_size=4))
     return dict(
-        arch=draw_arch(draw, window_sizes=windows),
+        arch=arch(sr_ratios=draw_sr_ratios(draw), window_sizes=windows),
         attn_backend=draw(st.sampled_from(['eager', 'sdpa'])),
         **draw_options(draw))
 

@@ -174,19 +174,6 @@ def test_masks_differ(persistent, scope):
         assert len(set(masks)) == len(masks)
 
 
-def test_without_workers_masks_follow_the_global_generator():
-    model = make_model()
-    collate = PlanningCollate(default_collate, model.mask_planner)
-    samples = [
-        dict(inputs=torch.zeros(3, *SIZE), data_samples=DataSample())
-        for _ in range(2)
-    ]
-    torch.manual_seed(5)
-    plan = plan_of(collate(samples))
-    torch.manual_seed(5)
-    assert torch.equal(~plan.layout.visible, random_mask(1, GRID, 0.75))
-
-
 def test_spawned_workers():
     """They get a pickled copy of the planner."""
     model = make_model()

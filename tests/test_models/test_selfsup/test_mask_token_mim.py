@@ -192,31 +192,3 @@ def test_class_token_reaches_the_decoder():
     model.backbone.out_type = 'featmap'
     with pytest.raises(ValueError, match="got none.*out_type='raw'"):
         model.loss(images, None)
-
-
-def test_several_tokens_a_unit():
-    """SimMIM's ViT: units of 32 pixels, patches of 16."""
-    model = MODELS.build(
-        dict(
-            type='greenmim.MaskTokenMIM',
-            backbone=dict(
-                type='mmpretrain.BEiTViT',
-                arch=VIT['arch'],
-                img_size=64,
-                patch_size=16,
-                out_type='featmap',
-                final_norm=True,
-                use_rel_pos_bias=False,
-                use_shared_rel_pos_bias=True),
-            neck=dict(
-                type='greenmim.LinearNeck', in_channels=16, tokens_side=2),
-            head=dict(
-                type='greenmim.GreenMIMHead',
-                norm_pix=False,
-                loss=dict(type='PixelReconstructionLoss', criterion='L1')),
-            mask_ratio=0.6))
-    images = torch.randn(2, 3, 64, 64)
-    plan = plan_of(model, images)
-    assert plan.layout.num_visible == 1  # of 4: 0.6 * 4 is rounded up to 3
-    model.loss(images, None)['loss'].backward()
-    assert all(p.grad is not None for p in model.parameters())
