@@ -67,6 +67,9 @@ ELSEWHERE = {
     'test_tools/test_comparisons.py::test_with_labels',
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':
     'test_tools/test_comparisons.py::test_from_archive_to_table',
+    # The table of the page itself is another test's.
+    r'python tools/benchmarks/accuracy_over_compute\.py .*':
+    'test_tools/test_comparisons.py::test_over_compute',
     r'python tools/analysis_tools/benchmark(_grouping)?\.py.*':
     'test_tools/test_benchmarks.py::test_step',
     r'bash benchmarks/run\.sh cpu my-machine':

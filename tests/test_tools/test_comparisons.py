@@ -524,6 +524,13 @@ def test_document_shows_the_result():
     assert picture.stat().st_size < 200_000
 
 
+def test_document_shows_accuracy_over_compute():
+    files = sorted(RESULT.parent.glob('help_cifar10-25k_*.json'))
+    reports = [json.loads(file.read_text('utf-8')) for file in files]
+    table = marked(over_compute.table(reports), 'over-compute')
+    assert reports and table in DOCUMENT.read_text('utf-8')
+
+
 def test_pretraining_beats_scratch_beyond_the_spread():
     """What the document claims, from the committed result."""
     result = json.loads(RESULT.read_text('utf-8'))

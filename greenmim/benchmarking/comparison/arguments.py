@@ -64,13 +64,14 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         'is replaced (default: WORK_DIR/comparison.md)')
     parser.add_argument(
         '--plot', type=Path, help='default: WORK_DIR/comparison.png')
-    for part, overridden in (
-        ('pretrain', 'the pre-training configs'), ('finetune',
-                                                   'the fine-tuning config'),
-        ('scratch', 'the fine-tuning config for random '
-         'weights, whose best recipe may be another one')):
+    for name, overridden in (('--pretrain-options',
+                              'the pre-training configs'),
+                             ('--finetune-options', 'the fine-tuning config'),
+                             ('--scratch-options',
+                              'the fine-tuning config for random weights, '
+                              'whose best recipe may be another one')):
         parser.add_argument(
-            f'--{part}-options',
+            name,
             nargs='+',
             action=DictAction,
             default={},
