@@ -4,29 +4,17 @@
 Swin at 128 px: embedding 8, depths 2/2/2/2, heads 1/2/4/4, window 4; decoder
 64 channels, 2 blocks; every LayerNorm has eps 1e-5; HOG, normalised.
 """
+from functools import partial
 from pathlib import Path
-from typing import Dict
-
-from safetensors.torch import load_file
-from torch import Tensor
 
 from greenmim.models import (GreenMIMHead, GreenMIMNeck,
                              GreenMIMSwinTransformer, MaskTokenMIM)
+from tests import official_fixture
 
 PATH = Path(__file__).parent / 'data' / 'fastmim_swin.safetensors'
 
-
-def load_fixture() -> Dict[str, Tensor]:
-    """Inputs, outputs and, under ``model.``, the authors' weights."""
-    return load_file(PATH)
-
-
-def official_weights() -> Dict[str, Tensor]:
-    """The weights in the authors' names."""
-    return {
-        name[len('model.'):]: tensor
-        for name, tensor in load_fixture().items() if name.startswith('model.')
-    }
+load_fixture = partial(official_fixture.load_fixture, PATH)
+official_weights = partial(official_fixture.official_weights, PATH)
 
 
 def build_model() -> MaskTokenMIM:

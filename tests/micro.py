@@ -1,9 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Small models and images that the tests share."""
+import json
+import uuid
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from PIL import Image
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ from greenmim.ops import MaskPlan
 # channels. Change a part of it with dict(SWIN_ARCH, depths=[1, 1, 1, 1]).
 SWIN_ARCH = dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4])
 NORM_CFG = dict(type='LN', eps=1e-6)
+PREPROCESSOR = dict(
+    type='SelfSupDataPreprocessor', mean=[120.] * 3, std=[60.] * 3)
 
 
 def micro_config(in_channels: int = 3, **overrides: Any) -> Dict[str, Any]:
@@ -56,6 +61,57 @@ def plan_of(model: nn.Module,
             mask: Optional[Tensor] = None) -> MaskPlan:
     """The plan of a mask, or of one that the model draws, for images."""
     return model.mask_planner(len(images), images.shape[2:], mask)
+
+
+def micro_runner(work_dir: Path,
+                 loader: Dict[str, Any],
+                 hooks: Sequence = (),
+                 model: Union[nn.Module, Dict[str, Any]] = {},
+                 checkpoint: Dict[str, Any] = {},
+                 **options: Any) -> Runner:
+    """MMEngine's runner of a training on a CPU.
+
+    Args:
+        work_dir (Path): Its work folder.
+        loader (dict): Fields of the data loader, with the dataset.
+        hooks (Sequence): The custom hooks. Defaults to none.
+        model (nn.Module | dict): A model, or fields of
+            :func:`micro_config`. Defaults to none.
+        checkpoint (dict): Fields of the checkpoint hook. Defaults to none.
+        options: Other arguments of the runner, in place of those here.
+    """
+    if isinstance(model, dict):
+        model = micro_config(
+            **dict(dict(data_preprocessor=PREPROCESSOR), **model))
+    return Runner(**dict(
+        dict(
+            model=model,
+            work_dir=str(work_dir),
+            # Runs of one process that share a name share their history.
+            experiment_name=uuid.uuid4().hex,
+            default_scope='mmpretrain',
+            train_dataloader=dict(
+                dict(
+                    batch_size=4,
+                    num_workers=0,
+                    sampler=dict(type='DefaultSampler', shuffle=True),
+                    collate_fn=dict(type='default_collate')), **loader),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+            default_hooks=dict(
+                checkpoint=dict(
+                    dict(type='greenmim.SafeCheckpointHook'), **checkpoint)),
+            custom_hooks=list(hooks),
+            randomness=dict(seed=0),
+            log_level='ERROR'),
+        **options))
+
+
+def scalars_of(folder: Path) -> List[Dict[str, Any]]:
+    """What the runs in a folder logged, from the first to the last."""
+    return [
+        json.loads(line) for file in sorted(folder.rglob('scalars.json'))
+        for line in file.read_text().splitlines()
+    ]
 
 
 def save_images(folder: Path,

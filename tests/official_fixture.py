@@ -20,16 +20,17 @@ from tests.micro_checkpoint import SWIN
 PATH = Path(__file__).parent / 'data' / 'swin_ws7_224.safetensors'
 
 
-def load_fixture() -> Dict[str, Tensor]:
+def load_fixture(path: Path = PATH) -> Dict[str, Tensor]:
     """Inputs, outputs and, under ``model.``, the authors' weights."""
-    return load_file(PATH)
+    return load_file(path)
 
 
-def official_weights() -> Dict[str, Tensor]:
+def official_weights(path: Path = PATH) -> Dict[str, Tensor]:
     """The weights in the authors' names."""
     return {
         name[len('model.'):]: tensor
-        for name, tensor in load_fixture().items() if name.startswith('model.')
+        for name, tensor in load_fixture(path).items()
+        if name.startswith('model.')
     }
 
 

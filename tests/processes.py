@@ -1,10 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What tests need that start other processes."""
 import os
+import shlex
 import socket
+import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Union
+from typing import Any, Dict, List, Union
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,6 +28,31 @@ def cpu_environment(*folders: Union[str, Path],
         PATH=f'{binaries}{os.pathsep}{os.environ["PATH"]}',
         PYTHONPATH=os.pathsep.join(map(str, (ROOT, *folders))),
         **variables)
+
+
+def run(line: str, environment: Dict[str, str], folder: Union[str, Path],
+        **options: Any) -> str:
+    """Run a command line in a folder, and return what it prints."""
+    result = subprocess.run(
+        shlex.split(line),
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options)
+    assert result.returncode == 0, f'{line}\n{result.stdout[-5000:]}'
+    return result.stdout
+
+
+def losses_of(work_dir: Path) -> List[float]:
+    """The mean loss over the processes, of every iteration."""
+    losses: Dict[int, List[float]] = {}
+    for file in sorted(work_dir.glob('losses_*.txt')):
+        for iteration, loss in np.loadtxt(file):
+            losses.setdefault(int(iteration), []).append(loss)
+    assert sorted(losses) == list(range(len(losses)))
+    return [np.mean(losses[i]) for i in range(len(losses))]
 
 
 def free_port() -> str:

@@ -9,6 +9,7 @@ from typing import Dict, List, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
 
 from .conftest import CHECKOUT
 
@@ -64,6 +65,20 @@ def pixels_of(path: Path) -> int:
     if found:
         return int(found[1].split('to')[-1])
     return load(path).model.backbone.get('img_size', 224)
+
+
+def check_windows(path: Path, backbone: nn.Module) -> None:
+    """The windows of a Swin are those of the file name, and divide its maps.
+    """
+    named = re.search(r'swin-.*-w(\d+)', path.stem)
+    side = pixels_of(path) // 4
+    for stage in backbone.stages if named else ():
+        window = min(int(named[1]), side)
+        assert side % window == 0
+        for block in stage.blocks:
+            attention = getattr(block.attn, 'w_msa', block.attn)
+            assert tuple(attention.window_size) == (window, window)
+        side //= 2
 
 
 def learning_rates(config: Config) -> List[float]:

@@ -10,7 +10,6 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -21,8 +20,10 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from tests import processes
 from tests.backbones.cmt import arch as cmt_arch
 from tests.conftest import CHECKOUT, link_checkout
+from tests.micro import scalars_of
 from tests.micro_checkpoint import randomise, save_training
 
 pytestmark = pytest.mark.downstream
@@ -127,31 +128,15 @@ def run_in_this_process(patch, words):
 @pytest.fixture
 def run(workspace):
     """Run a line in the workspace and return what it prints."""
-
-    def start(line):
-        environment = dict(
-            os.environ,
-            CUDA_VISIBLE_DEVICES='',
-            OMP_NUM_THREADS='1',
-            PATH=f'{workspace / "bin"}{os.pathsep}{os.environ["PATH"]}',
-            PYTHONPATH=str(CHECKOUT))
-        result = subprocess.run(
-            shlex.split(line),
-            cwd=workspace,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True)
-        assert result.returncode == 0, f'{line}\n{result.stdout[-5000:]}'
-        return result.stdout
-
-    return start
+    environment = processes.cpu_environment()
+    environment[
+        'PATH'] = f'{workspace / "bin"}{os.pathsep}{environment["PATH"]}'
+    return lambda line: processes.run(line, environment, workspace)
 
 
-def scalars_of(work_dir):
-    """What the run logged: the losses of its iterations, and its metrics."""
-    file, = work_dir.glob('*/vis_data/scalars.json')
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
+def logged(work_dir):
+    """The losses of a run's iterations, and its metrics."""
+    entries = scalars_of(work_dir)
     losses = [entry['loss'] for entry in entries if 'loss' in entry]
     return torch.tensor(losses), entries[-1]
 
@@ -163,7 +148,7 @@ def test_fine_tunes_by_the_documented_lines(case, run, workspace):
     log = run(f'{case.train} --work-dir whole_{case.library} '
               f'--cfg-options {LOGGING}')
     assert not COMPLAINT.search(log)
-    losses, metrics = scalars_of(workspace / f'whole_{case.library}')
+    losses, metrics = logged(workspace / f'whole_{case.library}')
     assert len(losses) == case.iterations and losses.isfinite().all()
     assert losses[-8:].mean() < 0.75 * losses[:8].mean()
     assert all(0.05 < metrics[name] <= 100 for name in case.metrics)
@@ -173,7 +158,7 @@ def test_fine_tunes_by_the_documented_lines(case, run, workspace):
               f'0 model.backbone.type={GREEN} {LOGGING} {case.short} '
               f'--work-dir short_{case.library}')
     assert GREEN in log and not COMPLAINT.search(log)
-    green_losses, _ = scalars_of(workspace / f'short_{case.library}')
+    green_losses, _ = logged(workspace / f'short_{case.library}')
     # The same weights, images and seed; later steps magnify rounding.
     torch.testing.assert_close(green_losses[0], losses[0], rtol=1e-4, atol=0.)
     assert (workspace / f'short_{case.library}' / short).is_file()

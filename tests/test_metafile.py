@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from modelindex.load_model_index import load
 
 from greenmim.registry import MODELS
@@ -26,16 +25,11 @@ def config(card):
     return Config.fromfile(ROOT / card.config)
 
 
-def build(cfg):
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(cfg)
-
-
 @lru_cache(maxsize=None)
 def flops_of_dense_backbone(settings):
     """Of a backbone's config in JSON."""
     settings = json.loads(settings)
-    backbone = build(settings)
+    backbone = MODELS.build(settings)
     backbone.eval()
     size = settings.get('img_size', 224)
     return get_model_complexity_info(
@@ -54,11 +48,8 @@ def test_one_collection_of_all_models():
 def test_every_recipe_has_a_card():
     recipes = sorted(path.stem for path in (ROOT / 'configs').glob('*.py'))
     assert sorted(card.name for card in INDEX.models) == recipes
-
-
-def test_card_names_its_config(card):
-    assert card.config == f'configs/{card.name}.py'
-    assert (ROOT / card.config).is_file()
+    for card in INDEX.models:
+        assert card.config == f'configs/{card.name}.py'
 
 
 def test_card_claims_no_weights_and_no_results(card):
@@ -79,7 +70,7 @@ def test_card_matches_schedule(card, config):
 
 def test_card_counts_parameters_and_flops(card, config):
     data = card.metadata.data
-    model = build(config.model)
+    model = MODELS.build(config.model)
     params = sum(param.numel() for param in model.parameters())
     assert data['Parameters'] == params
     settings = json.dumps(config.model.backbone.to_dict(), sort_keys=True)

@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The page "Is it learning?", from top to bottom."""
-import json
 import re
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from mmengine.visualization import Visualizer
 
 from greenmim.visualization import MLflowBackend
 from tests.documents import Page, run_line, short_run
-from tests.micro import save_images
+from tests.micro import save_images, scalars_of
 
 PAGE = Page('docs/monitoring.md')
 # The test goes through all blocks, and fails for what it does not know.
@@ -31,8 +30,7 @@ def run(run_tool, line):
 
 
 def measured(work_dir):
-    file, = Path('work_dirs', work_dir).rglob('scalars.json')
-    lines = map(json.loads, file.read_text().splitlines())
+    lines = scalars_of(Path('work_dirs', work_dir))
     return [line for line in lines if 'learning/loss' in line]
 
 

@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """docs/recipes.md: its configs train, its commands prepare data."""
-import json
 import math
 import re
 import subprocess
@@ -18,6 +17,7 @@ from greenmim.registry import MODELS as PARTS
 from greenmim.registry import TASK_UTILS
 from tests.conftest import CHECKOUT
 from tests.documents import Page, run_line, short_run
+from tests.micro import scalars_of
 
 PAGE = Page('docs/recipes.md')
 TEXT = PAGE.text
@@ -55,8 +55,7 @@ def test_config_trains(block, workspace, run_tool):
              'default_hooks.run_report=None',
              'default_hooks.logger.interval=1')
     assert Path('work_dirs/mine/iter_3.pth').is_file()
-    log, = Path('work_dirs/mine').rglob('scalars.json')
-    losses = [json.loads(x)['loss'] for x in log.read_text().splitlines()]
+    losses = [row['loss'] for row in scalars_of(Path('work_dirs/mine'))]
     assert len(losses) == 3 and 0 < min(losses) <= max(losses) < math.inf
 
 

@@ -17,6 +17,7 @@ from greenmim.models import GreenMIMSwinTransformer
 from greenmim.weights.swin import Swin
 from tests.conftest import CHECKOUT
 from tests.documents import Page, lines_of, run_line, short_run
+from tests.micro import scalars_of
 from tests.test_detection_and_segmentation import CASES, COMPLAINT
 
 PAGE = Page('docs/use_your_backbone.md')
@@ -137,8 +138,7 @@ def test_from_top_to_bottom(run, monkeypatch, capsys):
     # Nearest neighbours, after and during the training.
     accuracy = json.loads(Path('work_dirs/quickstart/knn.json').read_text())
     assert accuracy['classified'] == 12 and 'top5' in accuracy
-    (file, ) = Path('work_dirs/watched').rglob('scalars.json')
-    figures = [json.loads(line) for line in file.read_text().splitlines()]
+    figures = scalars_of(Path('work_dirs/watched'))
     assert [f['step'] for f in figures if 'knn/top1' in f] == [0, 2, 4]
 
     # Every export holds the same backbone.

@@ -18,7 +18,7 @@ from PIL import Image
 
 from greenmim.datasets.seeding import mix_seeds
 from tests.conftest import CHECKOUT, LAUNCH
-from tests.micro import save_classes, save_images
+from tests.micro import save_classes, save_images, scalars_of
 from tests.processes import cpu_environment, free_port, processes_with
 
 PROCESSES = 4
@@ -140,14 +140,10 @@ def test_weights(runs):
 
 
 def test_hooks_measure_the_same_once(runs):
-    lines = []
-    for run in runs:
-        (file, ) = run.rglob('scalars.json')
-        rows = map(json.loads, file.read_text().splitlines())
-        lines.append([{
-            key: value
-            for key, value in row.items() if '/' in key or key == 'step'
-        } for row in rows])
+    lines = [[{
+        key: value
+        for key, value in row.items() if '/' in key or key == 'step'
+    } for row in scalars_of(run)] for run in runs]
     four, one = lines
     assert len(four) == len(one)
     for found, expected in zip(four, one):

@@ -1,16 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hook in runs of MMEngine's Runner."""
-import json
-import uuid
-
 import pytest
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 
 from greenmim.engine import KNNHook
 from greenmim.evaluation import knn_accuracy
-from tests.micro import micro_config, save_classes
+from tests.micro import micro_runner, save_classes, scalars_of
 
 
 @pytest.fixture(scope='module')
@@ -21,38 +17,19 @@ def labelled(tmp_path_factory):
 
 
 def run(work_dir, data_root, hooks=(), resume=False, **train_cfg):
-    by_epoch = train_cfg['by_epoch']
-    runner = Runner(
-        model=micro_config(
-            data_preprocessor=dict(
-                type='SelfSupDataPreprocessor', mean=[120.] * 3, std=[60.] *
-                3)),
-        work_dir=str(work_dir),
-        experiment_name=uuid.uuid4().hex,
-        default_scope='mmpretrain',
-        train_dataloader=dict(
+    pipeline = [dict(type='greenmim.LoadImage'), dict(type='PackInputs')]
+    runner = micro_runner(
+        work_dir,
+        dict(
             batch_size=5,
-            num_workers=0,
             dataset=dict(
                 type='greenmim.ImageFolder',
                 data_root=str(data_root),
-                pipeline=[
-                    dict(type='greenmim.LoadImage'),
-                    dict(type='PackInputs')
-                ]),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            collate_fn=dict(type='default_collate')),
+                pipeline=pipeline)),
+        hooks,
+        checkpoint=dict(interval=1, by_epoch=train_cfg['by_epoch']),
         train_cfg=train_cfg,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
-        default_hooks=dict(
-            checkpoint=dict(
-                type='greenmim.SafeCheckpointHook',
-                interval=1,
-                by_epoch=by_epoch)),
-        custom_hooks=list(hooks),
-        resume=resume,
-        randomness=dict(seed=0),
-        log_level='ERROR')
+        resume=resume)
     runner.train()
     return runner
 
@@ -69,15 +46,10 @@ def hook_for(data_root, **options):
 
 
 def figures(work_dir):
-    (file, ) = work_dir.rglob('scalars.json')
-    lines = map(json.loads, file.read_text().splitlines())
     return {
-        line['step']: line['knn/top1']
-        for line in lines if 'knn/top1' in line
+        row['step']: row['knn/top1']
+        for row in scalars_of(work_dir) if 'knn/top1' in row
     }
-
-
-EPOCHS = dict(by_epoch=True, max_epochs=5)
 
 
 @pytest.mark.parametrize('by_epoch, length, steps', [
@@ -100,11 +72,12 @@ def test_evaluates_first_in_intervals_and_last(tmp_path, labelled, by_epoch,
     assert written[steps[-1]] == pytest.approx(accuracy['top1'])
 
 
-def test_training_goes_on_as_without_the_hook(tmp_path, labelled):
+def test_training_continues_as_without_the_hook(tmp_path, labelled):
     weights = []
     for name, hooks in ('with', [hook_for(labelled,
                                           interval=1)]), ('without', []):
-        runner = run(tmp_path / name, labelled, hooks, **EPOCHS)
+        runner = run(
+            tmp_path / name, labelled, hooks, by_epoch=True, max_epochs=3)
         weights.append(runner.model.state_dict())
         assert runner.model.training
     for name, tensor in weights[0].items():
@@ -114,11 +87,8 @@ def test_training_goes_on_as_without_the_hook(tmp_path, labelled):
 def test_resumed_run_starts_from_its_epoch(tmp_path, labelled):
     hook = hook_for(labelled, interval=3)
     run(tmp_path, labelled, by_epoch=True, max_epochs=2)
-    run(tmp_path, labelled, [hook], True, **EPOCHS)
-    file = max(tmp_path.rglob('scalars.json'))
-    lines = map(json.loads, file.read_text().splitlines())
-    steps = [line['step'] for line in lines if 'knn/top1' in line]
-    assert steps == [2, 3, 5]
+    run(tmp_path, labelled, [hook], True, by_epoch=True, max_epochs=5)
+    assert list(figures(tmp_path)) == [2, 3, 5]
 
 
 def test_bad_interval_is_refused():

@@ -1,18 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hooks that look at fixed images, in runs of MMEngine's Runner."""
-import json
-import uuid
-
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 from PIL import Image
 
 from greenmim.engine import LearningHook, ReconstructionHook
 from greenmim.registry import HOOKS
-from tests.micro import micro_config, save_images
+from tests.micro import micro_config, micro_runner, save_images, scalars_of
 
 
 @pytest.fixture(scope='module')
@@ -43,19 +39,9 @@ def run(work_dir,
         lr=1e-3,
         paramwise=None,
         **options):
-    runner = Runner(
-        model=micro_config(
-            backbone=dict(micro_config()['backbone'], drop_path_rate=.2),
-            head=dict(type='greenmim.GreenMIMHead', norm_pix=False),
-            data_preprocessor=dict(
-                type='SelfSupDataPreprocessor', mean=[120.] * 3,
-                std=[60.] * 3)),
-        work_dir=str(work_dir),
-        experiment_name=uuid.uuid4().hex,
-        default_scope='mmpretrain',
-        train_dataloader=dict(
-            batch_size=4,
-            num_workers=0,
+    runner = micro_runner(
+        work_dir,
+        dict(
             dataset=dict(
                 type='greenmim.ImageFolder',
                 data_root=str(images),
@@ -64,21 +50,18 @@ def run(work_dir,
                     dict(type='RandomFlip', prob=.5),
                     dict(type='PackInputs')
                 ]),
-            sampler=dict(type='InfiniteSampler', shuffle=True),
-            collate_fn=dict(type='default_collate')),
+            sampler=dict(type='InfiniteSampler', shuffle=True)),
+        hooks,
+        dict(
+            backbone=dict(micro_config()['backbone'], drop_path_rate=.2),
+            head=dict(type='greenmim.GreenMIMHead', norm_pix=False)),
+        dict(interval=4, by_epoch=False),
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper=dict(
             optimizer=dict(type='AdamW', lr=lr), paramwise_cfg=paramwise),
-        default_hooks=dict(
-            checkpoint=dict(
-                type='greenmim.SafeCheckpointHook', interval=4,
-                by_epoch=False)),
         visualizer=dict(
             type='UniversalVisualizer',
             vis_backends=[dict(type='LocalVisBackend')]),
-        custom_hooks=list(hooks),
-        randomness=dict(seed=0),
-        log_level='ERROR',
         **options)
     words = []
     log = runner.logger.info
@@ -98,15 +81,12 @@ PICTURES = dict(type='greenmim.ReconstructionHook', interval=3, num_images=3)
 
 
 def figures(work_dir):
-    lines = []
-    for file in sorted(work_dir.rglob('scalars.json')):
-        lines += map(json.loads, file.read_text().splitlines())
     return {
-        line['step']: {
+        row['step']: {
             k.split('/')[1]: v
-            for k, v in line.items() if '/' in k
+            for k, v in row.items() if '/' in k
         }
-        for line in lines if 'learning/loss' in line
+        for row in scalars_of(work_dir) if 'learning/loss' in row
     }
 
 

@@ -6,7 +6,6 @@ services; what MMEngine calls of them is recorded, with the check of MLflow's
 that a picture has the name of a file. They have been tried as the page on
 monitoring says.
 """
-import json
 import sys
 import uuid
 from importlib.util import find_spec
@@ -19,6 +18,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from tests.conftest import CHECKOUT
+from tests.micro import scalars_of
 
 CONFIG = (
     CHECKOUT / 'configs' / 'quickstart' /
@@ -78,8 +78,7 @@ def run(tmp_path_factory):
 
 
 def test_json(run):
-    lines = (run[0] / 'vis_data' / 'scalars.json').read_text().splitlines()
-    rows = list(map(json.loads, lines))
+    rows = scalars_of(run[0])
     assert [row['step'] for row in rows if 'loss' in row] == STEPS
     assert all(LOGGED <= set(row) for row in rows if 'loss' in row)
     assert [row['step'] for row in rows if MEASURED <= set(row)] == [0, 4]

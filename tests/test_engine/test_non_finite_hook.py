@@ -8,10 +8,10 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
 from torch import nn
 
 from greenmim.engine import FiniteOptimWrapper, NonFiniteHook
+from tests.micro import micro_runner
 
 
 class Numbers(BaseDataset):
@@ -20,7 +20,7 @@ class Numbers(BaseDataset):
         return [dict(x=float(i + 1)) for i in range(12)]
 
 
-class _Poisoned(torch.autograd.Function):
+class Poisoned(torch.autograd.Function):
     """Finite values with gradients that are not."""
 
     @staticmethod
@@ -47,7 +47,7 @@ class Slope(BaseModel):
         loss = (self.slope * x.float() - x.float()).square().mean()
         if self.iteration in self.failing:
             if self.problem == 'gradient':
-                loss = _Poisoned.apply(loss)
+                loss = Poisoned.apply(loss)
             else:
                 loss = loss * math.nan
             if self.problem == 'buffer':
@@ -68,27 +68,20 @@ def run(work_dir, failing, problem='loss', wrapper=OptimWrapper, **kwargs):
     hook = NonFiniteHook(**kwargs)
     slopes, rates = [], []
 
-    runner = Runner(
-        model,
-        str(work_dir),
-        train_dataloader=dict(
+    runner = micro_runner(
+        work_dir,
+        dict(
             batch_size=2,
             sampler=dict(type='DefaultSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-            dataset=Numbers()),
+            dataset=Numbers()), [hook],
+        model,
+        dict(interval=3, by_epoch=False),
         train_cfg=dict(by_epoch=True, max_epochs=2),
         optim_wrapper=dict(
             type=wrapper, optimizer=dict(type='SGD', lr=1e-3, momentum=.9)),
         param_scheduler=dict(
             type='CosineAnnealingLR', by_epoch=False, T_max=12),
-        default_hooks=dict(
-            checkpoint=dict(
-                type='greenmim.SafeCheckpointHook', interval=3,
-                by_epoch=False)),
-        custom_hooks=[hook],
-        log_level='WARNING',
-        experiment_name=work_dir.name)
-
+        log_level='WARNING')
     original = runner.call_hook
 
     def call_hook(name, **kwargs):

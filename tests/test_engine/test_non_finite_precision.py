@@ -12,11 +12,12 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.runner import Runner
 from torch import nn
 
 from greenmim.engine import NonFiniteHook
 from greenmim.engine.non_finite.precision import precision_of
+from tests.micro import micro_runner
+from tests.test_engine.test_non_finite_hook import Poisoned
 
 
 class CPUAmp(AmpOptimWrapper):
@@ -68,48 +69,29 @@ class Close(Large):
         return dict(loss=(y.float() - 1).log().abs().mean())
 
 
-class _Poisoned(torch.autograd.Function):
-    """Finite values with gradients that are not."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * math.inf
-
-
 class Steep(Large):
     """A gradient of 1, and of infinity where x is not 1."""
 
     def forward(self, x, sample_idx, mode):
         y = nn.functional.linear(x.float()[:, None], self.weight)
-        return dict(loss=(y if x == 1 else _Poisoned.apply(y)).float().mean())
+        return dict(loss=(y if x == 1 else Poisoned.apply(y)).float().mean())
 
 
 def run(work_dir, model, late, wrapper, max_iters=16, resume=False, **kwargs):
     hook = NonFiniteHook(**kwargs)
     wrapper.optimizer.param_groups[0]['params'] = [model.weight]
-    runner = Runner(
-        model,
-        str(work_dir),
-        train_dataloader=dict(
+    micro_runner(
+        work_dir,
+        dict(
             batch_size=1,
             sampler=dict(type='InfiniteSampler', shuffle=False),
-            collate_fn=dict(type='default_collate'),
-            dataset=Numbers(late)),
+            dataset=Numbers(late)), [hook],
+        model,
+        dict(interval=4, by_epoch=False),
         train_cfg=dict(by_epoch=False, max_iters=max_iters),
         optim_wrapper=wrapper,
-        default_hooks=dict(
-            checkpoint=dict(
-                type='greenmim.SafeCheckpointHook', interval=4,
-                by_epoch=False)),
-        custom_hooks=[hook],
         resume=resume,
-        log_level='WARNING',
-        experiment_name=f'{work_dir}{max_iters}')
-    runner.train()
+        log_level='WARNING').train()
     return hook
 
 

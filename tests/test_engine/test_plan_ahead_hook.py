@@ -1,7 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hook in runs of MMEngine's Runner."""
 import os
-import uuid
 from types import SimpleNamespace
 
 import pytest
@@ -9,15 +8,13 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from torch import nn
 
 from greenmim.datasets import PlanningCollate
-from greenmim.engine import PlanAheadHook
 from greenmim.models import GreenMIM
 from greenmim.models.masking import MaskPlanner
-from tests.micro import micro_config
+from tests.micro import micro_runner
 
 
 class Images(BaseDataset):
@@ -66,27 +63,15 @@ def planning(monkeypatch):
 
 
 def train(work_dir, hook=True, num_workers=2, persistent=False, **train_cfg):
-    runner = Runner(
-        model=micro_config(
-            mask_scope='image',
-            data_preprocessor=dict(
-                type='SelfSupDataPreprocessor', mean=[120.] * 3,
-                std=[60.] * 3)),
-        work_dir=str(work_dir),
-        experiment_name=uuid.uuid4().hex,
-        default_scope='mmpretrain',
-        train_dataloader=dict(
-            batch_size=4,
+    runner = micro_runner(
+        work_dir,
+        dict(
             num_workers=num_workers,
             persistent_workers=persistent,
-            dataset=dict(type=Images, pipeline=[]),
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            collate_fn=dict(type='default_collate')),
-        train_cfg=train_cfg,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
-        custom_hooks=[dict(type='greenmim.PlanAheadHook')] * hook,
-        randomness=dict(seed=0),
-        log_level='ERROR')
+            dataset=dict(type=Images, pipeline=[])),
+        [dict(type='greenmim.PlanAheadHook')] * hook,
+        dict(mask_scope='image'),
+        train_cfg=train_cfg)
     runner.train()
     # Left to the garbage collector, workers take five seconds each to end.
     runner.train_dataloader._iterator = None
@@ -163,7 +148,3 @@ class TestBeforeTrain:
             self.check(runner, model)
         finally:
             torch.distributed.destroy_process_group()
-
-    def test_is_a_hook_of_the_package(self):
-        assert type(HOOKS.build(
-            dict(type='greenmim.PlanAheadHook'))) is PlanAheadHook

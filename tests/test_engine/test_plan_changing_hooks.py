@@ -1,16 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Mask ratio and image size that change in the course of a run."""
-import uuid
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from greenmim.engine import ImageSizeHook, MaskRatioHook
 from greenmim.models import GreenMIM
-from tests.micro import SWIN_ARCH, micro_config, micro_model
+from tests.micro import SWIN_ARCH, micro_config, micro_model, micro_runner
 
 SIZES = dict(
     type='greenmim.ImageSizeHook', sizes=[64, 96, 128], milestones=[1, 2])
@@ -42,20 +40,11 @@ def train(work_dir,
           resume=False,
           num_workers=0,
           num_views=8,
-          **overrides):
-    runner = Runner(
-        model=micro_config(
-            mask_scope='image',
-            data_preprocessor=dict(
-                type='SelfSupDataPreprocessor', mean=[120.] * 3,
-                std=[60.] * 3)),
-        work_dir=str(work_dir),
-        experiment_name=uuid.uuid4().hex,
-        default_scope='mmpretrain',
-        train_dataloader=dict(
-            batch_size=4,
+          train_cfg=dict(type='greenmim.ResumableEpochLoop', max_epochs=3)):
+    micro_runner(
+        work_dir,
+        dict(
             num_workers=num_workers,
-            persistent_workers=False,
             dataset=dict(
                 type='greenmim.SamplePhotographs',
                 num_views=num_views,
@@ -63,25 +52,14 @@ def train(work_dir,
                     dict(type='RandomResizedCrop', scale=128),
                     dict(type='PackInputs')
                 ]),
-            sampler=dict(type='greenmim.SeededSampler', shuffle=True),
-            collate_fn=dict(type='default_collate')),
+            sampler=dict(type='greenmim.SeededSampler', shuffle=True)),
+        [dict(type='greenmim.PlanAheadHook'), *hooks],
+        dict(mask_scope='image'),
+        dict(interval=1, max_keep_ckpts=9),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01, momentum=0.9)),
-        default_hooks=dict(
-            checkpoint=dict(
-                type='greenmim.SafeCheckpointHook',
-                interval=1,
-                max_keep_ckpts=9)),
-        custom_hooks=[dict(type='greenmim.PlanAheadHook'), *hooks],
-        randomness=dict(seed=0),
-        resume=resume,
+        resume=bool(resume),
         load_from=str(resume) if resume else None,
-        log_level='ERROR',
-        **dict(
-            dict(
-                train_cfg=dict(
-                    type='greenmim.ResumableEpochLoop', max_epochs=3)),
-            **overrides))
-    runner.train()
+        train_cfg=train_cfg).train()
 
 
 def test_a_progressive_run(tmp_path, steps):

@@ -2,19 +2,17 @@
 """A step that was not finite is computed again from what was written."""
 import math
 import random
-import uuid
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from greenmim.engine.non_finite.step_record import (get_random_state, replay,
                                                     set_random_state)
 from greenmim.models import GreenMIMHead
-from tests.micro import micro_config
+from tests.micro import PREPROCESSOR, micro_config, micro_runner
 
 
 class Doomed(GreenMIMHead):
@@ -31,10 +29,7 @@ class Doomed(GreenMIMHead):
 
 
 def make_model(scope, failing):
-    config = micro_config(
-        mask_scope=scope,
-        data_preprocessor=dict(
-            type='SelfSupDataPreprocessor', mean=[120.] * 3, std=[60.] * 3))
+    config = micro_config(mask_scope=scope, data_preprocessor=PREPROCESSOR)
     config['backbone']['drop_path_rate'] = 0.4
     model = MODELS.build(config)
     model.head = Doomed(failing)
@@ -50,30 +45,24 @@ def test_the_loss_is_computed_again(tmp_path, ahead, sampler, scope):
     hooks = [dict(type='greenmim.NonFiniteHook')]
     if ahead:
         hooks.append(dict(type='greenmim.PlanAheadHook'))
-    runner = Runner(
-        model,
-        str(tmp_path),
-        train_dataloader=dict(
+    pipeline = [
+        dict(type='RandomResizedCrop', scale=96),
+        dict(type='PackInputs')
+    ]
+    micro_runner(
+        tmp_path,
+        dict(
             batch_size=3,
             sampler=dict(type=f'{sampler}Sampler', shuffle=True),
-            collate_fn=dict(type='default_collate'),
             dataset=dict(
                 type='greenmim.SamplePhotographs',
                 num_views=12,
-                pipeline=[
-                    dict(type='RandomResizedCrop', scale=96),
-                    dict(type='PackInputs')
-                ])),
+                pipeline=pipeline)),
+        hooks,
+        model,
         train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        default_hooks=dict(
-            checkpoint=dict(type='greenmim.SafeCheckpointHook')),
-        custom_hooks=hooks,
-        default_scope='mmpretrain',
-        log_level='WARNING',
-        cfg=Config(dict()),
-        experiment_name=uuid.uuid4().hex)
-    runner.train()
+        cfg=Config(dict())).train()
     assert len(model.head.true) == 4
 
     folder = tmp_path / 'non_finite'

@@ -448,12 +448,9 @@ def test_impossible_options(export, trained, to, options, message):
         export(trained, to, *options)
 
 
-def test_what_timm_does_not_have(export, tmp_path):
+def test_impossible_checkpoints(export, run_tool, tmp_path):
     checkpoint, _ = save_family(tmp_path / 'a.pth', 'cmt')
     with pytest.raises(SystemExit, match='a library that has a cmt, got timm'):
         export(checkpoint, 'timm')
-
-
-def test_missing_checkpoint(run_tool):
     with pytest.raises(SystemExit, match='gone.pth'):
         run_tool(TOOLS / 'export_backbone.py', 'gone.pth', '--to', 'timm')

@@ -1,36 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Two processes over gloo that share out the model."""
-import json
-import shlex
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.micro import save_classes
-from tests.processes import free_port
+from tests.micro import save_classes, scalars_of
+from tests.processes import free_port, losses_of, run
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(line, environment, cwd):
-    result = subprocess.run(
-        shlex.split(line),
-        env=environment,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True)
-    assert result.returncode == 0, f'{line}\n{result.stdout[-3000:]}'
-    return result.stdout
-
-
-def losses_of(work_dir):
-    """The mean loss over the processes, of every iteration."""
-    files = sorted(work_dir.glob('losses_*.txt'))
-    return np.mean([np.loadtxt(file)[:, 1] for file in files], axis=0)
 
 
 def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
@@ -74,13 +53,8 @@ def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
     environment['PORT'] = free_port()
     run(f'{two}3', environment, tmp_path)
 
-    losses = losses_of(reference)
-    first, last = (
-        np.loadtxt(work_dir / f'losses_{rank}.txt') for rank in (0, 1))
-    assert len(first) == len(losses)
-    shared = {int(i): loss for i, loss in last}
-    found = [np.mean([loss, shared.get(int(i), loss)]) for i, loss in first]
-    np.testing.assert_allclose(found, losses, rtol=1e-4)
+    np.testing.assert_allclose(
+        losses_of(work_dir), losses_of(reference), rtol=1e-4)
 
 
 def test_hooks_measure_the_same(make_config, environment, tmp_path):
@@ -119,12 +93,10 @@ def test_hooks_measure_the_same(make_config, environment, tmp_path):
         tmp_path)
     figures = []
     for work_dir in one, two:
-        (file, ) = work_dir.rglob('scalars.json')
-        rows = map(json.loads, file.read_text().splitlines())
         figures.append([{
             key: value
             for key, value in row.items() if '/' in key or key == 'step'
-        } for row in rows])
+        } for row in scalars_of(work_dir)])
         assert len(list(work_dir.rglob('reconstruction_*.png'))) == 3
     assert len(figures[0]) == len(figures[1])
     for expected, found in zip(*figures):

@@ -18,33 +18,10 @@ import torch
 from mmengine.config import Config
 
 from greenmim.engine import launch
-from tests.processes import free_port
+from tests.processes import free_port, losses_of, run
 
 ROOT = Path(__file__).parents[2]
 ITERATIONS_AN_EPOCH = 2
-
-
-def run(line, environment, cwd):
-    """Run a command line, quietly unless it fails."""
-    result = subprocess.run(
-        shlex.split(line),
-        env=environment,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True)
-    assert result.returncode == 0, f'{line}\n{result.stdout}'
-    return result.stdout
-
-
-def losses_of(work_dir):
-    """The mean loss over the processes, of every iteration."""
-    losses = {}
-    for file in sorted(work_dir.glob('losses_*.txt')):
-        for iteration, loss in np.loadtxt(file):
-            losses.setdefault(int(iteration), []).append(loss)
-    assert sorted(losses) == list(range(len(losses)))
-    return [np.mean(losses[i]) for i in range(len(losses))]
 
 
 def installed_with_mim(package):
@@ -130,9 +107,9 @@ def test_losses_over_all_launchers(make_config, environment, slurm, tmp_path):
 
 @pytest.fixture
 def commands(tmp_path, environment):
-    """Put ``torchrun`` and ``srun`` on PATH that only write what they got."""
+    """Put programs on PATH that only write what they got."""
     folder = tmp_path / 'bin'
-    for name in ('torchrun', 'srun'):
+    for name in ('torchrun', 'srun', 'mim'):
         make_program(
             folder, name, f'printf "%s\\n" {name} "$@" > {folder}/command\n'
             f'echo "$PYTHONPATH" > {folder}/pythonpath')
@@ -140,37 +117,48 @@ def commands(tmp_path, environment):
     return folder
 
 
-TORCHRUN = [
-    'torchrun', '--nnodes=1', '--node_rank=0', '--master_addr=127.0.0.1',
-    '--nproc_per_node=8', '--master_port=29500'
-]
-SRUN = [
-    'srun', '-p', 'PARTITION', '--job-name=JOB', '--gres=gpu:8', '--ntasks=16',
-    '--ntasks-per-node=8', '--cpus-per-task=5', '--kill-on-bad-exit=1',
-    '--exclusive', '--time=1:00', 'python', '-u'
-]
-REST = ['--work-dir', 'a folder']
+TORCHRUN = ('torchrun --nnodes=1 --node_rank=0 --master_addr=127.0.0.1 '
+            '--nproc_per_node=8 --master_port=29500')
+SRUN = ('srun -p P --job-name=JOB --gres=gpu:8 --ntasks=16 '
+        '--ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 '
+        '--exclusive --time=1:00 python -u')
+SLURM = ('--launcher slurm --gpus 16 --gpus-per-node 8 --cpus-per-task 5 '
+         "--partition P --srun-args '--exclusive --time=1:00'")
+BACKBONE = ("--cfg-options model.backbone.init_cfg.type=Pretrained "
+            "'model.backbone.init_cfg.checkpoint=a file' "
+            'model.backbone.init_cfg.prefix=backbone.')
+REST = "train_cfg.max_epochs=1 --work-dir 'a folder'"
+# A script and its arguments: the command that it starts.
+COMMANDS = {
+    'dist_train.sh CONFIG 8':
+    f'{TORCHRUN} {ROOT}/tools/train.py CONFIG --launcher pytorch',
+    "dist_test.sh CONFIG 'a file' 8":
+    f"{TORCHRUN} {ROOT}/tools/test.py CONFIG 'a file' --launcher pytorch",
+    'slurm_train.sh P JOB CONFIG':
+    f'{SRUN} {ROOT}/tools/train.py CONFIG --launcher slurm',
+    "slurm_test.sh P JOB CONFIG 'a file'":
+    f"{SRUN} {ROOT}/tools/test.py CONFIG 'a file' --launcher slurm",
+}
+for folder, library in dict(
+        mmdetection='mmdet', mmsegmentation='mmsegmentation').items():
+    script = f'benchmarks/{folder}/mim'
+    COMMANDS[f"{script}_slurm_train.sh P CONFIG 'a file'"] = (
+        f'mim train {library} CONFIG {SLURM} {BACKBONE}')
+    for gpus, launcher in (8, 'pytorch'), (0, 'none'):
+        option = f'--launcher {launcher} --gpus {gpus}'
+        COMMANDS[f"{script}_dist_train.sh CONFIG 'a file' {gpus}"] = (
+            f'mim train {library} CONFIG {option} {BACKBONE}')
+        COMMANDS[f"{script}_dist_test.sh CONFIG 'a file' {gpus}"] = (
+            f"mim test {library} CONFIG --checkpoint 'a file' {option}")
 
 
-@pytest.mark.parametrize('line, expected', [
-    ('dist_train.sh CONFIG 8',
-     TORCHRUN + ['train.py', 'CONFIG', '--launcher', 'pytorch'] + REST),
-    ('dist_test.sh CONFIG CHECKPOINT 8', TORCHRUN +
-     ['test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'pytorch'] + REST),
-    ('slurm_train.sh PARTITION JOB CONFIG',
-     SRUN + ['train.py', 'CONFIG', '--launcher', 'slurm'] + REST),
-    ('slurm_test.sh PARTITION JOB CONFIG CHECKPOINT', SRUN +
-     ['test.py', 'CONFIG', 'CHECKPOINT', '--launcher', 'slurm'] + REST),
-])  # yapf: disable
-def test_command_of_script(line, expected, commands, environment, tmp_path):
+@pytest.mark.parametrize('line', COMMANDS)
+def test_command_of_script(line, commands, environment, tmp_path):
     environment.update(
         GPUS='16', GPUS_PER_NODE='8', SRUN_ARGS='--exclusive --time=1:00')
-    run(f'bash {ROOT}/tools/{line} {shlex.join(REST)}', environment, tmp_path)
+    run(f'bash {ROOT}/tools/{line} {REST}', environment, tmp_path)
     command = (commands / 'command').read_text().splitlines()
-    assert command == [
-        f'{ROOT}/tools/{word}' if word.endswith('.py') else word
-        for word in expected
-    ]
+    assert command == shlex.split(f'{COMMANDS[line]} {REST}')
     paths = (commands / 'pythonpath').read_text().strip().split(os.pathsep)
     assert paths == [str(ROOT), *environment['PYTHONPATH'].split(os.pathsep)]
 
@@ -180,15 +168,21 @@ def test_command_of_script(line, expected, commands, environment, tmp_path):
     ('dist_test.sh', 'CONFIG CHECKPOINT GPUS'),
     ('slurm_train.sh', 'PARTITION JOB CONFIG'),
     ('slurm_test.sh', 'PARTITION JOB CONFIG CHECKPOINT'),
+    *[(f'benchmarks/{folder}/mim_{script}.sh', complete)
+      for folder in ('mmdetection', 'mmsegmentation')
+      for script, complete in (('dist_train', 'CONFIG BACKBONE GPUS'),
+                               ('dist_test', 'CONFIG CHECKPOINT GPUS'),
+                               ('slurm_train', 'PARTITION CONFIG BACKBONE'))],
 ])
 def test_missing_argument_of_script(script, complete, commands, environment):
-    arguments = complete.split()[:-1]
+    *arguments, last = complete.split()
     result = subprocess.run(['bash', ROOT / 'tools' / script, *arguments],
                             env=environment,
                             stderr=subprocess.PIPE,
                             text=True)
     assert result.returncode != 0
-    assert f'is missing: {script} {complete} [arguments]' in result.stderr
+    usage = f'{Path(script).name} {complete} [arguments]'
+    assert f'{last} is missing: {usage}' in result.stderr
     assert not (commands / 'command').exists()
 
 

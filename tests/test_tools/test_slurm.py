@@ -2,7 +2,6 @@
 """The Slurm commands of the documents, on a real Slurm of one node."""
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from tests.conftest import CHECKOUT, skip_or_fail
-from tests.processes import processes_with
+from tests.processes import processes_with, run
 
 LAUNCH = CHECKOUT / 'tests' / 'data' / 'launch'
 CLUSTER = CHECKOUT / 'tests' / 'slurm' / 'cluster.sh'
@@ -40,19 +39,8 @@ def documented(start, config, work_dir):
     return line
 
 
-def call(line, environment, **options):
-    """Run a command line to its end, and return its output."""
-    result = subprocess.run(
-        shlex.split(line),
-        env=environment,
-        cwd=CHECKOUT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        **options)
-    assert result.returncode == 0, f'{line}\n{result.stdout[-5000:]}'
-    return result.stdout
+def call(line, environment):
+    return run(line, environment, CHECKOUT, timeout=300)
 
 
 @pytest.fixture(scope='module')
