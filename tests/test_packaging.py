@@ -66,41 +66,19 @@ def mim_files_in(wheel):
     return {name[len(prefix):] for name in names if name.startswith(prefix)}
 
 
-def test_wheel_holds_configs_tools_and_model_index(checkout, tmp_path):
-    """Also where an editable install has left its links."""
-    run(checkout, 'setup.py', '-q', 'editable_wheel', '--dist-dir',
-        str(tmp_path / 'editable'))
-    run(checkout, '-m', 'pip', 'wheel', '-q', '--no-deps',
-        '--no-build-isolation', '-w', str(tmp_path), '.')
-    wheel, = tmp_path.glob('greenmim-*.whl')
-    assert mim_files_in(wheel) == expected_mim_files(checkout)
+def top_level(wheel):
+    """How mim and mmengine find the folder of a package."""
     content = zipfile.ZipFile(wheel)
-    assert set(content.namelist()) >= {
-        f'greenmim/{file}'
-        for file in files_below(CHECKOUT / 'greenmim')
-        if file.endswith('.py') and not file.startswith('.mim')
-    }
-    top_level, = [
-        name for name in content.namelist() if name.endswith('top_level.txt')
-    ]
-    assert content.read(top_level).decode().split() == ['greenmim']
+    name, = [n for n in content.namelist() if n.endswith('top_level.txt')]
+    return content.read(name).decode().split('\n')[0]
 
 
-def test_wheel_made_from_the_source_archive_is_the_same(checkout, tmp_path):
-    run(checkout, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path))
-    archive, = tmp_path.glob('greenmim-*.tar.gz')
+def build_wheel(checkout, folder, source='.'):
     run(checkout, '-m', 'pip', 'wheel', '-q', '--no-deps',
-        '--no-build-isolation', '-w', str(tmp_path), str(archive))
-    wheel, = tmp_path.glob('greenmim-*.whl')
+        '--no-build-isolation', '-w', str(folder), str(source))
+    wheel, = folder.glob('greenmim-*.whl')
     assert mim_files_in(wheel) == expected_mim_files(checkout)
-
-
-def test_build_drops_configs_that_are_gone(checkout):
-    run(checkout, 'setup.py', '-q', 'build_py')
-    (checkout / 'configs' / RECIPE).unlink()
-    run(checkout, 'setup.py', '-q', 'build_py')
-    built = checkout / 'build' / 'lib' / 'greenmim' / '.mim' / 'configs'
-    assert built.is_dir() and not (built / RECIPE).exists()
+    return wheel
 
 
 def assert_links(checkout):
@@ -112,20 +90,37 @@ def assert_links(checkout):
         assert (folder / name).resolve() == (checkout / target).resolve()
 
 
-def test_editable_install_has_links_that_mim_finds(checkout, tmp_path):
+def test_every_install_holds_configs_tools_and_model_index(checkout, tmp_path):
+    """An editable one has links; a wheel and one from the source archive,
+    which are built where the links are, have copies."""
     # Twice, as links that exist already must not matter.
     for _ in range(2):
         run(checkout, 'setup.py', '-q', 'editable_wheel', '--dist-dir',
-            str(tmp_path))
+            str(tmp_path / 'editable'))
     assert_links(checkout)
-    content = zipfile.ZipFile(next(tmp_path.glob('greenmim-*.whl')))
-    top_level, = [
-        name for name in content.namelist() if name.endswith('top_level.txt')
-    ]
-    # This is how mim and mmengine find the folder of a package.
-    first_line = content.read(top_level).decode().split('\n')[0]
-    installed_path = os.path.join('/lib/site-packages', first_line)
+    wheel, = (tmp_path / 'editable').glob('greenmim-*.whl')
+    installed_path = os.path.join('/lib/site-packages', top_level(wheel))
     assert Path(installed_path) == (checkout / 'greenmim').resolve()
+
+    wheel = build_wheel(checkout, tmp_path / 'wheel')
+    assert set(zipfile.ZipFile(wheel).namelist()) >= {
+        f'greenmim/{file}'
+        for file in files_below(CHECKOUT / 'greenmim')
+        if file.endswith('.py') and not file.startswith('.mim')
+    }
+    assert top_level(wheel) == 'greenmim'
+
+    run(checkout, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path))
+    archive, = tmp_path.glob('greenmim-*.tar.gz')
+    build_wheel(checkout, tmp_path / 'from_archive', archive)
+
+
+def test_build_drops_configs_that_are_gone(checkout):
+    run(checkout, 'setup.py', '-q', 'build_py')
+    (checkout / 'configs' / RECIPE).unlink()
+    run(checkout, 'setup.py', '-q', 'build_py')
+    built = checkout / 'build' / 'lib' / 'greenmim' / '.mim' / 'configs'
+    assert built.is_dir() and not (built / RECIPE).exists()
 
 
 def test_develop_command_makes_links(checkout, monkeypatch):

@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Real runs that are killed, and continue as if they had not been."""
-import json
 import os
 import random
 import signal
@@ -12,44 +11,23 @@ from pathlib import Path
 import pytest
 
 from greenmim.engine.checkpoints.latest import find_latest_whole_checkpoint
-from tests.conftest import CHECKOUT, skip_or_fail
-from tests.processes import processes_with
+from tests.conftest import CHECKOUT, LAUNCH, skip_or_fail
+from tests.micro import scalars_of
+from tests.processes import cpu_environment, processes_with
 
 ITERATIONS = 24  # 4 epochs of 6
 
-CONFIG = '''
-default_scope = 'mmpretrain'
+CONFIG = f'''
+_base_ = '{LAUNCH}/micro_config.py'
 custom_imports = dict(imports=['write_losses'])
-norm_cfg = dict(type='LN', eps=1e-6)
 model = dict(
-    type='greenmim.GreenMIM',
-    mask_ratio=0.5,
-    mask_scope='image',
-    data_preprocessor=dict(
-        type='SelfSupDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        to_rgb=True),
-    backbone=dict(
-        type='greenmim.GreenMIMSwinTransformer',
-        arch=dict(embed_dims=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 2, 4]),
-        img_size=64,
-        window_size=4,
-        drop_path_rate=0.3),
-    neck=dict(
-        type='greenmim.GreenMIMNeck',
-        in_channels=64,
-        embed_dims=32,
-        num_heads=4),
-    head=dict(type='greenmim.GreenMIMHead'))
+    mask_ratio=0.5, mask_scope='image', backbone=dict(drop_path_rate=0.3))
 train_dataloader = dict(
-    batch_size=4,
     num_workers=1,
     persistent_workers=True,
-    pin_memory=False,
-    sampler=dict(type='greenmim.SeededSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    sampler=dict(type='greenmim.SeededSampler'),
     dataset=dict(
+        _delete_=True,
         type='greenmim.SamplePhotographs',
         num_views=24,
         pipeline=[
@@ -57,28 +35,22 @@ train_dataloader = dict(
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs')
         ]))
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=1e-3))
+optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', by_epoch=False, begin=0, end=8),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=8, T_max=16)
 ]
-train_cfg = dict(type='greenmim.ResumableEpochLoop', max_epochs=4)
+train_cfg = dict(
+    _delete_=True, type='greenmim.ResumableEpochLoop', max_epochs=4)
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=1),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='greenmim.SafeCheckpointHook', by_epoch=False, interval=2,
-        max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    checkpoint=dict(by_epoch=False, interval=2, max_keep_ckpts=3))
 custom_hooks = [
     dict(type='greenmim.PlanAheadHook'),
     dict(type='greenmim.SeedStepHook'),
     dict(type='greenmim.PreemptionHook'),
     dict(type='greenmim.WriteLosses')
 ]
-env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
-randomness = dict(seed=3)
+randomness = dict(_delete_=True, seed=3)
 '''
 
 WRITE_LOSSES = '''
@@ -110,18 +82,11 @@ def folder(tmp_path_factory):
 
 
 def start(folder: Path, name: str, pause: float = 0) -> subprocess.Popen:
-    paths = [str(folder), str(CHECKOUT), os.environ.get('PYTHONPATH', '')]
     return subprocess.Popen([
-        sys.executable, '-W', 'ignore',
-        str(CHECKOUT / 'tools' / 'train.py'),
-        str(folder / 'config.py'), '--work-dir',
-        str(folder / name), '--resume'
+        sys.executable, '-W', 'ignore', CHECKOUT / 'tools' / 'train.py',
+        folder / 'config.py', '--work-dir', folder / name, '--resume'
     ],
-                            env=dict(
-                                os.environ,
-                                PYTHONPATH=os.pathsep.join(paths),
-                                PAUSE=str(pause),
-                                OMP_NUM_THREADS='1'),
+                            env=cpu_environment(folder, PAUSE=str(pause)),
                             stdout=subprocess.PIPE,
                             stderr=subprocess.STDOUT,
                             text=True)
@@ -209,12 +174,10 @@ def test_logged_losses_go_on_smoothly(folder, expected):
     """The resumed log is that of the whole run, to the last digit."""
 
     def scalars(name):
-        rows = {}
-        for file in sorted((folder / name).glob('*/vis_data/scalars.json')):
-            for line in file.read_text().splitlines():
-                row = json.loads(line)
-                rows[row['step']] = row['loss'], row['lr']
-        return rows
+        return {
+            row['step']: (row['loss'], row['lr'])
+            for row in scalars_of(folder / name)
+        }
 
     assert scalars(f'preempted{int(signal.SIGTERM)}') == scalars('whole')
 

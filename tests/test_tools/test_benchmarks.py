@@ -5,9 +5,11 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,13 +17,12 @@ import torch
 from mmengine.config import Config
 
 from greenmim.benchmarking import pages, plots
-from greenmim.benchmarking.breakdown import (BACKWARD, KINDS, REGION, _find,
-                                             breakdown)
+from greenmim.benchmarking.breakdown import BACKWARD, REGION, _find, breakdown
 from greenmim.benchmarking.contenders import (Contender, build_simmim,
                                               green_contenders)
 from greenmim.benchmarking.grouping import bound_of_groups, cost_bound, cost_of
 from greenmim.benchmarking.steps import Stepper, peak_memories
-from greenmim.benchmarking.tables import marked, write_marked
+from greenmim.benchmarking.tables import write_marked
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
 from tests.backbones import CONVNEXT, FAMILIES
@@ -170,12 +171,12 @@ def test_peak_memory_is_that_of_the_step():
     assert 2 * weights < peaks['first'] < 4.1 * weights
 
 
+def event(name, parent=None, seq=-1):
+    return SimpleNamespace(
+        name=name, cpu_parent=parent, fwd_thread=1, sequence_nr=seq)
+
+
 def test_breakdown_follows_the_gradient():
-
-    def event(name, parent=None, seq=-1):
-        return SimpleNamespace(
-            name=name, cpu_parent=parent, fwd_thread=1, sequence_nr=seq)
-
     node = event(f'{BACKWARD}MmBackward0', seq=7)
     product = event('aten::mm', node)
     assert _find(product,
@@ -202,12 +203,7 @@ def test_breakdown_follows_the_gradient():
     ('aten::add', '', None),
 ])
 def test_kinds_of_operators(name, parent, kind):
-
-    def event(name, parent):
-        return SimpleNamespace(
-            name=name, cpu_parent=parent, fwd_thread=1, sequence_nr=-1)
-
-    parent = event(parent, None) if parent else None
+    parent = event(parent) if parent else None
     assert _find(event(name, parent), {}) == (kind, None)
 
 
@@ -278,128 +274,64 @@ def test_grouping(run_tool, tmp_path, capsys):
     assert 'above the bound' in capsys.readouterr().out
 
 
-ENVIRONMENT = dict(
-    device='cpu',
-    hardware='an abacus, 2 threads',
-    date='2000-01-01',
-    torch='2.5',
-    mmpretrain='1.2.0',
-    greenmim='0.1')
-
-
-def made_up_step(**changes) -> dict:
-    rows = [
-        dict(
-            name=name,
-            seconds=seconds,
-            all_seconds=[seconds, seconds],
-            images_per_second=8 / seconds,
-            optimizer_seconds=1.,
-            peak_memory=int(seconds * 2**30),
-            ratio=6 / seconds,
-            breakdown=dict.fromkeys(KINDS, 1 / len(KINDS)))
-        for name, seconds in [('greenmim, mask per batch', 2.), ('simmim', 6.)]
-    ]
-    rows[0].update(share_of_limit=.75, planning_seconds=.001, fill_rate=.95)
-    result = dict(
-        config='greenmim_swin-base-w7_8xb256',
-        image_size=[224, 224],
-        batch_size=8,
-        mask_ratio=.75,
-        visible_units=12,
-        units=49,
-        dtype='fp32',
-        attention='auto',
-        compile=False,
-        with_cp=False,
-        plan_ahead=False,
-        reference='simmim',
-        limit=4.,
-        rows=rows)
-    return dict(result, **changes)
-
-
-@pytest.fixture
-def checkout(tmp_path):
-    """A folder with made-up results, README and docs/benchmarks.md."""
-    grouping = dict(
-        image_size=[224, 224],
-        window=7,
-        num_masks=1,
-        mask_ratio=.75,
-        planning_seconds=.001,
-        slowest_seconds=.002,
-        index_seconds=.003,
-        fill_rate=.95,
-        cost_above_bound=.01)
-    files = {
-        'step_a': [made_up_step()],
-        'ratio_a':
-        [made_up_step(),
-         made_up_step(mask_ratio=.5, visible_units=24)],
-        'size_10': [made_up_step(image_size=[448, 448], visible_units=49)],
-        'size_9': [made_up_step()],
-        'memory_a': [made_up_step(),
-                     made_up_step(with_cp=True)],
-        'grouping_a': [grouping],
-    }
-    folder = tmp_path / 'benchmarks'
-    folder.mkdir()
-    for name, results in files.items():
-        text = json.dumps(dict(environment=ENVIRONMENT, results=results))
-        (folder / f'{name}.json').write_text(text)
+@pytest.mark.parametrize('name', ['README.md', 'docs/benchmarks.md'])
+def test_plots_and_tables(run_tool, tmp_path, name):
+    """No number is typed by hand: run tools/analysis_tools/plot_benchmarks.py.
+    """
+    shutil.copytree(CHECKOUT / 'benchmarks', tmp_path / 'benchmarks')
     (tmp_path / 'docs').mkdir()
-    for name in ('README.md', 'docs/benchmarks.md'):
-        (tmp_path /
-         name).write_text(f'before\n{marked("old", pages.MARK)}\nafter\n')
-    return tmp_path
+    for page in 'README.md', 'docs/benchmarks.md':
+        shutil.copy(CHECKOUT / page, tmp_path / page)
+        write_marked(tmp_path / page, 'old', pages.MARK)
+    run_tool(PLOT, '--root', tmp_path)
+    text = (tmp_path / name).read_text('utf-8')
+    assert text == (CHECKOUT / name).read_text('utf-8')
+    pictures = re.findall(r'\((\S+\.svg)\)', text)
+    assert pictures
+    for picture in pictures:
+        drawn = (tmp_path / name).parent / picture
+        assert '<svg' in drawn.read_text()[:1000]
 
 
-def test_plots_and_tables(run_tool, checkout):
-    run_tool(PLOT, '--root', checkout)
-    readme = (checkout / 'README.md').read_text()
-    assert ('| swin-base-w7, 224 px, 75% masked, batch 8, CPU fp32 '
-            '| 6.000 s | 2.000 s | **3.00x** | 4.00x | 0.33x |') in readme
-    assert '| on a GPU | not measured |' in readme
-    assert ENVIRONMENT['hardware'] in readme
-    assert readme.startswith('before\n<!-- benchmark:begin -->\nA training')
-    assert readme.endswith('\n<!-- benchmark:end -->\nafter\n')
-
-    docs = (checkout / 'docs' / 'benchmarks.md').read_text()
-    # With AdamW, (6 + 1) / (2 + 1).
-    assert '| 3.00x | 75.0% | 2.33x | 1.00 | 95.0% |' in docs
-    assert '| 224 px | 7 | 1 | 75% | 1.00 (2.00) | 3.00 | 95.0% | 1.00% |' \
-        in docs
-    # 2 s for 8 * 12 * 64 tokens; sizes in the order of the numbers.
-    assert re.search(r'12 \| 325\.5 \|\n.*448 px.* 49 \| 79\.7 \|', docs)
-    for text, folder in ((readme, checkout), (docs, checkout / 'docs')):
-        pictures = re.findall(r'!\[.+?\]\((.+?)\)', text)
-        assert pictures
-        for picture in pictures:
-            assert '<svg' in (folder / picture).read_text()[:1000]
-
-    run_tool(PLOT, '--root', checkout)
-    assert (checkout / 'README.md').read_text() == readme
+def test_numbers_of_the_tables():
+    green = dict(
+        name='greenmim, mask per batch', seconds=2., optimizer_seconds=1.)
+    dense = dict(name='simmim', seconds=6., optimizer_seconds=1.)
+    result = dict(
+        batch_size=8,
+        visible_units=12,
+        rows=[green, dense],
+        reference='simmim')
+    assert pages.whole_step_ratio(result,
+                                  green) == '2.33x'  # (6 + 1) / (2 + 1)
+    # 2 s for 8 * 12 * 64 tokens
+    assert pages.token_microseconds(result) == pytest.approx(325.5, abs=.05)
+    files = [Path(f'size_{number}.json') for number in (10, 9)]
+    assert sorted(files, key=pages.natural_key) == files[::-1]
 
 
-def test_machines_stay_apart(checkout):
+def test_machines_stay_apart(tmp_path):
     """A result from a GPU has its own panel, and no unmeasured row."""
-    environment = dict(ENVIRONMENT, device='cuda', hardware='a GPU')
-    text = json.dumps(
+    results = pages.load(CHECKOUT / 'benchmarks')
+    assert '| on a GPU | not measured |' in pages.readme_block(results)
+    measured = next(
+        result for result in pages.with_breakdown(results['step'])
+        if result['reference'] == 'simmim')
+    results['step'].append(
         dict(
-            environment=environment,
-            results=[
-                made_up_step(dtype='bf16', plan_ahead=True, attention='fused')
-            ]))
-    (checkout / 'benchmarks' / 'step_b.json').write_text(text)
-    results = pages.load(checkout / 'benchmarks')
+            measured,
+            dtype='bf16',
+            plan_ahead=True,
+            attention='fused',
+            environment=dict(
+                measured['environment'], device='cuda', hardware='a GPU')))
     block = pages.readme_block(results)
     assert 'not measured' not in block
     assert 'GPU bf16, fused attention, planned ahead' in block
     assert len(plots.grouped(results['step'], plots.panel_name)) == 2
-    plots.draw_all(results, checkout / 'images')
-    one = (checkout / 'images' / 'memory.svg').read_text()
-    two = (checkout / 'images' / 'breakdown.svg').read_text()
+    plots.draw_all(results, tmp_path)
+    one = (tmp_path / 'memory.svg').read_text()
+    two = (tmp_path / 'breakdown.svg').read_text()
     heights = [
         float(re.search(r'height="([\d.]+)pt"', svg)[1]) for svg in (one, two)
     ]
@@ -414,17 +346,6 @@ def test_nothing_measured(tmp_path):
     (tmp_path / 'README.md').write_text('no markers')
     with pytest.raises(ValueError, match='expected the lines'):
         write_marked(tmp_path / 'README.md', 'text', pages.MARK)
-
-
-def test_documents_show_the_results():
-    """No number is typed by hand: run tools/analysis_tools/plot_benchmarks.py.
-    """
-    results = pages.load(CHECKOUT / 'benchmarks')
-    for file, block in ((CHECKOUT / 'README.md', pages.readme_block(results)),
-                        (CHECKOUT / 'docs' / 'benchmarks.md',
-                         pages.docs_block(results))):
-        text = file.read_text('utf-8')
-        assert marked(block, pages.MARK) in text
 
 
 def check_command(monkeypatch, words):
