@@ -126,15 +126,11 @@ def test_a_teacher_of_which_a_part_is_not_in_the_file(saved, tmp_path):
     expect(f'for 1 of {count} parameters, norm3.bias')
 
 
-def test_a_teacher_without_maps(saved):
-    target = TeacherTarget(saved(VIT)[1])
-    with pytest.raises(ValueError, match='featmap'):
-        target(torch.randn(1, 3, 64, 64))
-
-
-def test_maps_that_do_not_fit(saved):
-    target = TeacherTarget(saved(SWIN)[1], unit_size=16)
-    with pytest.raises(ValueError, match='unit grid'):
+@pytest.mark.parametrize('cfg, unit_size, message', [(VIT, 32, 'featmap'),
+                                                     (SWIN, 16, 'unit grid')])
+def test_maps_that_do_not_fit(saved, cfg, unit_size, message):
+    target = TeacherTarget(saved(cfg)[1], unit_size=unit_size)
+    with pytest.raises(ValueError, match=message):
         target(torch.randn(1, 3, 64, 64))
 
 
