@@ -77,16 +77,18 @@ def draw_images(model: nn.Module, size: Size, batch: int = 2) -> Tensor:
         batch, channels, *size, generator=generator, dtype=torch.float64)
 
 
-def output_and_grads(forward, model: nn.Module,
-                     images: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
-    """Output, and gradients of a random linear loss.
+def output_and_grads(forward,
+                     model: nn.Module,
+                     images: Tensor,
+                     seed: int = 1) -> Tuple[Tensor, Dict[str, Tensor]]:
+    """Output, and gradients of a random linear loss, drawn from ``seed``.
 
     The gradient of the images is among them, under the name ``images``.
     """
     images = images.detach().clone().requires_grad_()
     model.zero_grad(set_to_none=True)
     out = forward(images)
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(
         out.shape, generator=generator, dtype=torch.float64).to(out)
     (out * weight).sum().backward()

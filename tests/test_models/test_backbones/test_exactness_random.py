@@ -43,9 +43,18 @@ def test_equals_twin(family, data):
         assert max(errors(actual, expected)) <= 1e-10
         return
     model = build(family, torch.float32, **kwargs)
-    images = images.float()
-    actual = output_and_grads(lambda x: model(x, mask), model, images)
-    dense = output_and_grads(lambda x: family.twin(model)(x, mask), model,
-                             images)
-    for error, noise in zip(errors(actual, expected), errors(dense, expected)):
-        assert error <= max(1e-5, 4 * noise)
+    single = images.float()
+    actual = output_and_grads(lambda x: model(x, mask), model, single)
+    found = errors(actual, expected)
+    # A gradient that is the small difference of large sums has errors that
+    # vary much: one draw of the dense model's is a poor measure of them.
+    noise = (0., 0.)
+    for seed in (1, 2, 3, 4):
+        expected = output_and_grads(lambda x: family.twin(exact)(x, mask),
+                                    exact, images, seed)
+        dense = output_and_grads(lambda x: family.twin(model)(x, mask), model,
+                                 single, seed)
+        noise = tuple(map(max, noise, errors(dense, expected)))
+        if all(e <= max(1e-5, 4 * n) for e, n in zip(found, noise)):
+            return
+    pytest.fail(f'errors {found} in fp32, of the dense model {noise}')
