@@ -132,46 +132,34 @@ def set_defaults(cfg: Config) -> None:
 
 
 def set_options(cfg: Config, options: Dict[str, Any]) -> None:
-    """Override settings of a config.
+    """Override settings of a config, which would accept a misspelt one.
 
     Raises:
         ValueError: If an option is no setting of the config or the runner.
     """
-    _check_options(cfg, options)
-    cfg.merge_from_dict(options)
-
-
-def _check_options(cfg: Config, options: Dict[str, Any]) -> None:
-    """Refuse a misspelt option, which a config would accept as a new one."""
     known = {*cfg, *signature(Runner).parameters, *OTHER_SETTINGS}
-    for option in options:
-        name = option.split('.')[0]
+    hooks = {*MMENGINE_HOOKS, *cfg.default_hooks}
+    for option, value in options.items():
+        name, _, hook = option.partition('.')
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
             raise ValueError(
                 f'--cfg-options {option}: expected a setting of the config, '
                 f'of which none is named {name!r}{hint}')
-    hooks = {*MMENGINE_HOOKS, *cfg.default_hooks}
-    for option, value in options.items():
-        parent, _, name = option.partition('.')
-        if parent == 'default_hooks' and value is None and name not in hooks:
+        if name == 'default_hooks' and value is None and hook not in hooks:
             raise ValueError(
                 f'--cfg-options {option}=None: expected the name of a hook, '
                 f'one of {", ".join(sorted(hooks))}')
-
-
-def _remove_hooks(cfg: Config) -> None:
-    """Remove the hooks that are None; MMEngine removes only its own."""
-    hooks = cfg.get('default_hooks') or {}
-    for name, hook in list(hooks.items()):
-        if hook is None and name not in MMENGINE_HOOKS:
-            del hooks[name]
+    cfg.merge_from_dict(options)
 
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner of the config, after adapting it to the machine."""
-    _remove_hooks(cfg)
+    hooks = cfg.get('default_hooks') or {}
+    for name, hook in list(hooks.items()):
+        if hook is None and name not in MMENGINE_HOOKS:
+            del hooks[name]
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
         # Jobs that share a node must not use the same port.

@@ -15,7 +15,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
 from greenmim.engine import NonFiniteHook
-from greenmim.engine.non_finite.precision import precision_of
+from greenmim.engine.non_finite.optim_wrapper import precision_of
 from tests.micro import micro_runner
 from tests.test_engine.test_non_finite_hook import Poisoned
 

@@ -93,7 +93,7 @@ runner = SimpleNamespace(
     hooks=[SlowCheckpointHook()],
     logger=MMLogger.get_instance('test', log_level='ERROR'))
 try:
-    hook.after_train_iter(runner, 0)
+    hook.after_train_iter(runner, batch_idx=0)
 finally:
     print('leaving', time.time(), flush=True)
 '''

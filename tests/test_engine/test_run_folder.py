@@ -39,7 +39,7 @@ def test_a_bar_on_a_terminal_alone(runner, monkeypatch, stream):
     hook = ProgressHook()
     hook.before_train(runner)
     for i in range(3):
-        hook.after_train_iter(runner, i)
+        hook.after_train_iter(runner, batch_idx=i)
     hook.after_run(runner)
     text = stream.getvalue()
     if stream.isatty():
@@ -62,7 +62,7 @@ def test_the_log_stays_legible_above_the_bar(runner, monkeypatch, tmp_path,
         hook = ProgressHook()
         hook.before_train(runner)
         for i in range(3):
-            hook.after_train_iter(runner, i)
+            hook.after_train_iter(runner, batch_idx=i)
             hook.bar.refresh()
             runner.logger.info('line %d of the log', i)
         hook.after_run(runner)

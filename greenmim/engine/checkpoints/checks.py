@@ -19,10 +19,6 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
     MMEngine would skip the tensors that do not fit, and PyTorch's fused
     optimizers read moments of another size beyond their end.
 
-    Args:
-        runner (Runner): The runner.
-        checkpoint (dict): The content of the checkpoint.
-
     Raises:
         ValueError: If names or shapes of the weights differ.
     """
@@ -45,10 +41,6 @@ def check_overlap(runner: Runner, checkpoint: Dict[str, Any]) -> None:
 
     MMEngine logs the tensors that do not fit, and continues without them.
 
-    Args:
-        runner (Runner): The runner.
-        checkpoint (dict): The content of the checkpoint.
-
     Raises:
         ValueError: If no tensor has the name and the shape of the model's.
     """
@@ -69,10 +61,6 @@ def warn_of_settings(runner: Runner, checkpoint: Dict[str, Any]) -> None:
     """Warn where config and checkpoint differ in a setting of the optimizer.
 
     The checkpoint's setting is used, since the schedulers continue from it.
-
-    Args:
-        runner (Runner): The runner.
-        checkpoint (dict): The content of the checkpoint.
     """
     before = checkpoint.get('optimizer', {}).get('param_groups', [])
     for name in SETTINGS:

@@ -31,17 +31,10 @@ class _Clock(Hook):
     def after_val(self, runner: Runner) -> None:
         self.meter.exclude_pause()
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         self.meter.begin_step()
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         self.meter.end_iteration(runner)
 
 

@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Sequence, Tuple, Union
+from typing import Any, Sequence, Union
 
 from mmengine.logging import print_log
+from mmengine.utils import to_2tuple
 
 from greenmim.ops import unit_grid
 from greenmim.registry import HOOKS
@@ -43,7 +44,7 @@ class ImageSizeHook(PlanChangingHook):
         if list(milestones) != sorted({m for m in milestones if m > 0}):
             raise ValueError('expected milestones above 0 in ascending order, '
                              f'got {list(milestones)}')
-        self.sizes = [_height_and_width(size) for size in sizes]
+        self.sizes = [tuple(to_2tuple(size)) for size in sizes]
         self.milestones = list(milestones)
 
     def check(self, model: Any, length: int) -> None:
@@ -63,10 +64,3 @@ class ImageSizeHook(PlanChangingHook):
                 'now on.',
                 logger='current')
             model.image_size = size
-
-
-def _height_and_width(size: Union[int, Sequence[int]]) -> Tuple[int, int]:
-    if isinstance(size, int):
-        return size, size
-    height, width = size
-    return height, width

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -52,9 +52,6 @@ class PlanChangingHook(Hook):
         length = runner.max_epochs if self.by_epoch else runner.max_iters
         self.check(model_of(runner), length)
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         now = runner.epoch if self.by_epoch else runner.iter
         self.change(model_of(runner), now)

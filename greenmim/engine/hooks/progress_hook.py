@@ -2,7 +2,7 @@
 import atexit
 import logging
 import sys
-from typing import List, Optional, TextIO, Tuple
+from typing import Any, List, Optional, TextIO, Tuple
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -52,11 +52,7 @@ class ProgressHook(Hook):
                 self._handlers.append((handler, stream))
                 handler.setStream(sys.stderr)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         if self.bar is None:
             return
         loss = runner.message_hub.get_scalar('train/loss').current()

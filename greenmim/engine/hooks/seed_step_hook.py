@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,7 @@ class SeedStepHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: object = None) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         seed = mix_seeds(runner.seed, runner.iter, get_rank())
         torch.manual_seed(seed)
         random.seed(seed)

@@ -2,8 +2,7 @@
 """Skips training steps that are not finite, and records them.
 
 ``optim_wrapper`` skips them, ``non_finite_hook`` decides what happens then,
-``precision`` finds the next higher precision, and ``step_record`` records a
-step so that it can be repeated.
+and ``step_record`` records a step so that it can be repeated.
 """
 from .non_finite_hook import NonFiniteHook
 from .optim_wrapper import FiniteOptimWrapper

@@ -1,19 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from greenmim._mmengine import model_of
 from greenmim.registry import HOOKS
 from greenmim.weights import read_checkpoint
 from ..checkpoints import checkpoint_hook_of, find_latest_whole_checkpoint
-from .optim_wrapper import FiniteOptimWrapper
-from .precision import ORDER, next_precision, precision_of
+from .optim_wrapper import (PRECISIONS, FiniteOptimWrapper, next_precision,
+                            precision_of)
 from .step_record import get_random_state, record_batch
 
 ADVICE = ('lower the learning rate, clip gradients (optim_wrapper.clip_grad='
@@ -104,16 +103,14 @@ class NonFiniteHook(Hook):
         name = runner.message_hub.runtime_info.get('raised_precision')
         if name is not None:
             dtype = getattr(torch, name)
-            if ORDER.index(dtype) > ORDER.index(precision_of(wrapper)):
+            if PRECISIONS.index(dtype) > PRECISIONS.index(
+                    precision_of(wrapper)):
                 wrapper.set_precision(dtype)
                 runner.logger.warning(
                     f'Computing in {name}, to which this run changed after '
                     'steps that were not finite.')
 
-    def before_train_iter(self,
-                          runner: Runner,
-                          batch_idx: int,
-                          data_batch: Optional[dict] = None) -> None:
+    def before_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         runner.optim_wrapper.problem = None
         self._random_state = get_random_state()
 
@@ -200,8 +197,6 @@ class NonFiniteHook(Hook):
 
 
 def _buffers_finite(runner: Runner) -> bool:
-    buffers: List[Tensor] = [
-        buffer for buffer in runner.model.buffers()
-        if buffer.is_floating_point()
-    ]
-    return all(bool(buffer.isfinite().all()) for buffer in buffers)
+    return all(
+        bool(buffer.isfinite().all()) for buffer in runner.model.buffers()
+        if buffer.is_floating_point())

@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import signal
 from types import FrameType
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.dist import all_reduce, barrier, is_distributed
@@ -77,11 +77,7 @@ class PreemptionHook(Hook):
                   'exit at once.')
         self.received = number
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: object = None,
-                         outputs: object = None) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         received = torch.tensor([self.received or 0])
         if is_distributed():
             all_reduce(received, 'max')

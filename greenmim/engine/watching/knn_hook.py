@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 import torch
 from mmengine.hooks import Hook
@@ -77,11 +77,7 @@ class KNNHook(Hook):
                               or self.is_last_train_epoch(runner)):
             self._evaluate(runner, runner.epoch + 1)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         if not self.by_epoch and (self.every_n_train_iters(
                 runner, self.interval) or self.is_last_train_iter(runner)):
             self._evaluate(runner, runner.iter + 1)

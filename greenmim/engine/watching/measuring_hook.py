@@ -65,11 +65,7 @@ class MeasuringHook(Hook):
         if runner.iter == 0:
             self.measure(runner, model, 0)
 
-    def after_train_iter(self,
-                         runner: Runner,
-                         batch_idx: int,
-                         data_batch: Optional[dict] = None,
-                         outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner: Runner, **kwargs: Any) -> None:
         interval = self.interval or max(10, runner.max_iters // self.times)
         if (self.every_n_train_iters(runner, interval)
                 or self.is_last_train_iter(runner)):
