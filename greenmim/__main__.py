@@ -173,16 +173,7 @@ LIBRARIES = [
 def examine(
     library: Library, broken: Sequence[str] = (), extras: Sequence[str] = ()
 ) -> Finding:
-    """Import a library.
-
-    Args:
-        library (Library): The library.
-        broken (Sequence[str]): Modules that were found not to work.
-        extras (Sequence[str]): Extras that are used.
-
-    Returns:
-        tuple[str, str]: What was found, and the line that fixes it.
-    """
+    """Import a library, unless it needs a broken one."""
     name = installed(library.packages)
     if not name:
         missing = f'{library.packages[0]} is not installed'

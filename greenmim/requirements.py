@@ -49,12 +49,7 @@ def requirements(*extras: str) -> List[str]:
 
 
 def requirement(package: str, extra: str = '') -> str:
-    """A package and its version bounds, quoted for a shell if necessary.
-
-    Args:
-        package (str): The name of the package.
-        extra (str): The extra that requires it. Defaults to ``''``, none.
-    """
+    """A package and its version bounds, quoted for a shell if necessary."""
     for line in requirements(extra):
         if package_of(line) == package:
             return f'"{line}"' if re.search('[<>]', line) else line

@@ -27,12 +27,7 @@ WARMUP = 2
 class Attention:
     """Group attention over full groups of one window each.
 
-    Args:
-        side (int): Side of the windows in tokens.
-        batch_size (int): Images.
-        num_heads (int): Heads of 32 channels.
-        device (torch.device): What computes.
-        backend (str): See :func:`greenmim.ops.group_attention`.
+    Windows have ``side`` x ``side`` tokens, heads 32 channels.
     """
 
     def __init__(self, side: int, batch_size: int, num_heads: int,

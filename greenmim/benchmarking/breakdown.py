@@ -54,13 +54,8 @@ def breakdown(contender: Contender,
     """The share of every kind of work in a step.
 
     On a CPU the shares are of the whole step; the time between operators is
-    "other". On a GPU they are of the time that its kernels take.
-
-    Args:
-        contender (Contender): The contender.
-        step (Stepper): Runs a step.
-        make_optimizer (Callable, optional): Makes an optimizer for
-            parameters, whose step is counted, too. Defaults to None.
+    "other". On a GPU they are of the time that its kernels take. With
+    ``make_optimizer`` the optimizer's step is counted, too.
     """
     contender = replace(
         contender, draw=record_function(f'{REGION}planning')(contender.draw))

@@ -21,10 +21,6 @@ from greenmim.ops import unit_grid
 REGION = 'greenmim: '  # how the names of ranges begin
 
 
-def no_mask() -> None:
-    """Draw nothing."""
-
-
 @dataclass(frozen=True, eq=False)
 class Contender:
     """A model that takes part in the comparison.
@@ -34,28 +30,20 @@ class Contender:
         model (nn.Module): What is trained.
         loss (Callable): Maps images and a mask to the loss.
         draw (Callable): Draws the mask on the CPU, and plans it, as the data
-            loading does in training. Defaults to :func:`no_mask`.
+            loading does in training. Defaults to none.
         is_part (bool): A part of a step, timed for the limit by token count
             and not shown. Defaults to False.
     """
     name: str
     model: nn.Module
     loss: Callable[[Tensor, Any], Tensor]
-    draw: Callable[[], Any] = no_mask
+    draw: Callable[[], Any] = lambda: None
     is_part: bool = False
 
 
 def decode(model: Any, images: Tensor, mask: Any,
            decoder: Callable[[Any], Tensor], encoded: Any) -> Tensor:
-    """The loss of an encoded batch.
-
-    Args:
-        model (nn.Module): Has a ``head``.
-        images (Tensor): Shape (B, C, H, W).
-        mask (Tensor | VisibleLayout): The mask that the head takes.
-        decoder (Callable): Maps ``encoded`` to predictions.
-        encoded (Any): What the encoder returned.
-    """
+    """The loss of an encoded batch, by the head of the model."""
     with record_function(f'{REGION}decoder'):
         pred = decoder(encoded)
     with record_function(f'{REGION}loss'):
@@ -102,12 +90,7 @@ def other_contenders(cfg: ConfigDict, model: GreenMIM, images: Tensor,
                      against: Optional[Sequence[str]]) -> List[Contender]:
     """What GreenMIM is compared with, and the dense backbone in any case.
 
-    Args:
-        cfg (ConfigDict): The config of the GreenMIM model.
-        model (GreenMIM): The model built from it.
-        images (Tensor): The batch.
-        against (Sequence[str], optional): Names of :func:`against_names`,
-            which are the default.
+    ``against`` holds names of :func:`against_names`, which are the default.
 
     Raises:
         ValueError: If a name has no meaning for the backbone.
@@ -212,10 +195,7 @@ def build_simmim(cfg: ConfigDict, green: GreenMIMSwinTransformer,
                  image_size: Tuple[int, int]) -> nn.Module:
     """MMPretrain's SimMIM on the architecture of a GreenMIM config.
 
-    Args:
-        cfg (ConfigDict): The config of the GreenMIM model.
-        green (GreenMIMSwinTransformer): The backbone built from it.
-        image_size (tuple[int, int]): Height and width in pixels.
+    ``green`` is the backbone built from it.
     """
     backbone = copy.deepcopy(cfg.backbone)
     for name in ('window_size', 'attn_backend', 'compile_blocks'):
@@ -225,10 +205,13 @@ def build_simmim(cfg: ConfigDict, green: GreenMIMSwinTransformer,
         stages = [stages] * green.num_layers
     # SimMIM's backbone takes windows from its stages alone, and refuses those
     # that exceed the map, which the green one shrinks.
-    backbone.stage_cfgs = [
-        dict(stage, window_size=window)
-        for stage, window in zip(stages, _fitting_windows(green, image_size))
-    ]
+    backbone.stage_cfgs = []
+    for i, stage in enumerate(stages):
+        attn = green.stages[i].blocks[0].attn
+        window = attn.window_size
+        if not attn.pad_small_map:
+            window = min(window, min(image_size) // (green.patch_size * 2**i))
+        backbone.stage_cfgs.append(dict(stage, window_size=window))
     backbone.type = 'mmpretrain.SimMIMSwinTransformer'
     in_channels = backbone.get('in_channels', 3)
     simmim = MODELS.build(
@@ -250,16 +233,3 @@ def build_simmim(cfg: ConfigDict, green: GreenMIMSwinTransformer,
     simmim.neck.decoder[0] = nn.Conv2d(green.num_features[-1],
                                        green.unit_size**2 * in_channels, 1)
     return simmim
-
-
-def _fitting_windows(green: GreenMIMSwinTransformer,
-                     image_size: Tuple[int, int]) -> List[int]:
-    """The window of every stage, at most the map unless the map is padded."""
-    windows = []
-    for i, stage in enumerate(green.stages):
-        attn = stage.blocks[0].attn
-        side = min(image_size) // (green.patch_size * 2**i)
-        windows.append(
-            attn.window_size if attn.
-            pad_small_map else min(attn.window_size, side))
-    return windows

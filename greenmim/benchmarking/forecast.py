@@ -51,18 +51,13 @@ def forecast(cfg: Config,
              grams_per_kwh: float = GRAMS_PER_KWH) -> Dict[str, Any]:
     """Measure some steps of a run, in a folder that is removed afterwards.
 
+    For the last two arguments and the figures see :class:`.RunMeterHook`.
+
     Args:
         cfg (Config): The config of the run.
         options (dict, optional): Settings that override the config's.
-            Defaults to None.
-        warmup (int): Steps before those that are measured. Defaults to 5.
-        steps (int): Steps that are measured. Defaults to 20.
-        watts (float, optional): Power of the machine, where it cannot be
-            measured. Defaults to None.
-        grams_per_kwh (float): CO2e of the electricity.
-
-    Returns:
-        dict[str, Any]: The figures of :class:`.RunMeterHook` for the run.
+        warmup (int): Steps before those that are measured.
+        steps (int): Steps that are measured.
 
     Raises:
         ValueError: If the run ends before the steps are measured.
@@ -101,17 +96,10 @@ def forecast(cfg: Config,
 def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
     """How many images would fill the memory, a tenth left free.
 
-    Steps on some times as many images say how peak memory grows.
-
-    Args:
-        runner (Runner): After some steps, so that all that does not grow is
-            in ``peak``.
-        peak (int): Bytes that the run has needed so far.
-
-    Returns:
-        dict[str, int | None]: ``bytes_per_image`` and ``largest_batch_size``,
-        None where the run fills most of the memory already, or needs less
-        than the process did before.
+    Steps on some times as many images say how peak memory grows. ``peak`` is
+    what the run has needed in its first steps, in bytes. The figures are None
+    where the run fills most of the memory already, or needs less than the
+    process did before.
     """
     batch = runner.train_dataloader.batch_size
     limit = 0.9 * memory_limit()
@@ -180,12 +168,7 @@ def show(figures: Dict) -> None:
 
 
 def check(forecast: Dict, report: Dict) -> bool:
-    """Print by how much a forecast was wrong; whether it is good enough.
-
-    Args:
-        forecast (dict): The figures that were forecast.
-        report (dict): ``report.json`` of the run.
-    """
+    """Compare with ``report.json`` of the run; is the forecast good enough?"""
     if forecast['iterations'] != report['iterations']:
         raise ValueError(
             f'expected the report of a run of {forecast["iterations"]} '

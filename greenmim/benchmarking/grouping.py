@@ -8,7 +8,8 @@ best g for that.
 """
 import statistics
 import time
-from typing import Iterator, List, Sequence
+from itertools import cycle, islice
+from typing import List, Sequence
 
 import torch
 
@@ -30,16 +31,12 @@ def time_grouping(image_size: int,
                   rounds: int = 20) -> dict:
     """Time plans of a Swin Transformer, and compare their cost with a bound.
 
-    Args:
-        image_size (int): Side of the images in pixels.
-        window (int): Side of the windows in tokens.
-        num_masks (int): Masks of a plan.
-        mask_ratio (float): Share of the units that is masked.
-        depths (Sequence[int]): Blocks of every stage.
-        rounds (int): Number of plans.
+    Images and windows are squares; ``depths`` holds the blocks of each stage.
     """
+    kinds = (Window(window, 0, window), Window(window, window // 2, window))
+    sides = [2**stage for stage in reversed(range(len(depths)))]
     planner = MaskPlanner(
-        make_planner(window, len(depths)),
+        GroupPlanner([StageWindows(side, kinds) for side in sides]),
         UNIT_SIZE,
         mask_ratio,
         mask_scope='image')
@@ -57,22 +54,6 @@ def time_grouping(image_size: int,
         fill_rate=statistics.mean(plan.fill_rate for plan in plans),
         cost_above_bound=statistics.mean(
             cost_above_bound(plan, depths) for plan in plans))
-
-
-def make_planner(window: int, num_stages: int) -> GroupPlanner:
-    kinds = (Window(window, 0, window), Window(window, window // 2, window))
-    return GroupPlanner([
-        StageWindows(2**stage, kinds) for stage in reversed(range(num_stages))
-    ])
-
-
-def plans_of_blocks(plan: MaskPlan,
-                    depths: Sequence[int]) -> Iterator[GroupPlan]:
-    """The plan of every block; with and without shift take turns."""
-    for groups, depth in zip(plan.groups, depths):
-        kinds = list(groups.values())
-        for block in range(depth):
-            yield kinds[block % len(kinds)]
 
 
 def cost_of(plan: GroupPlan) -> int:
@@ -99,12 +80,11 @@ def cost_bound(plan: GroupPlan) -> int:
 
 def cost_above_bound(plan: MaskPlan, depths: Sequence[int]) -> float:
     """The share of the attention cost that exceeds the bound."""
-    bounds = {
-        kind: cost_bound(kind)
-        for groups in plan.groups
-        for kind in groups.values()
-    }
-    blocks = list(plans_of_blocks(plan, depths))
+    blocks: List[GroupPlan] = []
+    for groups, depth in zip(plan.groups, depths):
+        # Blocks with and without shift take turns.
+        blocks += islice(cycle(groups.values()), depth)
+    bounds = {block: cost_bound(block) for block in set(blocks)}
     cost = sum(map(cost_of, blocks))
     return cost / sum(bounds[block] for block in blocks) - 1
 

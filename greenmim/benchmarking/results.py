@@ -58,13 +58,7 @@ def write_json(content: Any, file: Path) -> None:
 
 
 def finish(device: torch.device, results: list, path: str = '') -> None:
-    """Print what the results were measured on, and write the file.
-
-    Args:
-        device (torch.device): The device that computed.
-        results (list[dict]): The results.
-        path (str): The file to write. Defaults to ``''``, none.
-    """
+    """Print what the results were measured on, and write the file, if any."""
     report: Dict[str, Any] = dict(
         command=command(), environment=environment(device), results=results)
     print('\n' + ', '.join(f'{k} {v}'

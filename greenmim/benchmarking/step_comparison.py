@@ -43,10 +43,6 @@ def compare_steps(cfg: ConfigDict,
         rounds (int): Rounds that do.
         with_optimizer (bool): Time a step of fused AdamW, too.
         with_breakdown (bool): Add the share of every kind of work.
-
-    Returns:
-        dict: Settings and figures of the comparison, and the figures of each
-        contender under ``rows``.
     """
     size = tuple(step.images.shape[-2:])
     model = MODELS.build(cfg).to(step.device)

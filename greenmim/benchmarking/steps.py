@@ -87,12 +87,7 @@ def take_turns(contenders: Sequence[Contender], step: Stepper, warmup: int,
                rounds: int, with_optimizer: bool) -> Dict[str, Timing]:
     """Time all contenders, one step of each after another.
 
-    Args:
-        contenders (Sequence[Contender]): The contenders.
-        step (Stepper): Runs a step.
-        warmup (int): Rounds that do not count.
-        rounds (int): Rounds that do.
-        with_optimizer (bool): Add a step of fused AdamW, timed by itself.
+    ``with_optimizer`` adds a step of fused AdamW, timed by itself.
     """
     timings = {contender.name: Timing() for contender in contenders}
     optimizers = {

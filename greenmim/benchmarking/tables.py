@@ -11,12 +11,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def marked(content: str, mark: str) -> str:
-    """The content between two lines that mark it as generated.
-
-    Args:
-        content (str): The content.
-        mark (str): What the lines contain.
-    """
+    """The content between two lines that mark it as generated."""
     return f'<!-- {mark}:begin -->\n{content}\n<!-- {mark}:end -->'
 
 

@@ -89,10 +89,6 @@ def call_gathered(model: nn.Module, function: Callable[[], Result]) -> Result:
 
     The parameters of a sharded model are gathered meanwhile; all processes
     have to call this. No gradients are computed.
-
-    Args:
-        model (nn.Module): The model of the runner, with its wrapper.
-        function (Callable): Takes no arguments.
     """
     if not isinstance(model, FullyShardedModel):
         return function()

@@ -14,11 +14,7 @@ WHITE_ERROR = 128  # levels, of 255
 
 
 def add_display_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :class:`ColourDisplay`.
-
-    Args:
-        parser (argparse.ArgumentParser): The parser of a tool.
-    """
+    """Add the options of :class:`ColourDisplay` to the parser of a tool."""
     parser.add_argument(
         '--bands',
         type=int,

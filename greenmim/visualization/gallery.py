@@ -50,15 +50,8 @@ def write_pictures(
 ) -> None:
     """Write a page if the path ends in ``.html``, otherwise one picture.
 
-    A picture has neither title nor names.
-
-    Args:
-        path (Path): The file; its folder is made if it is missing.
-        title (str): Title of the page.
-        columns (dict[str, np.ndarray]): See :func:`write_gallery`.
-        names (Sequence[str]): Name of every row.
-        captions (Sequence[str]): Lines under the title.
-        remarks (Sequence[str]): Remark of every row.
+    A picture has neither title nor names. For the arguments see
+    :func:`write_gallery`.
     """
     if path.suffix == '.html':
         write_gallery(path, title, columns, names, captions, remarks)

@@ -20,11 +20,5 @@ class MLflowBackend(MLflowVisBackend):
                   image: np.ndarray,
                   step: int = 0,
                   **kwargs: Any) -> None:
-        """Store a picture as ``NAME_STEP.png``.
-
-        Args:
-            name (str): The name.
-            image (np.ndarray): Of shape (H, W, 3), red first.
-            step (int): The iteration. Defaults to 0.
-        """
+        """Store an RGB picture of shape (H, W, 3) as ``NAME_STEP.png``."""
         self.experiment.log_image(image, f'{name}_{step}.png')

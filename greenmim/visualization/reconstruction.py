@@ -7,12 +7,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
 from .display import WHITE_ERROR, ColourDisplay, GlyphDisplay, heat_map
-from .sheet import GAP, TEXT, draw_sheet
-
-__all__ = [
-    'GAP', 'GREY', 'TEXT', 'captions_of', 'draw_reconstruction',
-    'reconstruction_columns'
-]
+from .sheet import draw_sheet
 
 GREY = 128  # of masked pixels
 
@@ -79,12 +74,6 @@ def captions_of(result: Dict[str, Any]) -> List[str]:
 
     If the target is normalised unit by unit, they say where mean and deviation
     come from.
-
-    Args:
-        result (dict): What the model's ``reconstruct`` returned.
-
-    Returns:
-        list[str]: The sentences.
     """
     captions = [CAPTION]
     if not result.get('pred_is_image', True):
@@ -102,21 +91,9 @@ def draw_reconstruction(result: Dict[str, Any],
                         stretch: bool = False) -> np.ndarray:
     """Draw the reconstruction of a model, one row for each image.
 
-    See :func:`reconstruction_columns` for the columns. A caption says what is
-    predicted and what is not.
-
-    Args:
-        result (dict): What the model's ``reconstruct`` returned.
-        data_preprocessor (ImgDataPreprocessor): Knows how images were
-            normalised, and the order of their channels.
-        bands (Sequence[int], optional): Channels to show as red, green and
-            blue. Defaults to None, the first three, or one as grey.
-        stretch (bool): Stretch every shown band of an image to the screen's
-            range. Defaults to False.
-
-    Returns:
-        np.ndarray: uint8, (rows, columns, 3), RGB, see
-        :func:`.sheet.draw_sheet`.
+    A caption says what is predicted and what is not. See
+    :func:`reconstruction_columns` for the arguments and the columns, and
+    :func:`.sheet.draw_sheet` for the picture.
     """
     return draw_sheet(
         reconstruction_columns(result, data_preprocessor, bands, stretch),

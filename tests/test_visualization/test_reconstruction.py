@@ -6,7 +6,8 @@ import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 
 from greenmim.visualization import captions_of, draw_reconstruction
-from greenmim.visualization.reconstruction import GAP, GREY, TEXT
+from greenmim.visualization.reconstruction import GREY
+from greenmim.visualization.sheet import GAP, TEXT
 
 SIZE = 96
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])

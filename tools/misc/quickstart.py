@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Dict, List
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -84,13 +83,6 @@ def run_tool(tool: str, *arguments: object,
         sys.exit(''.join(['\n', *last, f'\n{tool} failed, see above']))
 
 
-def read_scalars(run: Path) -> List[Dict[str, float]]:
-    """Read the log of the training iterations."""
-    path = next(run.glob('*/vis_data/scalars.json'))
-    lines = map(json.loads, path.read_text().splitlines())
-    return [line for line in lines if 'loss' in line]
-
-
 def main() -> None:
     args = parse_args()
     if args.folder is None:
@@ -123,7 +115,10 @@ def main() -> None:
     run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
              picture)
 
-    scalars = read_scalars(run)
+    log = next(run.glob('*/vis_data/scalars.json')).read_text()
+    scalars = [
+        line for line in map(json.loads, log.splitlines()) if 'loss' in line
+    ]
     batch_size = Config.fromfile(config).train_dataloader.batch_size
     seconds = statistics.median(line['time'] for line in scalars)
     if device == 'cuda':

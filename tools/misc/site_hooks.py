@@ -15,13 +15,7 @@ REFERENCE = re.compile(r'`([^`<]+?)\s+<(https?://[^>]+)>`__?')
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Name files outside of the documents, to which no link can lead.
-
-    Args:
-        markdown (str): The text of a page.
-        page (mkdocs.structure.pages.Page): The page.
-        **kwargs: Not used.
-    """
+    """Name files outside of the documents, to which no link can lead."""
     depth = page.file.src_uri.count('/') + 1
 
     def replace(match: re.Match) -> str:

@@ -231,16 +231,13 @@ def main() -> None:
     matplotlib.use('Agg')
     with plt.rc_context(STYLE):
         fig = draw(plan, [stage.side for stage in stages], image)
-        fig.savefig(args.out, dpi=100, metadata=metadata_for(args.out))
+        # No date, so that a picture is the same each time it is drawn.
+        metadata = dict(Date=None) if args.out.suffix == '.svg' else {}
+        fig.savefig(args.out, dpi=100, metadata=metadata)
         plt.close(fig)
     print(f'{args.out}: {plan.layout.num_visible} of '
           f'{plan.layout.visible.numel()} units are visible, '
           f'{100 * plan.fill_rate:.1f} % of the slots are used')
-
-
-def metadata_for(path: Path) -> dict:
-    """No date, so that a picture is the same each time it is drawn."""
-    return dict(Date=None) if path.suffix == '.svg' else {}
 
 
 if __name__ == '__main__':

@@ -41,11 +41,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def unit_places(layout: VisibleLayout) -> List[Tuple[int, int]]:
-    """Row and column of every visible unit, in the order of the layout."""
-    return [divmod(unit, GRID[1]) for unit in layout.units[0].tolist()]
-
-
 def put_image(ax: Axes,
               left: float,
               pixels: np.ndarray,
@@ -151,7 +146,7 @@ def draw(photograph: np.ndarray, layout: VisibleLayout) -> plt.Figure:
     """
     fig = plt.figure(figsize=(WIDTH, HEIGHT))
     ax = fig.add_axes((0, 0, 1, 1))
-    places = unit_places(layout)
+    places = [divmod(unit, GRID[1]) for unit in layout.units[0].tolist()]
     total, visible = GRID[0] * GRID[1], len(places)
     shown = layout.visible[0].numpy().repeat(UNIT, 0).repeat(UNIT, 1)[...,
                                                                       None]

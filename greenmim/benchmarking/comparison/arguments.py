@@ -12,14 +12,7 @@ from .base import LONGER, SCRATCH, Comparison, write_report
 
 def make_parser(description: Optional[str], pretrain: Dict[str, str],
                 finetune: str, work_dir: str) -> argparse.ArgumentParser:
-    """A parser of what all comparisons have in common.
-
-    Args:
-        description (str, optional): What the command does.
-        pretrain (dict[str, str]): Default configs of the methods.
-        finetune (str): Default config of the fine-tuning.
-        work_dir (str): Default folder.
-    """
+    """A parser of what all comparisons have in common, with these defaults."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,8 +77,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse, and name the files that are not named."""
     args = parser.parse_args()
     args.pretrain = dict(args.pretrain)
-    for name in ('json', 'table', 'plot'):
-        suffix = dict(json='json', table='md', plot='png')[name]
+    for name, suffix in dict(json='json', table='md', plot='png').items():
         if getattr(args, name) is None:
             setattr(args, name, args.work_dir / f'comparison.{suffix}')
     return args
@@ -103,14 +95,7 @@ def name_and_config(text: str) -> Tuple[str, str]:
 def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
                    text: Callable[[dict], str], draw: Callable[[dict, Path],
                                                                None]) -> None:
-    """Do the runs that have no result yet, then report all.
-
-    Args:
-        args (argparse.Namespace): See :func:`parse`.
-        kind (type): The comparison.
-        text (Callable): Maps the report to the table and its explanation.
-        draw (Callable): Draws the report into a file.
-    """
+    """Do the runs that have no result yet, then report all."""
     comparison = kind(**{
         one.name: getattr(args, one.name)
         for one in fields(kind) if one.init

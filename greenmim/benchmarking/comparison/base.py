@@ -19,7 +19,7 @@ from ..results import command, environment, write_json
 from ..tables import marked, write_marked
 from .data import class_names, write_labels
 from .frozen import evaluate_frozen
-from .runs import fine_tune, pretrain, read_config, seconds_per_iteration
+from .runs import read_config, save_backbone, seconds_per_iteration, train
 
 # Random weights, fine-tuned as long as others, and longer by the time of a
 # pre-training.
@@ -97,13 +97,17 @@ class Comparison:
         cfg = self.pretraining_config(method, seed, 'pretraining')
         cfg.train_cfg.max_iters = self.iterations(method)
         classifier = self.classifier_config(SCRATCH, seed, 'pretraining')
-        return pretrain(cfg, classifier, self.backbone_file(method, seed))
+        runner, result = train(cfg)
+        save_backbone(runner.model.backbone, classifier,
+                      self.backbone_file(method, seed))
+        return result
 
     def fine_tuning(self, method: str, seed: int) -> dict:
         cfg = self.classifier_config(method, seed, 'fine_tuning')
         if method == LONGER:
             cfg.train_cfg.max_iters += self.iterations(SCRATCH)
-        return fine_tune(cfg)
+        runner, result = train(cfg)
+        return dict(result, accuracy=runner.test()['accuracy/top1'])
 
     def frozen(self, method: str, seed: int) -> dict:
         return evaluate_frozen(self.classifier_config(method, seed, 'frozen'))
@@ -183,13 +187,9 @@ class Comparison:
         return json.loads(self.result_file(run).read_text('utf-8'))
 
     def do_runs(self, minutes: float = float('inf')) -> bool:
-        """Do the runs that have no result yet.
+        """Do the runs that have no result yet; whether all have one now.
 
-        Args:
-            minutes (float): No run starts after this time.
-
-        Returns:
-            bool: Whether all runs have results.
+        No run starts after ``minutes``.
         """
         end = time.monotonic() + 60 * minutes
         self.check_settings()

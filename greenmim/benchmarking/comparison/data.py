@@ -11,10 +11,7 @@ from mmpretrain.datasets import CustomDataset
 def find_labelled_folder(path: Path, unpack_to: Path) -> Path:
     """The folder that holds train/ and test/, unpacked if in a zip archive.
 
-    Args:
-        path (Path): The folder, or a zip archive that contains it at any
-            depth.
-        unpack_to (Path): Where an archive is unpacked, once.
+    It may be at any depth.
 
     Raises:
         ValueError: If there is no such folder, or it has other classes in
@@ -73,17 +70,13 @@ def class_names(folder: Path, split: str = 'train') -> List[str]:
 
 def write_labels(folder: Path, per_class: Optional[int], seed: int,
                  file: Path) -> int:
-    """Draw labelled training images and list them, for ``CustomDataset``.
+    """List training images for ``CustomDataset``; return their number.
 
     Args:
         folder (Path): The folder that holds train/.
-        per_class (int, optional): Images of every class, drawn without
-            replacement. None stands for all.
+        per_class (int, optional): Images of every class; None for all.
         seed (int): Every seed draws others.
         file (Path): The list to write.
-
-    Returns:
-        int: The number of images listed.
 
     Raises:
         ValueError: If a class has fewer images than asked for.

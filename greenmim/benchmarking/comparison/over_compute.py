@@ -13,11 +13,7 @@ SHOWN = ('fine_tuning', 'linear')  # k-NN judges masked image modelling badly
 
 
 def rows(report: dict) -> List[Dict[str, Any]]:
-    """A row for every method of a comparison with random weights.
-
-    Args:
-        report (dict): What the comparison wrote.
-    """
+    """A row for every method of a comparison with random weights."""
     found = []
     for method, results in by_method(report['results']).items():
         pretraining, finetuning = (

@@ -34,26 +34,6 @@ def read_config(path: str, options: dict, seed: int, work_dir: Path) -> Config:
     return cfg
 
 
-def pretrain(cfg: Config, classifier: Config, out: Path) -> dict:
-    """Pre-train and write the weights of the classifier's backbone.
-
-    Args:
-        cfg (Config): The pre-training.
-        classifier (Config): The fine-tuning.
-        out (Path): The file to write.
-    """
-    runner, result = train(cfg)
-    save_backbone(runner.model.backbone, classifier, out)
-    return result
-
-
-def fine_tune(cfg: Config) -> dict:
-    """Fine-tune, then test."""
-    runner, result = train(cfg)
-    result['accuracy'] = runner.test()['accuracy/top1']
-    return result
-
-
 def train(cfg: Config) -> Tuple[Runner, dict]:
     """Train; the result has the time that it took and the losses."""
     runner = build_runner(cfg)
@@ -103,17 +83,11 @@ def save_backbone(pretrained: nn.Module, classifier: Config,
 
 
 def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
-    """Time iterations of real runs, loading of the data included.
+    """The median times of iterations of real runs, loading of data included.
 
     The runs take turns, so that what else the machine does hits them alike.
     Every turn restarts its data loading and lets some iterations pass: no run
     profits from images that were loaded during the turns of others.
-
-    Args:
-        cfgs (dict[str, Config]): Configs of the runs, by name.
-
-    Returns:
-        dict[str, float]: The median over all rounds, by name.
     """
     turns = {name: _turn_of(cfg) for name, cfg in cfgs.items()}
     seconds: Dict[str, List[float]] = {name: [] for name in turns}
@@ -159,11 +133,7 @@ def clock() -> float:
 
 
 def memory_of_step(cfg: Config) -> int:
-    """Bytes that a model and a step on a batch of its data need at once.
-
-    Args:
-        cfg (Config): Config of a pre-training.
-    """
+    """Bytes that a model and a step on a batch of its data need at once."""
     gc.collect()  # the models of earlier runs, which a GPU would count
     runner, optim_wrapper = _ready_to_train(cfg)
     model = runner.model

@@ -54,14 +54,8 @@ def to_plain(value: Any, name: str) -> Any:
     """Copy ``value`` into tensors and Python's plain types.
 
     Sets and deques become lists, NumPy arrays nested lists, and a log history
-    a tensor. Anything else is omitted from its container with a warning.
-
-    Args:
-        value: What to copy.
-        name: Its place in the checkpoint, for the warning.
-
-    Returns:
-        The copy, which ``torch.load(weights_only=True)`` accepts.
+    a tensor. Anything else is omitted from its container with a warning,
+    which says by ``name`` where it was.
     """
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
@@ -160,11 +154,7 @@ class SafeCheckpointHook(CheckpointHook):
              weights_only: bool = False) -> None:
         """Write a checkpoint of this iteration; all processes must call it.
 
-        Args:
-            runner (Runner): The runner.
-            filename (str): Name of the file.
-            weights_only (bool): Omit the states of optimizer and
-                schedulers. Defaults to False.
+        ``weights_only`` omits the states of optimizer and schedulers.
         """
         self._gather(runner)
         if weights_only:
@@ -217,12 +207,6 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def checkpoint_hook_of(runner: Runner) -> Optional[SafeCheckpointHook]:
-    """The :class:`SafeCheckpointHook` of a run; None if it has none.
-
-    Args:
-        runner (Runner): The runner.
-    """
-    return next(
-        (hook
-         for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)),
-        None)
+    """The :class:`SafeCheckpointHook` of a run; None if it has none."""
+    hooks = (h for h in runner.hooks if isinstance(h, SafeCheckpointHook))
+    return next(hooks, None)

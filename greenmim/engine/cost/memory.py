@@ -49,12 +49,8 @@ def step_memory(model: nn.Module, step: Callable[[], object],
     """Bytes that a model and one training step need at once.
 
     These are weights, activations, gradients and temporary tensors, without
-    the optimizer's state, which is the same whatever is computed.
-
-    Args:
-        model (nn.Module): The model, the only one on the device.
-        step (Callable): Computes gradients of the model.
-        device (torch.device): Where the model is.
+    the optimizer's state, which is the same whatever is computed. The model
+    has to be the only one on the device.
     """
     model.zero_grad(set_to_none=True)
     if device.type == 'cuda':

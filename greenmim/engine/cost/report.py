@@ -7,11 +7,7 @@ BLUE, ORANGE, GREY = '#3b6fb6', '#d98032', '#b9b9b9'
 
 
 def report_text(figures: Dict[str, Any]) -> str:
-    """The report in Markdown.
-
-    Args:
-        figures (dict[str, Any]): See ``report.json``.
-    """
+    """The report in Markdown, of the content of ``report.json``."""
     rows = [f'| {name} | {value} |' for name, value in _rows(figures)]
     return '\n'.join([
         '# Report of the run', '', '| | |', '|---|---|', *rows, '',
@@ -58,14 +54,7 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
 
 def draw_report(figures: Dict[str, Any], losses: Sequence[float],
                 seconds: Sequence[float], path: Path) -> None:
-    """The report as a figure.
-
-    Args:
-        figures (dict[str, Any]): See ``report.json``.
-        losses (Sequence[float]): The loss of every iteration.
-        seconds (Sequence[float]): The seconds of every iteration.
-        path (Path): The PNG file.
-    """
+    """The report as a PNG file, with loss and seconds of every iteration."""
     from matplotlib.figure import Figure
     figure = Figure(figsize=(11, 7), layout='constrained')
     figure.suptitle(_title(figures))

@@ -158,13 +158,8 @@ class RunMeterHook(Hook):
                 iterations: Optional[int] = None) -> Dict[str, Any]:
         """The measurements, or their extrapolation to another number of steps.
 
-        Args:
-            runner (Runner): The runner.
-            iterations (int, optional): Defaults to the number measured.
-
-        Returns:
-            dict[str, Any]: Times in seconds or hours, memory in bytes; None
-            for what is not known.
+        Times are in seconds or hours, memory in bytes; what is not known is
+        None.
         """
         number = len(self.seconds)
         seconds = time.perf_counter() - self.start
@@ -198,13 +193,8 @@ class RunMeterHook(Hook):
                       figures: Dict[str, Any]) -> Dict[str, Any]:
         """Time the backbone on the visible tokens and on all tokens.
 
-        Args:
-            runner (Runner): The runner.
-            figures (dict[str, Any]): What :meth:`figures` returned.
-
-        Returns:
-            dict[str, Any]: Empty if the algorithm computes all tokens anyway,
-            or if they need more memory than there is.
+        The result is empty if the algorithm computes all tokens anyway, or if
+        they need more memory than there is.
         """
         try:
             times = time_backbone(runner, self.batch) if self.batch else None

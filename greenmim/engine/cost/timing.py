@@ -13,27 +13,14 @@ from greenmim.ops import VisibleLayout
 
 
 def synchronize(device: Optional[torch.device] = None) -> None:
-    """Wait for the GPU, if there is one.
-
-    Args:
-        device (torch.device, optional): The device that computes. By default
-            the current GPU, if there is one.
-    """
+    """Wait for the GPU, if there is one and it computes."""
     if torch.cuda.is_available() and (device is None or device.type == 'cuda'):
         torch.cuda.synchronize(device)
 
 
 def time_plans(draw: Callable[[], Any],
                rounds: int = 20) -> Tuple[List[float], List[Any]]:
-    """Draw and plan masks.
-
-    Args:
-        draw (Callable): Returns a new :class:`greenmim.ops.MaskPlan`.
-        rounds (int): Number of plans. Defaults to 20.
-
-    Returns:
-        tuple[list[float], list[MaskPlan]]: The seconds of each, and the plans.
-    """
+    """Draw and plan masks; return the seconds of each plan, and the plans."""
     draw()  # what depends on the grid alone is computed once
     seconds, plans = [], []
     for _ in range(rounds):
@@ -49,11 +36,6 @@ def time_backbone(runner: Runner,
     """Time the backbone on visible and on all tokens, alternating.
 
     All tokens: the same backbone with nothing masked.
-
-    Args:
-        runner (Runner): Its model has been trained.
-        batch (dict): A batch of the data loader.
-        rounds (int): Forward and backward passes of each. Defaults to 3.
 
     Returns:
         dict[str, float] | None: Median seconds under ``visible`` and
@@ -91,11 +73,6 @@ def time_planning(runner: Runner,
                   batch: dict,
                   rounds: int = 5) -> Optional[Dict[str, float]]:
     """Time drawing and planning the masks of a batch, in this process.
-
-    Args:
-        runner (Runner): Its model masks images.
-        batch (dict): A batch of the data loader.
-        rounds (int): Number of plans. Defaults to 5.
 
     Returns:
         dict[str, float] | None: Median ``seconds``, and the share of the group

@@ -29,18 +29,11 @@ class PlanChangingHook(Hook):
     def check(self, model: Any, length: int) -> None:
         """Raise ``ValueError`` if the hook does not suit the model.
 
-        Args:
-            model (MaskedImageModeling): The model.
-            length (int): Epochs or iterations of the run.
+        ``length`` counts the epochs or iterations of the run.
         """
 
     def change(self, model: Any, now: int) -> None:
-        """Change the model for a training step.
-
-        Args:
-            model (MaskedImageModeling): The model.
-            now (int): Epochs or iterations completed.
-        """
+        """Change the model after ``now`` epochs or iterations."""
         raise NotImplementedError
 
     def before_train(self, runner: Runner) -> None:

@@ -76,10 +76,7 @@ class FiniteOptimWrapper(OptimWrapper):
     def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute gradients and step, if the loss of all processes is finite.
 
-        Args:
-            loss (Tensor): The loss.
-            *args: See :class:`mmengine.optim.OptimWrapper`.
-            **kwargs: See there.
+        For the arguments see :class:`mmengine.optim.OptimWrapper`.
         """
         finite = loss.detach().isfinite().all()
         if is_distributed():
@@ -118,9 +115,6 @@ class FiniteOptimWrapper(OptimWrapper):
         Weights, gradients and the state of the optimizer are float32 in any
         case. Both data types have the range of float32, so that the loss is
         no longer scaled.
-
-        Args:
-            dtype (torch.dtype): The data type.
         """
         self.wrapped.cast_dtype = dtype
         self.wrapped.loss_scaler = torch.amp.GradScaler(enabled=False)

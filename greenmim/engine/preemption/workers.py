@@ -62,10 +62,7 @@ def leave_signals_to_parent(
 def protect(loader: DataLoader, signals: Sequence[str]) -> None:
     """Let the workers that a data loader starts later ignore signals.
 
-    Args:
-        loader (DataLoader): Keeps its ``worker_init_fn``, which is called
-            afterwards.
-        signals (Sequence[str]): Names of the signals.
+    Its ``worker_init_fn`` is called afterwards.
     """
     if loader.num_workers and not is_protected(loader):
         loader.worker_init_fn = partial(
