@@ -27,24 +27,14 @@ Finding = Tuple[str, str]  # what was found, and the line that fixes it or ''
 
 @dataclass(frozen=True)
 class Library:
-    """A library that greenmim uses.
-
-    Args:
-        module (str): The name that is imported, ``''`` for none.
-        packages (tuple[str, ...]): Distributions that contain it.
-        fix (str): The command that installs what goes together.
-        extra (str): The extra that needs it. Defaults to ``''``, pre-training
-            itself.
-        after (tuple[str, ...]): Modules that it imports itself. Where one of
-            them fails, that one is to be fixed first. Defaults to ``()``.
-        check (Callable, optional): Maps the module to what was found in it.
-            Defaults to None.
-    """
-    module: str
-    packages: Tuple[str, ...]
-    fix: str
-    extra: str = ''
+    """A library that greenmim uses."""
+    module: str  # the name that is imported, '' for none
+    packages: Tuple[str, ...]  # distributions that contain it
+    fix: str  # the command that installs what goes together
+    extra: str = ''  # which needs it; '' stands for pre-training itself
+    # Modules that it imports, of which a failing one is to be fixed first.
     after: Tuple[str, ...] = ()
+    # Maps the module to what was found in it.
     check: Optional[Callable[[ModuleType], Finding]] = None
 
 

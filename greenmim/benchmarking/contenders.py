@@ -23,21 +23,13 @@ REGION = 'greenmim: '  # how the names of ranges begin
 
 @dataclass(frozen=True, eq=False)
 class Contender:
-    """A model that takes part in the comparison.
-
-    Args:
-        name (str): Its name in the tables.
-        model (nn.Module): What is trained.
-        loss (Callable): Maps images and a mask to the loss.
-        draw (Callable): Draws the mask on the CPU, and plans it, as the data
-            loading does in training. Defaults to none.
-        is_part (bool): A part of a step, timed for the limit by token count
-            and not shown. Defaults to False.
-    """
-    name: str
+    """A model that takes part in the comparison."""
+    name: str  # in the tables
     model: nn.Module
-    loss: Callable[[Tensor, Any], Tensor]
+    loss: Callable[[Tensor, Any], Tensor]  # of images and a mask
+    # Draws the mask on the CPU, and plans it, as the data loading does.
     draw: Callable[[], Any] = lambda: None
+    # Timed for the limit by token count, and not shown.
     is_part: bool = False
 
 

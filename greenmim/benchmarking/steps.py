@@ -34,16 +34,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Stepper:
-    """Runs training steps on one batch of images.
-
-    Args:
-        images (Tensor): The batch, on the device.
-        dtype (str): Precision of the arithmetic by autocast, see ``DTYPES``.
-        plan_ahead (bool): Draw and plan masks before the clock starts.
-    """
-    images: Tensor
-    dtype: str = 'fp32'
-    plan_ahead: bool = False
+    """Runs training steps on one batch of images."""
+    images: Tensor  # on the device
+    dtype: str = 'fp32'  # of the arithmetic by autocast, see DTYPES
+    plan_ahead: bool = False  # draw and plan masks before the clock starts
 
     @property
     def device(self) -> torch.device:

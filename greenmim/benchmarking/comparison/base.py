@@ -36,31 +36,18 @@ Runs = Dict[str, Callable[[str, int], dict]]  # take a method and a seed
 
 @dataclass
 class Comparison:
-    """The runs of a comparison. Each leaves its result in a JSON file.
-
-    Args:
-        data (Path): The images, a folder or a zip archive.
-        pretrain (dict[str, str]): Names and configs of the pre-trainings.
-        finetune (str): Config of the fine-tuning, with the same backbone.
-        work_dir (Path): Folder of all files.
-        budget (float): Seconds of every pre-training.
-        labels_per_class (int, optional): Labelled images of every class; None
-            stands for all.
-        seeds (Sequence[int]): Seeds, each of which repeats all runs.
-        pretrain_options (dict): Settings that override the configs'.
-        finetune_options (dict): Settings that override the config's.
-        scratch_options (dict): Settings that override the fine-tuning of
-            random weights.
-    """
-    data: Path
-    pretrain: Dict[str, str]
-    finetune: str
+    """The runs of a comparison. Each leaves its result in a JSON file."""
+    data: Path  # the images, a folder or a zip archive
+    pretrain: Dict[str, str]  # names and configs of the pre-trainings
+    finetune: str  # config of the fine-tuning, with the same backbone
     work_dir: Path
-    budget: float = 240.
-    labels_per_class: Optional[int] = None
-    seeds: Sequence[int] = (0, 1, 2)
+    budget: float = 240.  # seconds of every pre-training
+    labels_per_class: Optional[int] = None  # all
+    seeds: Sequence[int] = (0, 1, 2)  # each repeats all runs
+    # Settings that override those of the configs.
     pretrain_options: dict = field(default_factory=dict)
     finetune_options: dict = field(default_factory=dict)
+    # The same for the fine-tuning of random weights.
     scratch_options: dict = field(default_factory=dict)
 
     methods: List[str] = field(init=False)  # all whose weights are compared

@@ -20,11 +20,7 @@ from .runs import memory_of_step, train
 
 @dataclass
 class MethodComparison(Comparison):
-    """Pre-trainings, whose weights are evaluated if there are labels.
-
-    Args:
-        with_fine_tuning (bool): Fine-tune the weights, too.
-    """
+    """Pre-trainings, whose weights are evaluated if there are labels."""
     with_fine_tuning: bool = False
 
     def __post_init__(self) -> None:

@@ -139,8 +139,10 @@ class NonFiniteHook(Hook):
     def _write_report(self, runner: Runner, data_batch: Any) -> None:
         folder = Path(runner.work_dir, 'non_finite')
         folder.mkdir(parents=True, exist_ok=True)
-        if self.reports == 1:
-            self._save_weights(runner)
+        hook = checkpoint_hook_of(runner)
+        if self.reports == 1 and hook is not None:
+            self._weights = f'weights_iter_{runner.iter + 1}.pth'
+            hook.save(runner, f'non_finite/{self._weights}', weights_only=True)
         record = record_batch(model_of(runner), data_batch)
         file = folder / f'iter_{runner.iter + 1}_rank_{get_rank()}.pth'
         torch.save(
@@ -151,13 +153,6 @@ class NonFiniteHook(Hook):
                 random_state=self._random_state,
                 **record), file)
         runner.logger.warning(f'Wrote the batch to {file} for inspection.')
-
-    def _save_weights(self, runner: Runner) -> None:
-        """Save the weights before the first skipped step."""
-        hook = checkpoint_hook_of(runner)
-        if hook is not None:
-            self._weights = f'weights_iter_{runner.iter + 1}.pth'
-            hook.save(runner, f'non_finite/{self._weights}', weights_only=True)
 
     def _roll_back(self, runner: Runner) -> None:
         path = find_latest_whole_checkpoint(runner.work_dir)
