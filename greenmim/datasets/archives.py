@@ -53,7 +53,6 @@ class TarReader:
                 logger='current')
 
     def read(self, entry: Tuple[int, int]) -> bytes:
-        """The content of an entry."""
         offset, size = entry
         self.file.seek(offset)
         content = self.file.read(size)
@@ -71,7 +70,6 @@ class LmdbReader:
         self.backend = LmdbBackend(path)
 
     def entries(self) -> Iterator[Tuple[str, Any]]:
-        """Name and entry of every file."""
         import lmdb  # LmdbBackend says how it is installed
         with lmdb.open(self.path, readonly=True, lock=False) as database:
             with database.begin() as transaction:
@@ -79,17 +77,11 @@ class LmdbReader:
                     yield key.decode('ascii'), key.decode('ascii')
 
     def read(self, entry: str) -> bytes:
-        """The content of an entry."""
         return self.backend.get(entry)
 
 
 def open_archive(path: str) -> Any:
-    """The reader of an archive.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a zip, uncompressed tar or LMDB folder.
-    """
+    """The reader of an archive."""
     if os.path.exists(os.path.join(path, 'data.mdb')):
         return LmdbReader(path)
     if not os.path.isfile(path):

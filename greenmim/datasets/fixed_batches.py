@@ -13,12 +13,7 @@ from .transforms import LoadImage
 
 def folder_with_pipeline(pipeline: Sequence[Union[dict, Callable]],
                          data_root: str) -> ImageFolder:
-    """A folder of images that are loaded like those of a data set.
-
-    Args:
-        pipeline (Sequence[dict | Callable]): The transforms of the data set.
-        data_root (str): The folder.
-    """
+    """A folder of images that are loaded by the pipeline of a data set."""
     names = [
         transform['type']
         if isinstance(transform, dict) else type(transform).__name__
@@ -35,11 +30,6 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
 
     They are augmented as in training, from seeds of their own. The states of
     the global random generators do not change.
-
-    Args:
-        dataset (Dataset): The data set.
-        number (int): The largest number of samples.
-        seed (int): Seed of the augmentation. Defaults to 0.
 
     Returns:
         list[dict]: Samples as the pipeline packs them, with the seeds of
@@ -69,23 +59,18 @@ def fixed_batches(dataset: Any,
 
     Args:
         dataset (Dataset): The data set, see :func:`fixed_samples`.
-        collate_fn (Callable): The collate function of the training data
-            loader.
+        collate_fn (Callable): That of the training data loader.
         planner (MaskPlanner): Draws and plans the mask.
         number (int): The largest number of images.
         batch_size (int): Images a batch. Defaults to 8.
         seed (int): Seed of augmentation and mask. Defaults to 0.
-
-    Returns:
-        list[dict]: Collated batches with the plan of their mask.
     """
     if isinstance(collate_fn, PlanningCollate):
         collate_fn = collate_fn.collate_fn
     samples = fixed_samples(dataset, number, seed)
     batches = []
     for start in range(0, len(samples), batch_size):
-        chunk = samples[start:start + batch_size]
-        batch = collate_fn(chunk)
+        batch = collate_fn(samples[start:start + batch_size])
         data_samples = batch['data_samples']
         write_seed(data_samples[0], mix_seeds(seed))
         plan = plan_masks(planner, data_samples, 1,

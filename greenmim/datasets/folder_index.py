@@ -27,11 +27,6 @@ def list_images(root: str, extensions: Sequence[str],
                 index_dir: Optional[str]) -> List[str]:
     """List the visible files with given endings, from the index if it exists.
 
-    Args:
-        root (str): The folder.
-        extensions (Sequence[str]): File name endings in lower case.
-        index_dir (str, optional): Folder of the indexes, None for no index.
-
     Returns:
         list[str]: Sorted paths, relative to ``root``.
     """

@@ -20,10 +20,6 @@ def extract_features(model: BaseModel,
     The model runs in evaluation mode. In a distributed job every process
     takes its share of the images; all have to call this.
 
-    Args:
-        model (BaseModel): A model with a data preprocessor and a backbone.
-        loader (DataLoader): Labelled images.
-
     Returns:
         tuple[Tensor] | None: Features (N, C) and labels (N, ) in the order of
         the data set; None in all processes but the first.
@@ -58,7 +54,7 @@ def knn_accuracy(model: BaseModel,
             of MMPretrain.
         queries (DataLoader): The images to classify.
         k (int): See :func:`knn_predict`. Defaults to 20.
-        temperature (float): See :func:`knn_predict`. Defaults to 0.07.
+        temperature (float): See there. Defaults to 0.07.
 
     Returns:
         dict[str, float]: Percentages ``top1`` and, for more than five

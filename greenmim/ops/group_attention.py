@@ -72,12 +72,7 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroupIndex:
-    """A plan on the device, for h heads.
-
-    Args:
-        plan (GroupPlan): The plan, on the device.
-        num_heads (int): h.
-    """
+    """A plan on the device, for h heads."""
     plan: GroupPlan
     num_heads: int
     _rows: Dict[int, _Rows] = field(
@@ -86,13 +81,7 @@ class GroupIndex:
     @classmethod
     def from_plan(cls, plan: GroupPlan, num_heads: int,
                   device: torch.device) -> 'GroupIndex':
-        """Move a plan to the device.
-
-        Args:
-            plan (GroupPlan): The plan, on the CPU.
-            num_heads (int): h.
-            device (torch.device): Where the tokens are.
-        """
+        """Move a plan to the device of the tokens."""
         return cls(plan.to(device), num_heads)
 
     @property
@@ -149,21 +138,14 @@ class GroupIndex:
 
 def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
                 dtype: torch.dtype) -> Tensor:
-    """The bias of every pair of slots.
+    """The bias of every pair of slots: -inf between windows, 0 in padding.
 
-    Args:
-        bias_table (Tensor | None): Shape (R, h); None for zeros.
-        index (GroupIndex): The plan on the device.
-        dtype (torch.dtype): Type of the result where there is no table.
-
-    Returns:
-        Tensor: Shape (h, G, g, g), or (1, G, g, g) without a table: -inf
-        between windows, 0 within padding.
+    Its shape is (h, G, g, g) or, in ``dtype``, (1, G, g, g) without a table.
     """
     h, G, g = index.shape
     if bias_table is None:
         blocked = index.is_blocked
-        zeros = torch.zeros(blocked.shape, dtype=dtype, device=blocked.device)
+        zeros = torch.zeros_like(blocked, dtype=dtype)
         return zeros.masked_fill(blocked, float('-inf'))
     table = bias_table.t()
     blocked = table.new_full((h, 1), float('-inf'))

@@ -76,29 +76,24 @@ class GroupPlan:
     position_of_slot: Tensor
     table_size: int
 
+    @property
+    def _tensors(self) -> Tuple[Tensor, ...]:
+        return (self.token_of_slot, self.slot_of_token, self.window_of_slot,
+                self.position_of_slot)
+
     def __reduce__(self) -> tuple:
         # Tensors are sent to other processes as open files, arrays as bytes.
-        arrays = (self.token_of_slot.numpy(), self.slot_of_token.numpy(),
-                  self.window_of_slot.numpy(), self.position_of_slot.numpy())
-        return GroupPlan._from_arrays, (*arrays, self.table_size)
+        arrays = [tensor.numpy() for tensor in self._tensors]
+        return GroupPlan._from_arrays, (self.table_size, *arrays)
 
     @classmethod
-    def _from_arrays(cls, token_of_slot: np.ndarray, slot_of_token: np.ndarray,
-                     window_of_slot: np.ndarray, position_of_slot: np.ndarray,
-                     table_size: int) -> 'GroupPlan':
-        return cls(
-            torch.from_numpy(token_of_slot), torch.from_numpy(slot_of_token),
-            torch.from_numpy(window_of_slot),
-            torch.from_numpy(position_of_slot), table_size)
+    def _from_arrays(cls, table_size: int, *arrays: np.ndarray) -> 'GroupPlan':
+        return cls(*map(torch.from_numpy, arrays), table_size)
 
     def to(self, device: torch.device) -> 'GroupPlan':
         """Move the plan, without waiting for the device."""
-        return GroupPlan(
-            self.token_of_slot.to(device, non_blocking=True),
-            self.slot_of_token.to(device, non_blocking=True),
-            self.window_of_slot.to(device, non_blocking=True),
-            self.position_of_slot.to(device, non_blocking=True),
-            self.table_size)
+        moved = [x.to(device, non_blocking=True) for x in self._tensors]
+        return GroupPlan(*moved, self.table_size)
 
     @property
     def num_entries(self) -> int:
@@ -264,10 +259,10 @@ def plan_maps(layout: VisibleLayout,
         np.subtract(
             slots_of_map, start, out=slot_of_token.reshape(slots_of_map.shape))
         plans.append(
-            GroupPlan._from_arrays(token_of_slot[start:stop], slot_of_token,
-                                   window_of_slot[start:stop].reshape(shape),
-                                   position_of_slot[start:stop].reshape(shape),
-                                   table_size))
+            GroupPlan._from_arrays(
+                table_size, token_of_slot[start:stop], slot_of_token,
+                window_of_slot[start:stop].reshape(shape),
+                position_of_slot[start:stop].reshape(shape)))
         start, first_token = stop, last_token
         first_group += length
     return plans
@@ -277,14 +272,6 @@ def plan_groups(layout: VisibleLayout,
                 side: int,
                 window: Window,
                 overhead: float = 0.) -> GroupPlan:
-    """Plan one map, see :func:`plan_maps`.
-
-    Args:
-        layout (VisibleLayout): The visible units.
-        side (int): Tokens along a unit's side in this stage.
-        window (Window): The window in use (see :meth:`Window.fit`).
-        overhead (float): Cost of a token slot in units of one logit.
-            Defaults to 0.
-    """
+    """Plan one map; see :meth:`WindowMaps.make` and :func:`plan_maps`."""
     maps = WindowMaps.make(layout.grid, [(side, window)])
     return plan_maps(layout, maps, overhead)[0]

@@ -48,14 +48,8 @@ class Halo:
                     device: torch.device) -> 'Halo':
         """Make the index on the CPU and send it to the device.
 
-        The convolutions of a stage share one halo.
-
-        Args:
-            layout (VisibleLayout): The visible units.
-            side (int): Tokens (or pixels) along a unit's side.
-            padding (int): The padding of the dense convolution, which may
-                exceed the side.
-            device (torch.device): Where the tokens are.
+        The convolutions of a stage share one halo. Their padding may exceed
+        the side of a unit.
         """
         M, K = layout.units.shape
         height, width = layout.grid
@@ -84,9 +78,6 @@ class Halo:
 
     def gather(self, x_BKTC: Tensor) -> Tensor:
         """Gather every unit with its halo.
-
-        Args:
-            x_BKTC (Tensor): Unit-major tokens, (B, K, T, C).
 
         Returns:
             Tensor: Shape (B * K, C, outer_side, outer_side), channels last in

@@ -51,9 +51,9 @@ class VisibleLayout:
 
     def __reduce__(self) -> tuple:
         # Tensors travel between processes as open files, arrays as bytes.
-        tensors = (self.visible, self.units, self.valid)
-        return _layout_of, tuple(None if tensor is None else tensor.numpy()
-                                 for tensor in tensors)
+        given = [x for x in (self.visible, self.units, self.valid)
+                 if x is not None]  # yapf: disable
+        return _layout_of, tuple(tensor.numpy() for tensor in given)
 
     @classmethod
     def from_mask(cls,
@@ -109,9 +109,8 @@ class VisibleLayout:
         if kept == 0:
             raise ValueError('expected at least one visible unit, got a mask '
                              'that hides everything; lower the mask ratio')
-        fits = valid is None or (valid.shape == visible.shape and not bool(
-            (visible & ~valid).any()))
-        if valid is not None and not fits:
+        if valid is not None and not (valid.shape == visible.shape and
+                                      (valid | ~visible).all()):
             raise ValueError(
                 'expected a mask for every image of the batch that hides the '
                 f'units of its padding, got masks {tuple(visible.shape)} for '
@@ -165,11 +164,8 @@ class VisibleLayout:
                 f'image, got {self.num_masks}')
 
 
-def _layout_of(visible: np.ndarray, units: np.ndarray,
-               valid: Optional[np.ndarray]) -> VisibleLayout:
-    return VisibleLayout(
-        torch.from_numpy(visible), torch.from_numpy(units),
-        None if valid is None else torch.from_numpy(valid))
+def _layout_of(*arrays: np.ndarray) -> VisibleLayout:
+    return VisibleLayout(*map(torch.from_numpy, arrays))
 
 
 def _as_bool(mask: Tensor) -> Tensor:
@@ -318,11 +314,6 @@ def merge_tokens(x_BKTC: Tensor) -> Tensor:
 def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
     """Cut images into the pixel vectors of their mask units.
 
-    Args:
-        images_BCHW (Tensor): Images with sides that are multiples of
-            ``unit_size``.
-        unit_size (int): Side of a mask unit in pixels.
-
     Returns:
         Tensor: Shape (B, L, unit_size**2 * C).
 
@@ -338,14 +329,6 @@ def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
 
 def unpatchify(patches_BLD: Tensor, unit_size: int, grid: Grid) -> Tensor:
     """Join the pixel vectors of all mask units, the inverse of `patchify`.
-
-    Args:
-        patches_BLD (Tensor): Shape (B, L, unit_size**2 * C).
-        unit_size (int): Side of a mask unit in pixels.
-        grid (tuple[int, int]): The unit grid (Gh, Gw).
-
-    Returns:
-        Tensor: Images of shape (B, C, Gh * unit_size, Gw * unit_size).
 
     Raises:
         ValueError: If there are not Gh * Gw vectors, or their length is no

@@ -161,10 +161,8 @@ def _best_fill(values: Sequence[int], windows: Dict[int, List[int]],
                space: int) -> List[int]:
     """Subset sum: the counts of windows with the largest sum up to ``space``.
 
-    Args:
-        values (Sequence[int]): The counts that occur, in descending order.
-        windows (dict[int, list[int]]): The windows left of every count.
-        space (int): The largest sum allowed.
+    ``values`` are the counts that occur, in descending order, and ``windows``
+    the windows left of each.
     """
     if windows.get(space):
         return [space]

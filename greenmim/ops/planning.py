@@ -75,9 +75,6 @@ class GroupPlanner:
     def __call__(self, layout: VisibleLayout) -> MaskPlan:
         """Plan the groups of all stages and kinds of windows.
 
-        Args:
-            layout (VisibleLayout): The visible units.
-
         Raises:
             ValueError: If an image has other windows in its padded batch than
                 by itself.

@@ -9,6 +9,7 @@ Transformers <https://arxiv.org/abs/2107.06263>`_. ``x_BCHW`` is a map,
 import re
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from mmcv.cnn import build_norm_layer
 from mmcv.cnn.bricks.drop import build_dropout
@@ -20,19 +21,13 @@ from torch.nn import functional as F
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..visible import (Pyramid, VisibleBackbone, arch_settings, conv_in_units,
-                       depthwise_tokens, linear_tokens, norm_tokens, run_block)
+from ..visible import (Pyramid, VisibleBackbone, arch_settings,
+                       check_last_stage, conv_in_units, depthwise_tokens,
+                       linear_tokens, norm_tokens, run_block)
 
 
 class IRFFN(BaseModule):
-    """Inverted residual feed-forward network (section 3.4).
-
-    Args:
-        embed_dims (int): Channels.
-        hidden_dims (int): Hidden channels.
-        drop_rate (float): Dropout of the hidden channels.
-        norm_cfg (dict): The batch norms.
-    """
+    """Inverted residual feed-forward network (section 3.4)."""
 
     def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float,
                  norm_cfg: dict) -> None:
@@ -67,15 +62,7 @@ class IRFFN(BaseModule):
 class LightweightAttention(BaseModule):
     """Attention to sub-sampled keys, with a bias (section 3.3).
 
-    Args:
-        embed_dims (int): Channels.
-        num_heads (int): Attention heads.
-        sr_ratio (int): Kernel and stride of the depthwise convolution that
-            keys and values read, 1 for none.
-        qkv_bias (bool): Whether queries, keys and values have a bias.
-        attn_drop_rate (float): Dropout of attention weights.
-        drop_rate (float): Dropout of the output.
-        norm_cfg (dict): The batch norm after the convolution.
+    A depthwise convolution of kernel and stride ``sr_ratio`` sub-samples.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, sr_ratio: int,
@@ -141,20 +128,7 @@ class LightweightAttention(BaseModule):
 
 
 class CMTBlock(BaseModule):
-    """Local perception, lightweight attention, IRFFN (section 3.2).
-
-    Args:
-        embed_dims (int): Channels.
-        num_heads (int): Attention heads.
-        hidden_dims (int): Hidden channels of the IRFFN.
-        sr_ratio (int): Sub-sampling of keys and values.
-        qkv_bias (bool): Whether queries, keys and values have a bias.
-        drop_rate (float): Dropout of projections.
-        attn_drop_rate (float): Dropout of attention weights.
-        drop_path_rate (float): Stochastic depth.
-        norm_cfg (dict): The layer norms.
-        bn_cfg (dict): The batch norms.
-    """
+    """Local perception, lightweight attention, IRFFN (section 3.2)."""
 
     def __init__(self, embed_dims: int, num_heads: int, hidden_dims: int,
                  sr_ratio: int, qkv_bias: bool, drop_rate: float,
@@ -197,11 +171,6 @@ class PositionBias(BaseModule):
     On a map of another size the biases are interpolated, over query positions
     and over key positions. Biases of a checkpoint for another size are
     interpolated on loading.
-
-    Args:
-        num_heads (int): Attention heads.
-        hw_shape (tuple[int, int]): Height and width of the map.
-        sr_ratio (int): Sub-sampling of the keys.
     """
 
     def __init__(self, num_heads: int, hw_shape: Grid, sr_ratio: int) -> None:
@@ -239,11 +208,6 @@ class PositionBias(BaseModule):
 
     def of_units(self, units: Tensor, grid: Grid, side: int) -> Tensor:
         """The bias of the visible tokens, in unit-major order.
-
-        Args:
-            units (Tensor): Int64 (M, K), the visible units, on the device.
-            grid (tuple[int, int]): The unit grid (Gh, Gw).
-            side (int): Tokens along the side of a unit.
 
         Returns:
             Tensor: Shape (M, h, K * T, K * keys of a unit).
@@ -395,11 +359,7 @@ class CMT(Pyramid, BaseModule):
             ]
         self.stem: Any = nn.Sequential(*layers)
 
-        rates = [
-            drop_path_rate * i / max(1,
-                                     sum(self.depths) - 1)
-            for i in range(sum(self.depths))
-        ]
+        rates = np.linspace(0, drop_path_rate, sum(self.depths)).tolist()
         if isinstance(img_size, int):
             img_size = (img_size, img_size)
         height, width_of_map = ((side + 1) // 2 for side in img_size)
@@ -485,11 +445,6 @@ class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
         return 2**(1 + len(self.depths))
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.stem[0].in_channels
-
-    @property
     def reads_map_size(self) -> bool:
         """Whether the biases are resized to the map."""
         return True
@@ -525,10 +480,7 @@ class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
 
     def check_masked(self) -> None:
         """Refuse sub-sampling that reads beyond a mask unit."""
-        last = len(self.depths) - 1
-        if last not in self.out_indices:
-            raise ValueError('expected the last stage in out_indices, got '
-                             f'out_indices={self.out_indices}')
+        check_last_stage(self.out_indices, len(self.depths) - 1)
         side = self.unit_size // 2
         for ratio in self.sr_ratios:
             side //= 2

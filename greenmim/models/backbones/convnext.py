@@ -15,8 +15,8 @@ from torch import Tensor
 
 from greenmim.ops import Halo, MaskPlan, merge_tokens, patches_of_units
 from greenmim.registry import MODELS
-from ..visible import (VisibleBackbone, depthwise_tokens, linear_tokens,
-                       run_block)
+from ..visible import (VisibleBackbone, check_last_stage, depthwise_tokens,
+                       linear_tokens, run_block)
 
 
 def _norm(norm: LayerNorm2d, x_BKTC: Tensor) -> Tensor:
@@ -84,11 +84,6 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
         stem = self.downsample_layers[0][0]
         return stem.kernel_size[0] * 2**(self.num_stages - 1)
 
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.downsample_layers[0][0].in_channels
-
     def forward_visible(self, images_BCHW: Tensor,
                         plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i).
@@ -122,11 +117,7 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
     def check_masked(self) -> None:
         """Refuse options whose masked forward is not defined."""
         last = self.num_stages - 1
-        if last not in self.out_indices:
-            raise ValueError(
-                'expected the last stage in out_indices, whose norm the '
-                f'latent needs, got out_indices={tuple(self.out_indices)}; '
-                f'add {last}')
+        check_last_stage(self.out_indices, last)
         norm = getattr(self, f'norm{last}')
         if not isinstance(norm, LayerNorm2d):
             raise ValueError(

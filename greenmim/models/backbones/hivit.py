@@ -43,13 +43,7 @@ def _attention(attn: Attention, x_BKC: Tensor,
 
 def visible_block(block: BlockWithRPE, x_BKC: Tensor,
                   pairs: Optional[Tensor]) -> Tensor:
-    """Run a block with attention on visible units of one token, (B, K, C).
-
-    Args:
-        block (BlockWithRPE): The dense block, whose modules are run.
-        x_BKC (Tensor): The tokens.
-        pairs (Tensor, optional): Int64 (M, K, K), see ``_pairs``.
-    """
+    """Run a block with attention on visible units of one token, (B, K, C)."""
     attended = _attention(block.attn, block.norm1(x_BKC), pairs)
     if block.gamma_1 is not None:
         attended = block.gamma_1 * attended
@@ -107,11 +101,6 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         return self.patch_size
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.patch_embed.in_chans
 
     @property
     def reads_map_size(self) -> bool:

@@ -23,15 +23,7 @@ from ..visible import (Pyramid, VisibleBackbone, arch_settings, check_in_units,
 
 
 class ConvFFN(BaseModule):
-    """Feed-forward network with a depthwise 3x3 convolution (section 3.2).
-
-    Args:
-        embed_dims (int): Channels.
-        feedforward_channels (int): Hidden channels.
-        act_cfg (dict): Activation after the convolution.
-        drop_rate (float): Dropout of both linear layers' outputs.
-        drop_path_rate (float): Stochastic depth.
-    """
+    """Feed-forward network with a depthwise 3x3 convolution (section 3.2)."""
 
     def __init__(self, embed_dims: int, feedforward_channels: int,
                  act_cfg: dict, drop_rate: float,
@@ -68,21 +60,7 @@ class ConvFFN(BaseModule):
 
 
 class PVTv2Block(BaseModule):
-    """Attention to spatially reduced keys, and a convolutional FFN.
-
-    Args:
-        embed_dims (int): Channels.
-        num_heads (int): Attention heads.
-        feedforward_channels (int): Hidden channels of the FFN.
-        sr_ratio (int): Kernel and stride of the spatial reduction.
-        qkv_bias (bool): Whether queries, keys and values have a bias.
-        drop_rate (float): Dropout of projections.
-        attn_drop_rate (float): Dropout of attention weights.
-        drop_path_rate (float): Stochastic depth.
-        act_cfg (dict): Activation of the FFN.
-        norm_cfg (dict): Norms of the block.
-        conv_norm_cfg (dict): Norm after the spatial reduction.
-    """
+    """Attention to spatially reduced keys, and a convolutional FFN."""
 
     def __init__(self, embed_dims: int, num_heads: int,
                  feedforward_channels: int, sr_ratio: int, qkv_bias: bool,
@@ -290,11 +268,6 @@ class GreenMIMPVTv2(  # type: ignore[misc]
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         return math.prod(self.strides)
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.patch_embeds[0].projection.in_channels
 
     def forward_visible(self, images_BCHW: Tensor,
                         plan: MaskPlan) -> List[Tensor]:

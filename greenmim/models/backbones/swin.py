@@ -31,7 +31,8 @@ from greenmim.ops import (GroupIndex, MaskPlan, StageWindows, Window,
                           patches_of_units)
 from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import (Compiled, VisibleBackbone, index_windows, run_block,
+from ..visible import (Compiled, VisibleBackbone, check_in_units,
+                       check_last_stage, index_windows, run_block,
                        visible_patch_embed, visible_patch_merging,
                        visible_positions, window_attention)
 
@@ -41,10 +42,6 @@ MAX_LOG_SCALE = math.log(100.)
 def before_attention(block: SwinBlock,
                      x_BKTC: Tensor) -> Tuple[Tensor, Tensor, float]:
     """The part of a block of V1 before attention.
-
-    Args:
-        block (SwinBlock): The dense block, whose modules are run.
-        x_BKTC (Tensor): The tokens.
 
     Returns:
         tuple: Queries, keys and values (B, K, T, 3 * C), the table of
@@ -57,13 +54,7 @@ def before_attention(block: SwinBlock,
 
 def after_attention(block: SwinBlock, x_BKTC: Tensor,
                     attended: Tensor) -> Tensor:
-    """The part of a block of V1 after attention, the output of the block.
-
-    Args:
-        block (SwinBlock): The dense block, whose modules are run.
-        x_BKTC (Tensor): The tokens before the block.
-        attended (Tensor): The output of their attention, (B, K, T, C).
-    """
+    """The part of a block of V1 after attention, the output of the block."""
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
     x_BKTC = x_BKTC + block.attn.drop(attended)
@@ -109,16 +100,9 @@ class VisibleSwin(VisibleBackbone):
     A mixin; list it before the dense class. The class provides the attributes
     without a value and :meth:`merging_before`.
 
-    Args:
-        attn_backend (str): Backend of the masked forward's attention.
-        compile_blocks (bool): Compile what surrounds attention. Attention
-            itself stays out of the graphs: its shapes change with every mask,
-            those around it only with the number of visible units.
-        *args, **kwargs: Arguments of the dense class.
-
-    Raises:
-        ValueError: If there is no such backend; in the masked forward, for
-            options of the dense class that it does not define.
+    ``compile_blocks`` compiles what surrounds attention. Attention itself
+    stays out of the graphs: its shapes change with every mask, those around
+    it only with the number of visible units.
     """
 
     #: The class of window attention that the masked forward computes.
@@ -169,11 +153,6 @@ class VisibleSwin(VisibleBackbone):
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         return self.patch_size * 2**(self.num_layers - 1)
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.patch_embed.projection.in_channels
 
     @property
     def reads_map_size(self) -> bool:
@@ -243,24 +222,11 @@ class VisibleSwin(VisibleBackbone):
 
     def check_masked(self) -> None:
         """Refuse layers that read beyond a mask unit."""
-        if self.num_layers - 1 not in self.out_indices:
-            raise ValueError(
-                'expected the last stage in out_indices, whose norm the '
-                f'latent needs, got out_indices={tuple(self.out_indices)}')
-        expected = [(self.patch_embed.projection, (self.patch_size, ) * 2)]
-        mergings = map(self.merging_before, range(self.num_layers))
-        expected += [(merging.sampler, (2, 2)) for merging in mergings
-                     if merging is not None]
-        for layer, size in expected:
-            geometry = [
-                tuple(getattr(layer, name))
-                for name in ('kernel_size', 'stride', 'padding', 'dilation')
-            ]
-            if geometry != [size, size, (0, 0), (1, 1)]:
-                raise ValueError(
-                    'expected a patch embedding and patch merging whose '
-                    f'kernel equals the stride, {size} and without padding '
-                    f'or dilation, for a masked forward, got {layer}')
+        check_last_stage(self.out_indices, self.num_layers - 1)
+        check_in_units(self.patch_embed.projection, self.unit_size)
+        for merging in map(self.merging_before, range(self.num_layers)):
+            if merging is not None:
+                check_in_units(merging.sampler, 2)
         for stage in self.stages:
             for block in stage.blocks:
                 if type(block.attn.w_msa) is not self.msa_type:
@@ -426,31 +392,21 @@ class GreenMIMSwinTransformerV2(VisibleSwin, SwinTransformerV2):
     def get_layer_depth(self,
                         param_name: str,
                         prefix: str = '') -> Tuple[int, int]:
-        """The depth of a parameter, for layer-wise learning rates.
+        """The depth of a parameter, and the number of depths.
 
-        Patch merging counts with the block before it, as in Swin V1.
-
-        Args:
-            param_name (str): The name of the parameter.
-            prefix (str): The prefix of the backbone's parameters. Defaults
-                to an empty string.
-
-        Returns:
-            tuple[int, int]: The depth, 0 for the patch embedding, and the
-            number of depths, the last of them for the norms and the head.
+        Patch merging counts with the block before it, as in Swin V1; norms
+        and everything outside the backbone have the last depth.
         """
         num_depths = sum(self.depths) + 2
+        depth = num_depths - 1
         parts = param_name[len(prefix):].split('.')
-        if not param_name.startswith(prefix):
-            depth = num_depths - 1
-        elif parts[0] in ('patch_embed', 'absolute_pos_embed'):
-            depth = 0
-        elif parts[0] == 'stages':
-            depth = sum(self.depths[:int(parts[1])])
-            if parts[2] == 'blocks':
-                depth += int(parts[3]) + 1
-        else:
-            depth = num_depths - 1
+        if param_name.startswith(prefix):
+            if parts[0] in ('patch_embed', 'absolute_pos_embed'):
+                depth = 0
+            elif parts[0] == 'stages':
+                depth = sum(self.depths[:int(parts[1])])
+                if parts[2] == 'blocks':
+                    depth += int(parts[3]) + 1
         return depth, num_depths
 
     def _delete_reinit_params(self, state_dict: dict, prefix: str, *args:

@@ -26,20 +26,9 @@ from ..visible import (Mask, Pyramid, VisibleBackbone, check_in_units,
 def visible_block(block: Union[LSAEncoderLayer,
                                GSAEncoderLayer], x_BKTC: Tensor,
                   index: Optional[GroupIndex], attn_backend: str) -> Tensor:
-    """Run a block on visible tokens.
+    """Run a block with attention in windows (LSA) or to sub-sampled keys.
 
     Stochastic depth is applied twice to a branch where the dense block does.
-
-    Args:
-        block (LSAEncoderLayer | GSAEncoderLayer): With attention that is
-            grouped by windows, or sub-sampled and global.
-        x_BKTC (Tensor): The tokens.
-        index (GroupIndex, optional): The plan of the windows, for a block
-            that has them.
-        attn_backend (str): See :func:`greenmim.ops.group_attention`.
-
-    Returns:
-        Tensor: Shape (B, K, T, C).
     """
     attn = block.attn
     normed = block.norm1(x_BKTC)
@@ -86,11 +75,6 @@ class VisibleTwins(Pyramid, VisibleBackbone):
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         return math.prod(self.strides)
-
-    @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.patch_embeds[0].projection.in_channels
 
     def forward(
             self,

@@ -111,11 +111,6 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         return self._unit_size
 
     @property
-    def image_channels(self) -> int:
-        """Channels of the images."""
-        return self.patch_embed.projection.in_channels
-
-    @property
     def reads_map_size(self) -> bool:
         """Whether positions are resized to the map."""
         return True

@@ -61,9 +61,6 @@ class GreenMIMHead(BaseModule):
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
                 or the layout made from it.
 
-        Returns:
-            Tensor: The loss, a scalar.
-
         Raises:
             ValueError: If prediction, images and mask do not fit, or images
                 are padded and the target of a unit depends on others.

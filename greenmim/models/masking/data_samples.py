@@ -33,11 +33,7 @@ Samples = Sequence[BaseDataElement]
 
 
 def single_view(inputs: Images) -> Tensor:
-    """Images (B, C, H, W), which MMSelfSup puts into a list of one view.
-
-    Raises:
-        ValueError: If there are several views.
-    """
+    """Images (B, C, H, W), which MMSelfSup puts into a list of one view."""
     if isinstance(inputs, Tensor):
         return inputs
     if len(inputs) != 1:
@@ -96,14 +92,9 @@ def read_skipped_images(sample: BaseDataElement) -> Dict[str, str]:
 
 
 def read_masks(samples: Samples) -> Optional[Tensor]:
-    """The masks that the pipeline made.
+    """The masks that the pipeline made, if any, (B, rows, columns) on the CPU.
 
-    Returns:
-        Tensor | None: Shape (B, rows, columns) on the CPU, or
-        (1, rows, columns) if all are equal; None if there are none.
-
-    Raises:
-        ValueError: If some samples have no mask, or shapes differ.
+    If all are equal, there is one, (1, rows, columns).
     """
     wrapped = [sample.mask for sample in samples if 'mask' in sample]
     if not wrapped:
@@ -126,19 +117,12 @@ def plan_masks(planner: MaskPlanner,
                num_images: int,
                size: Sequence[int],
                generator: Optional[torch.Generator] = None) -> MaskPlan:
-    """The plan of a batch.
+    """The plan of a batch of ``num_images`` of ``size`` (height and width).
 
     The first of these that the data samples have decides: the plan of the
     batch, the masks of the samples, the seed of the first sample. If they
-    have none of them, masks are drawn from ``generator``.
-
-    Args:
-        planner (MaskPlanner): Draws and plans.
-        samples (Sequence[BaseDataElement]): The data samples, maybe empty.
-        num_images (int): Number of images to draw masks for.
-        size (Sequence[int]): Height and width of the images in pixels.
-        generator (torch.Generator, optional): Defaults to None, torch's
-            global generator.
+    have none of them, masks are drawn from ``generator``, by default torch's
+    global one.
 
     Raises:
         ValueError: If the masks do not fit the images or each other.

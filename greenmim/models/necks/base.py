@@ -19,9 +19,6 @@ class Neck(BaseModule):
     def decode(self, encoded: Encoded) -> Tensor:
         """Call the decoder on the part of the encoder's output that it reads.
 
-        Args:
-            encoded (Encoded): The encoder's output.
-
         Returns:
             Tensor: Shape (B, L, D), all units in row-major order.
         """

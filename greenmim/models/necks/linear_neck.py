@@ -57,8 +57,8 @@ class LinearNeck(Neck):
         Args:
             latent (Tensor): Shape (B, L * T, in_channels), the tokens of all
                 units, T of each.
-            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
-                masked, or the layout made from it; nothing is masked.
+            mask (Tensor | VisibleLayout): As of :class:`GreenMIMNeck`;
+                nothing is masked.
 
         Returns:
             Tensor: Shape (B, L, D) for D = ``out_channels``.

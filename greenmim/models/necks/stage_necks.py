@@ -20,14 +20,7 @@ from .greenmim_neck import GreenMIMNeck
 
 
 class StageNeck(Neck):
-    """What the decoders of this module share.
-
-    Args:
-        in_channels (Sequence[int]): Channels of every stage.
-        tokens (Sequence[int]): Tokens of a unit in every stage.
-        init_cfg (dict | list[dict], optional): Initialization config.
-            Defaults to None.
-    """
+    """What the decoders of this module share."""
 
     def __init__(self,
                  in_channels: Sequence[int],
@@ -48,8 +41,7 @@ class StageNeck(Neck):
         Args:
             stages (Sequence[Tensor]): The tokens of all stages, unit-major,
                 (B, K, T_i, C_i).
-            mask (Tensor | VisibleLayout): Bool of shape (M, Gh, Gw), True =
-                masked, or the layout made from it.
+            mask (Tensor | VisibleLayout): As of :class:`GreenMIMNeck`.
 
         Returns:
             Tensor: Shape (B, L, D).

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from greenmim.ops import MaskPlan, VisibleLayout, unit_grid, units_of_map
 from greenmim.registry import MODELS
 from ..utils import Encoded, draw_mask_token
-from ..visible import VisibleBackbone
+from ..visible import image_channels
 from .masked_image_modeling import MaskedImageModeling
 
 
@@ -57,7 +57,7 @@ class MaskTokenMIM(MaskedImageModeling):
         super().__init__(backbone, neck, head, mask_scope=mask_scope, **kwargs)
         self.mask_space = mask_token
         if mask_token == 'pixel':
-            shape: Tuple[int, ...] = (1, _image_channels(self.backbone), 1, 1)
+            shape: Tuple[int, ...] = (1, image_channels(self.backbone), 1, 1)
         elif not hasattr(self.backbone, 'patch_embed'):
             raise ValueError(
                 'expected a backbone with a patch_embed, whose tokens are '
@@ -138,16 +138,6 @@ class MaskTokenMIM(MaskedImageModeling):
         masked = _enlarge(self._masked, size).flatten(1)[:, :, None]
         return torch.where(masked, self.mask_token.to(x_BNC.dtype),
                            x_BNC), size
-
-
-def _image_channels(backbone: Any) -> int:
-    if isinstance(backbone, VisibleBackbone):
-        return backbone.image_channels
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):  # the first reads the images
-            return module.in_channels
-    raise ValueError('expected a backbone that reads images by a convolution, '
-                     f'got {type(backbone).__name__}')
 
 
 def _enlarge(masked: Tensor, size: Sequence[int]) -> Tensor:

@@ -97,12 +97,7 @@ class MaskedImageModeling(BaseSelfSupervisor):
         return GroupPlanner(())
 
     def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
-        """Encode masked images.
-
-        Args:
-            images (Tensor): Shape (B, C, H, W).
-            plan (MaskPlan): The plan of their masks.
-        """
+        """Encode images (B, C, H, W) masked by a plan."""
         raise NotImplementedError
 
     def decode(self, encoded: Encoded) -> Tensor:
@@ -115,10 +110,6 @@ class MaskedImageModeling(BaseSelfSupervisor):
                      inputs: Images) -> Union[Tensor, Tuple[Tensor, ...]]:
         """Dense features of unmasked images, the backbone's own output.
 
-        Args:
-            inputs (Tensor | list[Tensor]): Images (B, C, H, W), or a list of
-                one such tensor, as MMSelfSup passes them.
-
         Returns:
             tuple[Tensor, ...]: Feature maps (B, C_i, H_i, W_i).
         """
@@ -128,15 +119,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
              data_samples: Optional[List[DataSample]]) -> Dict[str, Tensor]:
         """Mask a batch of images, predict the masked units, and compare.
 
-        Args:
-            inputs (Tensor | list[Tensor]): See :meth:`prepare`.
-            data_samples (list[DataSample], optional): See there.
+        See :meth:`prepare` for the arguments.
 
         Returns:
             dict[str, Tensor]: The loss under the key ``loss``.
-
-        Raises:
-            ValueError: See :meth:`prepare`.
         """
         images, plan = self.prepare(inputs, data_samples)
         pred = self.decode(self.encode(images, plan))

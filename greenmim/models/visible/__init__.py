@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What all backbones share for computing visible mask units only."""
 from .backbone import (Compiled, Mask, PartlyFrozen, StageOutputs,
-                       VisibleBackbone, checkpointed, run_block)
+                       VisibleBackbone, check_last_stage, checkpointed,
+                       image_channels, run_block)
 from .pyramid import Pyramid, arch_settings
 from .tokens import (check_in_units, conv_in_units, depthwise_tokens,
                      linear_tokens, norm_tokens, visible_patch_embed,
@@ -11,8 +12,9 @@ from .windows import index_windows, window_attention
 
 __all__ = [
     'Compiled', 'Mask', 'PartlyFrozen', 'Pyramid', 'StageOutputs',
-    'VisibleBackbone', 'arch_settings', 'check_in_units', 'checkpointed',
-    'conv_in_units', 'depthwise_tokens', 'index_windows', 'linear_tokens',
-    'norm_tokens', 'run_block', 'visible_patch_embed', 'visible_patch_merging',
-    'visible_positions', 'visible_reduced_attention', 'window_attention'
+    'VisibleBackbone', 'arch_settings', 'check_in_units', 'check_last_stage',
+    'checkpointed', 'conv_in_units', 'depthwise_tokens', 'image_channels',
+    'index_windows', 'linear_tokens', 'norm_tokens', 'run_block',
+    'visible_patch_embed', 'visible_patch_merging', 'visible_positions',
+    'visible_reduced_attention', 'window_attention'
 ]

@@ -22,12 +22,8 @@ Self = TypeVar('Self', bound='PartlyFrozen')
 def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
     """Call ``run(*args)``, checkpointed if that saves memory.
 
-    Args:
-        with_cp (bool): Whether the block is to be checkpointed: its
-            activations are computed again in the backward pass.
-        run (Callable): The block.
-        *args: Its arguments. Nothing is checkpointed unless one of them is a
-            tensor with a gradient.
+    ``with_cp`` computes activations again in the backward pass, if one of the
+    arguments is a tensor with a gradient.
     """
     if with_cp and any(
             isinstance(arg, Tensor) and arg.requires_grad for arg in args):
@@ -37,11 +33,7 @@ def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Checkpoint blocks while a dense parent without ``with_cp`` runs them.
-
-    Args:
-        blocks (Iterable[nn.Module]): The blocks that the parent calls.
-    """
+    """Checkpoint blocks while a dense parent without ``with_cp`` runs them."""
     blocks = list(blocks)
     for block in blocks:
         block.forward = partial(run_block, True, block.forward)
@@ -103,6 +95,23 @@ class PartlyFrozen:
         return self
 
 
+def image_channels(backbone: Any) -> int:
+    """Channels of the images that a backbone's first convolution reads."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise ValueError('expected a backbone that reads images by a convolution, '
+                     f'got {type(backbone).__name__}')
+
+
+def check_last_stage(out_indices: Sequence[int], last: int) -> None:
+    """Refuse a backbone whose last stage has no norm for the latent."""
+    if last not in out_indices:
+        raise ValueError(
+            'expected the last stage in out_indices, whose norm the latent '
+            f'needs, got out_indices={tuple(out_indices)}; add {last}')
+
+
 class StageOutputs(List[Tensor]):
     """The outputs of all stages, with the class token as an attribute.
 
@@ -116,10 +125,10 @@ class VisibleBackbone(PartlyFrozen):
     """Adds the masked forward to a dense backbone.
 
     A mixin; list it before the dense class. Without a mask the dense forward
-    runs unchanged. The class provides :attr:`unit_size`,
-    :attr:`image_channels` and :meth:`forward_visible`; one with windows of
-    attention also :meth:`stage_windows`, one with options that only work
-    densely :meth:`check_masked`.
+    runs unchanged. The class provides :attr:`unit_size` and
+    :meth:`forward_visible`; one with windows of attention also
+    :meth:`stage_windows`, one with options that only work densely
+    :meth:`check_masked`.
     """
 
     _planner: Optional[GroupPlanner] = None
@@ -140,16 +149,14 @@ class VisibleBackbone(PartlyFrozen):
 
     @property
     def image_channels(self) -> int:
-        """Channels of the images."""
-        raise NotImplementedError
+        """Channels of the images, which :func:`image_channels` finds."""
+        return image_channels(self)
 
     def forward_visible(self, images_BCHW: Tensor,
                         plan: MaskPlan) -> List[Tensor]:
         """Every stage's tokens, (B, K, T_i, C_i); see `forward_stages`.
 
-        Args:
-            images_BCHW (Tensor): Images that fit the plan.
-            plan (MaskPlan): The plan of their masks.
+        Images and plan are known to fit.
         """
         raise NotImplementedError
 

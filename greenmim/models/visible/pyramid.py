@@ -62,11 +62,6 @@ class Pyramid(PartlyFrozen):
                         prefix: str = '') -> Tuple[int, int]:
         """The depth of a parameter, for layer-wise learning rate decay.
 
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): The backbone's name in the model with a dot.
-                Defaults to ''.
-
         Returns:
             tuple[int, int]: The depth, 0 for the first patch embedding, and
             the number of depths: one for each block and two more. The last
