@@ -60,6 +60,7 @@ class GroupPlan:
     """The permutation of visible tokens into groups.
 
     Args:
+        table_size (int): The window's ``table_size``.
         token_of_slot (Tensor): Int64 (P,). Padding slots name token 0.
         slot_of_token (Tensor): Int64 (N,).
         window_of_slot (Tensor): Int32 (G, g), a number per window, -1 for
@@ -68,13 +69,12 @@ class GroupPlan:
             x`` for the position (y, x) in the window. The difference of two
             positions is then the distance of their entry from the middle of
             the bias table.
-        table_size (int): The window's ``table_size``.
     """
+    table_size: int
     token_of_slot: Tensor
     slot_of_token: Tensor
     window_of_slot: Tensor
     position_of_slot: Tensor
-    table_size: int
 
     @property
     def _tensors(self) -> Tuple[Tensor, ...]:
@@ -88,12 +88,12 @@ class GroupPlan:
 
     @classmethod
     def _from_arrays(cls, table_size: int, *arrays: np.ndarray) -> 'GroupPlan':
-        return cls(*map(torch.from_numpy, arrays), table_size)
+        return cls(table_size, *map(torch.from_numpy, arrays))
 
     def to(self, device: torch.device) -> 'GroupPlan':
         """Move the plan, without waiting for the device."""
         moved = [x.to(device, non_blocking=True) for x in self._tensors]
-        return GroupPlan(*moved, self.table_size)
+        return GroupPlan(self.table_size, *moved)
 
     @property
     def num_entries(self) -> int:

@@ -15,7 +15,7 @@ from .layouts import Tensors
 from .pvt_v2 import PVTv2
 from .reading import Source
 from .swin import Swin
-from .swin_v2 import SwinV2
+from .swin_v2 import SwinV2, for_stages
 from .vit import ViT
 
 FAMILIES: Tuple[Family,
@@ -281,26 +281,17 @@ def fit_to(backbone: Backbone,
 
 def _windows_for(family: Family, own: Sequence[int], target: Target,
                  windows: Optional[Sequence[int]]) -> Sequence[int]:
-    """The window of each stage; empty for a backbone without windows.
-
-    Args:
-        family: The family.
-        own: The present windows.
-        target: The library.
-        windows: The requested ones, as in :func:`fit_to`.
-    """
+    """The window of each stage, of the ``own`` and the requested ones; empty
+    for a backbone without windows."""
     if not own:
         if windows:
             raise ValueError('expected no window for a backbone without '
                              f'windows ({family.name}), got {windows}')
         return own
     one_window = target.maps and family.one_window
-    if windows is None:
+    if not windows:
         windows = [max(own)] if one_window else own
-    windows = list(windows) * (len(own) if len(windows) == 1 else 1)
-    if len(windows) != len(own) or min(windows) < 1:
-        raise ValueError(f'expected one window, or one for each of {len(own)} '
-                         f'stages, at least 1, got {windows}')
+    windows = for_stages(windows, len(own))
     if one_window and len(set(windows)) > 1:
         raise ValueError('expected one window for all stages, since the '
                          f'Swin of this library takes one, got {windows}')
@@ -308,15 +299,10 @@ def _windows_for(family: Family, own: Sequence[int], target: Target,
 
 
 def tensors_for(backbone: Backbone, target: Target) -> Tensors:
-    """The tensors to write into a target's file.
+    """The tensors of :func:`fit_to` to write into a target's file.
 
-    Args:
-        backbone: As :func:`fit_to` returns it.
-        target: The library.
-
-    Returns:
-        dict[str, Tensor]: In the library's names and order, with the prefix
-        that its class expects.
+    They have the library's names and order, and the prefix that its class
+    expects.
 
     Raises:
         ValueError: If the library does not have the backbone or one of its

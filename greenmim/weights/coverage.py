@@ -33,11 +33,7 @@ class Coverage:
                 unexpected: Sequence[str] = ()) -> 'Coverage':
         """Compare names and shapes, and the values of index buffers.
 
-        Args:
-            part: Name of the model, the first part of its tensors' names.
-            expected: The model's tensors.
-            given: The tensors of a file, in the model's names.
-            unexpected: Further names of the file, unknown to the model.
+        ``unexpected`` are further names of the file, unknown to the model.
         """
         faults, matched = [], 0
         for name, ours in expected.items():

@@ -74,22 +74,14 @@ class Family:
             windows: Sequence[int]) -> Tuple[Tensors, Tuple[str, ...]]:
         """Resize the weights that depend on the window.
 
-        Returns:
-            tuple[dict[str, Tensor], tuple[str]]: All tensors, and the names
-            of those that were resized.
+        Returns all tensors, and the names of those that were resized.
         """
         return tensors, ()
 
     def adapt(self, settings: Dict[str, Any], windows: Sequence[int],
               maps: bool) -> Dict[str, Any]:
-        """Change settings for other windows, and for reading all maps.
-
-        Args:
-            settings (dict): As :meth:`infer_settings` returns them for the
-                resized tensors.
-            windows (list[int]): The window of each stage.
-            maps (bool): Whether the maps of all stages are read.
-        """
+        """Change settings for other windows, and for reading ``maps`` of all
+        stages."""
         if not maps:
             return settings
         stages = len(settings['arch']['depths'])
@@ -97,13 +89,7 @@ class Family:
 
     def timm_model(self, settings: Dict[str, Any], img_size: Any,
                    windows: Sequence[int]) -> Tuple[str, Dict[str, Any]]:
-        """The class in ``timm.models`` and its arguments.
-
-        Args:
-            settings (dict): As :meth:`infer_settings` returns them.
-            img_size (int | list[int]): Size of the images.
-            windows (list[int]): The window of each stage.
-        """
+        """The class in ``timm.models`` and its arguments."""
         raise NotImplementedError
 
     def build(self, settings: Dict[str, Any]) -> nn.Module:
@@ -139,9 +125,7 @@ class Family:
                     name: str) -> Tuple[Tensors, Tuple[str, ...]]:
         """Convert from a layout, by its name, to our names.
 
-        Returns:
-            tuple[dict[str, Tensor], tuple[str]]: The tensors, and the
-            unexpected keys of the layout.
+        Returns the tensors, and the unexpected keys of the layout.
         """
         layout = self.layouts[name]
         ours, unexpected = rename_all(tensors, layout.renames, to_ours=True)
@@ -183,11 +167,7 @@ def constructor_defaults(cls: type) -> Dict[str, Any]:
 
 
 def shape_of(tensors: Tensors, name: str, ndim: int) -> List[int]:
-    """The shape of a tensor that determines a setting.
-
-    Raises:
-        ValueError: If it is missing or has another number of dimensions.
-    """
+    """The shape of a tensor that determines a setting."""
     if name not in tensors or tensors[name].ndim != ndim:
         raise ValueError(f'expected a tensor {name} of {ndim} '
                          'dimensions, found none')
@@ -197,10 +177,8 @@ def shape_of(tensors: Tensors, name: str, ndim: int) -> List[int]:
 def stage_depths(tensors: Tensors, pattern: str) -> List[int]:
     """The number of blocks in each stage, at least one stage.
 
-    Args:
-        tensors (dict[str, Tensor]): In our names.
-        pattern (str): Regular expression of the beginning of a block's
-            names, with groups for the numbers of stage and block.
+    ``pattern`` matches the beginning of a block's names, with groups for the
+    numbers of stage and block.
     """
     matches = (re.match(pattern, name) for name in tensors)
     blocks = [(int(match[1]), int(match[2])) for match in matches if match]

@@ -19,11 +19,8 @@ _STAGE = re.compile(r'(?:layers|stages)\.(\d+)\.')
 
 
 def translate(name: str, source: str, target: str) -> Optional[str]:
-    """Rewrite a name from one template to another.
-
-    Returns:
-        str | None: The new name; None if ``source`` does not match.
-    """
+    """Rewrite a name from one template to another; None if it does not
+    match ``source``."""
     text_var_offset = _FIELD.split(source)
     pattern = re.escape(text_var_offset[0])
     offsets = {}
@@ -51,9 +48,8 @@ def rename_all(tensors: Tensors, renames: Renames,
                to_ours: bool) -> Tuple[Tensors, Tuple[str, ...]]:
     """Rename each tensor by the first template that matches.
 
-    Returns:
-        tuple[dict[str, Tensor], tuple[str]]: The renamed tensors, and the
-        unexpected keys, which no template matches.
+    Returns the renamed tensors, and the unexpected keys, which no template
+    matches.
     """
     last = str(last_stage(tensors))
     pairs = [(theirs.replace('{last}', last), ours.replace('{last}', last))

@@ -23,16 +23,8 @@ def merge_permutation(channels: int,
     ``merged_target = merged_source[..., permutation]``; the parameters of a
     norm and the input columns of a weight are taken over in the same way.
 
-    Args:
-        channels (int): C, the channels of one token.
-        source (str): One of ``MERGE_ORDERS``.
-        target (str): One of ``MERGE_ORDERS``. Defaults to ``'openmmlab'``.
-
     Returns:
         Tensor: Int64 of shape (4 * C, ).
-
-    Raises:
-        ValueError: If an order is unknown.
     """
     permutation = torch.empty(4 * channels, dtype=torch.long)
     permutation[_places(channels, target)] = _places(channels, source)

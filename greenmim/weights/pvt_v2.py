@@ -127,13 +127,8 @@ def infer_pyramid(tensors: Tensors, hidden: str, ndim: int,
                   reduction: str) -> Dict[str, Any]:
     """Infer the arch, but for the heads, of PVT v2 or CMT.
 
-    Args:
-        tensors (dict[str, Tensor]): In our names.
-        hidden (str): Name in a block of the weight (hidden, dims, ...) that
-            widens the tokens.
-        ndim (int): Its number of dimensions.
-        reduction (str): Name in a block of the weight that reduces keys and
-            values; blocks without it do not reduce them.
+    In a block, the weight ``hidden`` of ``ndim`` dimensions, (hidden, dims,
+    ...), widens the tokens, and ``reduction`` reduces keys and values.
     """
     depths = stage_depths(tensors, r'stages\.(\d+)\.(\d+)\.')
     blocks = [f'stages.{i}.0.' for i in range(len(depths))]

@@ -119,14 +119,7 @@ def read_state_dict(path: Union[str, Path],
 def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
     """Read a checkpoint and separate the backbone from the rest.
 
-    Args:
-        path (Path): The checkpoint.
-        averaged (bool, optional): As in :func:`read_state_dict`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file cannot be read, or does not hold the weights
-            asked for.
+    Arguments and errors are those of :func:`read_state_dict`.
     """
     content = read_checkpoint(path)
     tensors, is_average = _choose(content, averaged, path)
@@ -144,11 +137,7 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
 
 
 def add_ema_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--ema`` and ``--raw``, which set ``args.averaged``.
-
-    Args:
-        parser (argparse.ArgumentParser): The parser of a command.
-    """
+    """Add ``--ema`` and ``--raw``, which set ``args.averaged``."""
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         '--ema',

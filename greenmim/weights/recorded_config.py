@@ -9,13 +9,9 @@ from typing import Any, Dict
 
 
 def read_model_config(text: Any) -> Dict[str, Any]:
-    """Read the value that the text assigns to ``model``.
+    """Read what ``meta['cfg']`` of a checkpoint assigns to ``model``.
 
-    Args:
-        text: Value of ``meta['cfg']`` in a checkpoint.
-
-    Returns:
-        dict: The config; empty if there is none or it cannot be read.
+    The config is empty if there is none or it cannot be read.
     """
     if not isinstance(text, str):
         return {}

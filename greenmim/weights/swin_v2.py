@@ -66,14 +66,8 @@ class SwinV2(Swin):
                        **hints: Any) -> Dict[str, Any]:
         """Both windows are needed for a file without the buffers only.
 
-        Args:
-            tensors (dict[str, Tensor]): In our names, without a prefix.
-            norm_eps (float, optional): Eps of all LayerNorms. Defaults to
-                None, unknown.
-            window_size (int | list[int]): Window of all stages or of each.
-                Defaults to (), unknown.
-            pretrained_window_sizes (int | list[int]): Windows by which the
-                offsets are scaled. Defaults to (): ``window_size``.
+        By the ``pretrained_window_sizes`` the offsets are scaled; they are
+        ``window_size`` unless given.
         """
         depths = self.depths(tensors)
         blocks = [f'stages.{i}.blocks.0.' for i in range(len(depths))]
@@ -92,8 +86,8 @@ class SwinV2(Swin):
                 num_heads=heads,
                 extra_norm_every_n_blocks=1 + min(extra, default=-1)))
         given = [
-            _for_stages(window_size, len(depths)),
-            _for_stages(pretrained_window_sizes or window_size, len(depths))
+            for_stages(window_size, len(depths)),
+            for_stages(pretrained_window_sizes or window_size, len(depths))
         ]
         tables = [tensors.get(block + COORDS) for block in blocks]
         if all(table is not None for table in tables):
@@ -151,7 +145,7 @@ class SwinV2(Swin):
         }
 
 
-def _for_stages(windows: Windows, stages: int) -> List[int]:
+def for_stages(windows: Windows, stages: int) -> List[int]:
     """One window for each stage; empty if they are unknown."""
     windows = [windows] if isinstance(windows, int) else list(windows)
     windows = windows * (stages if len(windows) == 1 else 1)

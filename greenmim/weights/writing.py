@@ -79,11 +79,7 @@ def write_weights(
 
 
 def summarise(names: Sequence[str]) -> str:
-    """List names, but only the number of those with the same first part.
-
-    Args:
-        names: Names of tensors.
-    """
+    """List names, but only the number of those with the same first part."""
     numbers = Counter(name.split('.')[0] for name in names)
     return ', '.join(
         next(name for name in names if name.split('.')[0] ==

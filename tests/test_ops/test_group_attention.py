@@ -66,9 +66,8 @@ def with_padding(plan, extra):
     window[:, :g] = plan.window_of_slot
     position = torch.zeros(G, g + extra, dtype=torch.int32)
     position[:, :g] = plan.position_of_slot
-    return GroupPlan(token_of_slot.flatten(),
-                     slot // g * (g + extra) + slot % g, window, position,
-                     plan.table_size)
+    return GroupPlan(plan.table_size, token_of_slot.flatten(),
+                     slot // g * (g + extra) + slot % g, window, position)
 
 
 def make_case(name, num_images=3, heads=2, d=3, extra_padding=0):
