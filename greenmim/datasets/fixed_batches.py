@@ -13,7 +13,12 @@ from .transforms import LoadImage
 
 def folder_with_pipeline(pipeline: Sequence[Union[dict, Callable]],
                          data_root: str) -> ImageFolder:
-    """A folder of images that are loaded by the pipeline of a data set."""
+    """A folder of images that are loaded like those of a data set.
+
+    Args:
+        pipeline (Sequence[dict | Callable]): The transforms of the data set.
+        data_root (str): The folder.
+    """
     names = [
         transform['type']
         if isinstance(transform, dict) else type(transform).__name__
@@ -30,6 +35,11 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
 
     They are augmented as in training, from seeds of their own. The states of
     the global random generators do not change.
+
+    Args:
+        dataset (Dataset): The data set.
+        number (int): The largest number of samples.
+        seed (int): Seed of the augmentation. Defaults to 0.
 
     Returns:
         list[dict]: Samples as the pipeline packs them, with the seeds of

@@ -16,6 +16,10 @@ class PlanningCollate:
     The plan becomes meta information of the first data sample, which the data
     preprocessor leaves on the CPU, see
     :mod:`greenmim.models.masking.data_samples`.
+
+    Args:
+        collate_fn (Callable): The collate function of the data loader.
+        mask_planner (MaskPlanner): Draws and plans.
     """
 
     def __init__(self, collate_fn: Callable[[Sequence[dict]], dict],

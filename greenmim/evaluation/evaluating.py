@@ -12,6 +12,9 @@ def evaluating(model: Any) -> Iterator[None]:
     In the context the model is in evaluation mode, takes images at their own
     size (see ``MaskedImageModeling.image_size``) and records no gradients.
     Afterwards every module is in its previous mode.
+
+    Args:
+        model (nn.Module): The model.
     """
     training = [(module, module.training) for module in model.modules()]
     size = getattr(model, 'image_size', None)

@@ -20,6 +20,10 @@ def extract_features(model: BaseModel,
     The model runs in evaluation mode. In a distributed job every process
     takes its share of the images; all have to call this.
 
+    Args:
+        model (BaseModel): A model with a data preprocessor and a backbone.
+        loader (DataLoader): Labelled images.
+
     Returns:
         tuple[Tensor] | None: Features (N, C) and labels (N, ) in the order of
         the data set; None in all processes but the first.

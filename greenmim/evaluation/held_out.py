@@ -8,7 +8,12 @@ from .evaluating import evaluating
 
 
 def held_out_loss(model: Any, batches: List[dict]) -> Tuple[float, Tensor]:
-    """Loss and features of :func:`greenmim.datasets.fixed_batches`.
+    """Loss and features of fixed images with fixed masks.
+
+    Args:
+        model (MaskedImageModeling): The model, which does not change.
+        batches (list[dict]): Batches as
+            :func:`greenmim.datasets.fixed_batches` makes them.
 
     Returns:
         tuple[float, Tensor]: The loss, averaged over the images, and their

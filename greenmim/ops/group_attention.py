@@ -72,7 +72,12 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroupIndex:
-    """A plan on the device, for h heads."""
+    """A plan on the device, for h heads.
+
+    Args:
+        plan (GroupPlan): The plan, on the device.
+        num_heads (int): h.
+    """
     plan: GroupPlan
     num_heads: int
     _rows: Dict[int, _Rows] = field(

@@ -272,6 +272,14 @@ def plan_groups(layout: VisibleLayout,
                 side: int,
                 window: Window,
                 overhead: float = 0.) -> GroupPlan:
-    """Plan one map; see :meth:`WindowMaps.make` and :func:`plan_maps`."""
+    """Plan one map, see :func:`plan_maps`.
+
+    Args:
+        layout (VisibleLayout): The visible units.
+        side (int): Tokens along a unit's side in this stage.
+        window (Window): The window in use (see :meth:`Window.fit`).
+        overhead (float): Cost of a token slot in units of one logit.
+            Defaults to 0.
+    """
     maps = WindowMaps.make(layout.grid, [(side, window)])
     return plan_maps(layout, maps, overhead)[0]

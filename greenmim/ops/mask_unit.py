@@ -314,6 +314,11 @@ def merge_tokens(x_BKTC: Tensor) -> Tensor:
 def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
     """Cut images into the pixel vectors of their mask units.
 
+    Args:
+        images_BCHW (Tensor): Images with sides that are multiples of
+            ``unit_size``.
+        unit_size (int): Side of a mask unit in pixels.
+
     Returns:
         Tensor: Shape (B, L, unit_size**2 * C).
 
@@ -329,6 +334,14 @@ def patchify(images_BCHW: Tensor, unit_size: int) -> Tensor:
 
 def unpatchify(patches_BLD: Tensor, unit_size: int, grid: Grid) -> Tensor:
     """Join the pixel vectors of all mask units, the inverse of `patchify`.
+
+    Args:
+        patches_BLD (Tensor): Shape (B, L, unit_size**2 * C).
+        unit_size (int): Side of a mask unit in pixels.
+        grid (tuple[int, int]): The unit grid (Gh, Gw).
+
+    Returns:
+        Tensor: Images of shape (B, C, Gh * unit_size, Gw * unit_size).
 
     Raises:
         ValueError: If there are not Gh * Gw vectors, or their length is no

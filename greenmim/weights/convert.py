@@ -299,10 +299,15 @@ def _windows_for(family: Family, own: Sequence[int], target: Target,
 
 
 def tensors_for(backbone: Backbone, target: Target) -> Tensors:
-    """The tensors of :func:`fit_to` to write into a target's file.
+    """The tensors to write into a target's file.
 
-    They have the library's names and order, and the prefix that its class
-    expects.
+    Args:
+        backbone: As :func:`fit_to` returns it.
+        target: The library.
+
+    Returns:
+        dict[str, Tensor]: In the library's names and order, with the prefix
+        that its class expects.
 
     Raises:
         ValueError: If the library does not have the backbone or one of its

@@ -37,12 +37,18 @@ def convert_decoder_or_head(source_name: str, source: Source,
                             backbone: Backbone) -> Parts:
     """Convert what the file holds besides the backbone.
 
-    ``source_name`` is one of :data:`greenmim.weights.SOURCES`.
+    Args:
+        source_name (str): One of ``greenmim.weights.SOURCES``.
+        source (Source): The content of the file.
+        backbone (Backbone): Its backbone.
 
     Returns:
         tuple[dict[str, Tensor], tuple[Coverage]]: The tensors and the checks
         that they are complete; both empty if the file has neither decoder nor
         classifier, or their names are unknown.
+
+    Raises:
+        ValueError: If a tensor is missing that determines a setting.
     """
     if source_name in _CLASSIFIERS and 'head.weight' in source.others:
         return _classifier(source, backbone)

@@ -119,7 +119,14 @@ def read_state_dict(path: Union[str, Path],
 def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
     """Read a checkpoint and separate the backbone from the rest.
 
-    Arguments and errors are those of :func:`read_state_dict`.
+    Args:
+        path (Path): The checkpoint.
+        averaged (bool, optional): As in :func:`read_state_dict`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file cannot be read, or does not hold the weights
+            asked for.
     """
     content = read_checkpoint(path)
     tensors, is_average = _choose(content, averaged, path)
@@ -137,7 +144,11 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
 
 
 def add_ema_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--ema`` and ``--raw``, which set ``args.averaged``."""
+    """Add ``--ema`` and ``--raw``, which set ``args.averaged``.
+
+    Args:
+        parser (argparse.ArgumentParser): The parser of a command.
+    """
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
         '--ema',

@@ -79,7 +79,11 @@ def write_weights(
 
 
 def summarise(names: Sequence[str]) -> str:
-    """List names, but only the number of those with the same first part."""
+    """List names, but only the number of those with the same first part.
+
+    Args:
+        names: Names of tensors.
+    """
     numbers = Counter(name.split('.')[0] for name in names)
     return ', '.join(
         next(name for name in names if name.split('.')[0] ==

@@ -9,7 +9,14 @@ from greenmim.registry import TASK_UTILS
 
 
 def num_visible_units(num_units: int, mask_ratio: float) -> int:
-    """The visible units K of L: ``int(num_units * (1 - mask_ratio))``.
+    """``int(num_units * (1 - mask_ratio))`` units stay visible.
+
+    Args:
+        num_units (int): Units of an image, L.
+        mask_ratio (float): The share of hidden units, in [0, 1).
+
+    Returns:
+        int: Visible units, K.
 
     Raises:
         ValueError: If the ratio is outside [0, 1) or leaves no unit.

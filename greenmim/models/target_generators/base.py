@@ -47,7 +47,15 @@ class Target(nn.Module):
 
 
 def check_predictions(pred: Tensor, shape: Sequence[int]) -> None:
-    """Refuse predictions of another shape than the target's."""
+    """Refuse predictions of another shape than the target's.
+
+    Args:
+        pred (Tensor): The predictions.
+        shape (Sequence[int]): The shape of the target.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
     if pred.shape != tuple(shape):
         raise ValueError(
             f"expected predictions of shape {tuple(shape)}, a unit's values "

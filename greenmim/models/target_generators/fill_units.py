@@ -14,8 +14,16 @@ def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,
     The mean of a masked unit is the average of the means of the image's
     visible units, weighted by :math:`d^{-4}` for the distance :math:`d` of the
     units; so is its standard deviation. Its texture is copied from the visible
-    unit with the largest deviation. The pixels of masked units are never read,
-    and visible units stay as they are.
+    unit with the largest deviation. The pixels of masked units are never read.
+
+    Args:
+        images_BCHW (Tensor): Images with sides that are multiples of
+            ``unit_size``, in fp32 at least.
+        layout (VisibleLayout): Their visible units.
+        unit_size (int): Side of a mask unit in pixels.
+
+    Returns:
+        Tensor: Shape (B, C, H, W), visible units as they were.
     """
     grid = unit_grid(images_BCHW.shape[2:], unit_size)
     layout.check_batch(len(images_BCHW))

@@ -29,7 +29,11 @@ class PatchXavierInit:
 
 
 def draw_mask_token(module: BaseModule) -> None:
-    """Draw a module's ``mask_token``, unless its weights were loaded."""
+    """Draw a module's ``mask_token``, unless its weights were loaded.
+
+    Args:
+        module (BaseModule): A module with a parameter ``mask_token``.
+    """
     cfgs = module.init_cfg or []
     cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
     if all(cfg['type'] != 'Pretrained' for cfg in cfgs):

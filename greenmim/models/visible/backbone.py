@@ -22,8 +22,12 @@ Self = TypeVar('Self', bound='PartlyFrozen')
 def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
     """Call ``run(*args)``, checkpointed if that saves memory.
 
-    ``with_cp`` computes activations again in the backward pass, if one of the
-    arguments is a tensor with a gradient.
+    Args:
+        with_cp (bool): Whether the block is to be checkpointed: its
+            activations are computed again in the backward pass.
+        run (Callable): The block.
+        *args: Its arguments. Nothing is checkpointed unless one of them is a
+            tensor with a gradient.
     """
     if with_cp and any(
             isinstance(arg, Tensor) and arg.requires_grad for arg in args):
@@ -33,7 +37,11 @@ def run_block(with_cp: bool, run: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Checkpoint blocks while a dense parent without ``with_cp`` runs them."""
+    """Checkpoint blocks while a dense parent without ``with_cp`` runs them.
+
+    Args:
+        blocks (Iterable[nn.Module]): The blocks that the parent calls.
+    """
     blocks = list(blocks)
     for block in blocks:
         block.forward = partial(run_block, True, block.forward)
@@ -96,7 +104,14 @@ class PartlyFrozen:
 
 
 def image_channels(backbone: Any) -> int:
-    """Channels of the images that a backbone's first convolution reads."""
+    """Channels of the images that the first convolution reads.
+
+    Args:
+        backbone (nn.Module): The backbone.
+
+    Raises:
+        ValueError: If there is no convolution.
+    """
     for module in backbone.modules():
         if isinstance(module, nn.Conv2d):
             return module.in_channels
@@ -105,7 +120,12 @@ def image_channels(backbone: Any) -> int:
 
 
 def check_last_stage(out_indices: Sequence[int], last: int) -> None:
-    """Refuse a backbone whose last stage has no norm for the latent."""
+    """Raise ``ValueError`` unless the last stage has a norm for the latent.
+
+    Args:
+        out_indices (Sequence[int]): The stages that have a norm.
+        last (int): The number of the last stage.
+    """
     if last not in out_indices:
         raise ValueError(
             'expected the last stage in out_indices, whose norm the latent '

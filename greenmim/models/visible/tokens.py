@@ -28,16 +28,31 @@ def linear_tokens(layer: Any, x: Tensor) -> Tensor:
 
 
 def visible_patch_embed(patch_embed: PatchEmbed, patches: Tensor) -> Tensor:
-    """Embed patches, given as to :func:`linear_tokens`, and norm them."""
+    """Embed patches and norm them.
+
+    Args:
+        patch_embed (PatchEmbed): The dense layer, stride = kernel.
+        patches (Tensor): Shape (..., C * kernel**2), pixels ordered
+            (channel, row, column).
+
+    Returns:
+        Tensor: Shape (..., embed_dims).
+    """
     x = linear_tokens(patch_embed.projection, patches)
     return x if patch_embed.norm is None else patch_embed.norm(x)
 
 
 def visible_patch_merging(merging: PatchMerging, x_BKTC: Tensor) -> Tensor:
-    """Merge 2x2 tokens inside units, (B, K, T / 4, out_channels).
+    """Merge 2x2 tokens inside units.
 
-    MMCV's layer applies its norm before the projection, and so does
-    MMPretrain's, unless it has ``use_post_norm=True``.
+    Args:
+        merging (PatchMerging): The dense layer of MMCV, or of MMPretrain,
+            which applies the norm after the projection if it has
+            ``use_post_norm=True``.
+        x_BKTC (Tensor): The tokens.
+
+    Returns:
+        Tensor: Shape (B, K, T / 4, out_channels).
     """
     x = merge_tokens(x_BKTC)
     if merging.norm is None:
@@ -70,7 +85,11 @@ def check_in_units(conv: Any, side: int) -> None:
 
 
 def conv_in_units(conv: nn.Conv2d, x_BKTC: Tensor) -> Tensor:
-    """A convolution that passes :func:`check_in_units`, as a matrix product.
+    """A convolution whose kernel equals its stride, as a matrix product.
+
+    Args:
+        conv (nn.Conv2d): One that passes :func:`check_in_units`.
+        x_BKTC (Tensor): Unit-major tokens.
 
     Returns:
         Tensor: Shape (B, K, T / size**2, out_channels).
@@ -86,12 +105,28 @@ def conv_in_units(conv: nn.Conv2d, x_BKTC: Tensor) -> Tensor:
 
 
 def depthwise_tokens(conv: nn.Conv2d, x_BKTC: Tensor, halo: Halo) -> Tensor:
-    """A depthwise convolution of stride 1, (B, K, T, C)."""
+    """A depthwise convolution of stride 1.
+
+    Args:
+        conv (nn.Conv2d): The dense layer.
+        x_BKTC (Tensor): Unit-major tokens.
+        halo (Halo): The neighbours of units that the kernel reads.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
+    """
     return depthwise_conv(x_BKTC, halo, conv.weight, conv.bias)
 
 
 def norm_tokens(norm: nn.Module, x_BKTC: Tensor) -> Tensor:
     """A batch norm of visible tokens, by their statistics in training.
+
+    Args:
+        norm (nn.Module): The dense batch norm.
+        x_BKTC (Tensor): Unit-major tokens.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
 
     Raises:
         ValueError: If statistics would be computed from a single token.
@@ -131,6 +166,14 @@ def visible_reduced_attention(attn: GlobalSubsampledAttention,
     Its kernel equals its stride and divides the side of a unit, so that a
     reduced token covers either visible tokens or masked ones. All visible
     tokens of an image attend to all its reduced tokens.
+
+    Args:
+        attn (GlobalSubsampledAttention): MMPretrain's, used by Twins and
+            PVT v2.
+        x_BKTC (Tensor): Unit-major tokens.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
     """
     B, C = len(x_BKTC), x_BKTC.shape[-1]
     heads = (attn.num_heads, attn.head_dims)

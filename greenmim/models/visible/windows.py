@@ -10,7 +10,13 @@ from greenmim.ops import GroupIndex, GroupPlan, Window, group_attention
 
 def index_windows(groups: Dict[Window, GroupPlan], num_heads: int,
                   device: torch.device) -> Dict[Window, GroupIndex]:
-    """The plans of a stage on the device, by the window of a block."""
+    """The plans of a stage on the device, by the window of a block.
+
+    Args:
+        groups (dict[Window, GroupPlan]): The plans of the stage.
+        num_heads (int): Attention heads of the stage.
+        device (torch.device): Where the tokens are.
+    """
     # Several windows may share a plan, which is copied once.
     indices = {
         plan: GroupIndex.from_plan(plan, num_heads, device)
@@ -22,10 +28,19 @@ def index_windows(groups: Dict[Window, GroupPlan], num_heads: int,
 def window_attention(attn: Any, qkv_BKTC: Tensor, index: GroupIndex,
                      bias_table: Optional[Tensor], scale: float,
                      backend: str) -> Tensor:
-    """Attention of the visible tokens within windows, (B, K, T, C).
+    """Attention of the visible tokens within windows.
 
-    See :func:`greenmim.ops.group_attention`; the dropout of attention weights
-    is that of the dense attention ``attn``.
+    Args:
+        attn (nn.Module): The dense attention, whose dropout of attention
+            weights applies.
+        qkv_BKTC (Tensor): Queries, keys and values, (B, K, T, 3 * C).
+        index (GroupIndex): The plan of its windows.
+        bias_table (Tensor | None): See :func:`greenmim.ops.group_attention`.
+        scale (float): Factor of the dot products.
+        backend (str): See :func:`greenmim.ops.group_attention`.
+
+    Returns:
+        Tensor: Shape (B, K, T, C).
     """
     dropout = attn.attn_drop.p if attn.training else 0.
     return group_attention(qkv_BKTC, index, bias_table, scale, dropout,
