@@ -10,6 +10,7 @@ from greenmim.evaluation import (effective_rank, held_out_loss, judge,
                                  relative_spread)
 from greenmim.registry import HOOKS
 from ..checkpoints import checkpoint_hook_of
+from ..fully_sharded import call_gathered
 from .measuring_hook import MeasuringHook
 
 
@@ -77,7 +78,8 @@ class LearningHook(MeasuringHook):
         super().before_train(runner)
 
     def measure(self, runner: Runner, model: Any, step: int) -> None:
-        loss, features = held_out_loss(model, self.batches)
+        loss, features = call_gathered(
+            runner.model, lambda: held_out_loss(model, self.batches))
         figures = dict(
             loss=loss,
             rank=effective_rank(features),
