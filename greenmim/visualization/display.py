@@ -14,7 +14,11 @@ WHITE_ERROR = 128  # levels, of 255
 
 
 def add_display_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :class:`ColourDisplay` to the parser of a tool."""
+    """Add the options of :class:`ColourDisplay` to the parser of a tool.
+
+    Args:
+        parser (ArgumentParser): The parser.
+    """
     parser.add_argument(
         '--bands',
         type=int,

@@ -50,8 +50,15 @@ def write_pictures(
 ) -> None:
     """Write a page if the path ends in ``.html``, otherwise one picture.
 
-    A picture has neither title nor names. For the arguments see
-    :func:`write_gallery`.
+    A picture has neither title nor names.
+
+    Args:
+        path (Path): The file.
+        title (str): Title of the page.
+        columns (dict[str, ndarray]): See :func:`write_gallery`.
+        names (Sequence[str]): Names of the rows.
+        captions (Sequence[str]): Paragraphs below the heading.
+        remarks (Sequence[str]): A remark for each row.
     """
     if path.suffix == '.html':
         write_gallery(path, title, columns, names, captions, remarks)

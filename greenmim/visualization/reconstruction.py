@@ -74,6 +74,9 @@ def captions_of(result: Dict[str, Any]) -> List[str]:
 
     If the target is normalised unit by unit, they say where mean and deviation
     come from.
+
+    Args:
+        result (dict): What the model's ``reconstruct`` returned.
     """
     captions = [CAPTION]
     if not result.get('pred_is_image', True):
@@ -92,8 +95,17 @@ def draw_reconstruction(result: Dict[str, Any],
     """Draw the reconstruction of a model, one row for each image.
 
     A caption says what is predicted and what is not. See
-    :func:`reconstruction_columns` for the arguments and the columns, and
+    :func:`reconstruction_columns` for the columns, and
     :func:`.sheet.draw_sheet` for the picture.
+
+    Args:
+        result (dict): What the model's ``reconstruct`` returned.
+        data_preprocessor (ImgDataPreprocessor): Knows how images were
+            normalised, and the order of their channels.
+        bands (Sequence[int], optional): Channels to show as red, green and
+            blue. Defaults to None, the first three, or one as grey.
+        stretch (bool): Stretch every shown band of an image to the screen's
+            range. Defaults to False.
     """
     return draw_sheet(
         reconstruction_columns(result, data_preprocessor, bands, stretch),

@@ -6,7 +6,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from greenmim.engine import FiniteOptimWrapper
-from greenmim.engine.non_finite.precision import precision_of
+from greenmim.engine.non_finite.optim_wrapper import precision_of
 
 
 @pytest.fixture

@@ -207,6 +207,10 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def checkpoint_hook_of(runner: Runner) -> Optional[SafeCheckpointHook]:
-    """The :class:`SafeCheckpointHook` of a run; None if it has none."""
+    """The :class:`SafeCheckpointHook` of a run; None if it has none.
+
+    Args:
+        runner (Runner): The run.
+    """
     hooks = (h for h in runner.hooks if isinstance(h, SafeCheckpointHook))
     return next(hooks, None)
