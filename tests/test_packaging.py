@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What an install holds, and what an import checks."""
-import importlib.util
 import os
 import re
 import shutil
@@ -11,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
-import setuptools
 import yaml
 
 import greenmim
@@ -123,15 +121,22 @@ def test_build_drops_configs_that_are_gone(checkout):
     assert built.is_dir() and not (built / RECIPE).exists()
 
 
-def test_develop_command_makes_links(checkout, monkeypatch):
-    monkeypatch.setattr(setuptools, 'setup', lambda **kwargs: None)
-    spec = importlib.util.spec_from_file_location('its_setup',
-                                                  checkout / 'setup.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    # Not the parent's part, which installs.
-    monkeypatch.setattr(module.develop, 'run', lambda self: None)
-    module.Develop(setuptools.Distribution()).run()
+# In a process of its own, since a test that imports distutils anew would leave
+# two classes of distributions. The parent's part installs, and is left out.
+DEVELOP = """
+import importlib.util
+import setuptools
+setuptools.setup = lambda **kwargs: None
+spec = importlib.util.spec_from_file_location('its_setup', 'setup.py')
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+module.develop.run = lambda self: None
+module.Develop(setuptools.Distribution()).run()
+"""
+
+
+def test_develop_command_makes_links(checkout):
+    run(checkout, '-c', DEVELOP)
     assert_links(checkout)
 
 
