@@ -10,7 +10,7 @@ from mmengine.fileio import get
 from .decoding import Decoder
 from .decoding.containers import read_raster
 from .decoding.levels import count_levels, find_range, to_levels, valid_values
-from .transforms import UnreadableImageError
+from .transforms import LoadImage, UnreadableImageError
 
 PIXELS = 4096  # of an image, which stand for all of it
 FEW_LEVELS = 64
@@ -122,7 +122,6 @@ def measure(
     Returns:
         Statistics: Mean and deviation are those of what the model will see.
     """
-    from .transforms import LoadImage
     dataset = make_dataset([RawPixels(Decoder(channels, **options))])
     chosen = sample_indices(len(dataset), num_images)
     samples = [dataset[i] for i in chosen]
