@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Labelled images in class folders, to evaluate features with."""
+import copy
 from pathlib import Path
 from typing import Dict, List, Tuple
 
@@ -85,4 +86,9 @@ def _split(dataset: CustomDataset) -> Tuple[CustomDataset, CustomDataset]:
         raise ValueError(
             f'expected at least {HELD_OUT} images of a class, or train and '
             f'val folders, in {dataset.data_root}')
-    return dataset.get_subset(kept), dataset.get_subset(held_out)
+    # Not `get_subset`: of MMEngine 0.10, it keeps the ids of everything it ever
+    # copied, and a later object at the same address is exchanged for that copy.
+    parts = copy.deepcopy(dataset), dataset
+    for part, indices in zip(parts, (kept, held_out)):
+        part.get_subset_(indices)
+    return parts

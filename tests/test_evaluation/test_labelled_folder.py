@@ -1,8 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from mmengine.dataset import BaseDataset
 
 from greenmim.evaluation import labelled_folder
 
@@ -67,3 +69,20 @@ def test_bad_folders_are_refused(labelled, tmp_path):
     (tmp_path / 'data' / 'val' / 'class0').symlink_to(labelled / 'val' /
                                                       'class0')
     refused(r"only one of them has \['class1', .*'class5'\]")
+
+
+def test_parts_are_copies_whatever_mmengine_copied_before(
+        labelled, monkeypatch):
+    """`BaseDataset.get_subset` remembers the ids of objects that are gone."""
+    module = sys.modules['greenmim.evaluation.labelled_folder']
+    monkeypatch.setattr(module, 'HELD_OUT', 2)
+    dataset = module._class_folders(labelled / 'train', 32, 3)
+    remembered = BaseDataset._copy_without_annotation.__defaults__[0]
+    ids = [id(transform) for transform in dataset.pipeline.transforms]
+    try:
+        remembered.update((i, dataset) for i in ids)
+        for part in module._split(dataset):
+            assert part[0]['inputs'].shape == (3, 32, 32)
+    finally:
+        for i in ids:
+            del remembered[i]
