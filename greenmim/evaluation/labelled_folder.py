@@ -86,8 +86,8 @@ def _split(dataset: CustomDataset) -> Tuple[CustomDataset, CustomDataset]:
         raise ValueError(
             f'expected at least {HELD_OUT} images of a class, or train and '
             f'val folders, in {dataset.data_root}')
-    # Not `get_subset`: of MMEngine 0.10, it keeps the ids of everything it ever
-    # copied, and a later object at the same address is exchanged for that copy.
+    # `get_subset` of MMEngine 0.10 keeps the ids of everything it ever copied:
+    # a later object at the same address is exchanged for that copy.
     parts = copy.deepcopy(dataset), dataset
     for part, indices in zip(parts, (kept, held_out)):
         part.get_subset_(indices)
