@@ -1,13 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .display import ColourDisplay, add_display_arguments
-from .gallery import write_gallery, write_pictures
+from .gallery import write_pictures
 from .mlflow_backend import MLflowBackend
-from .reconstruction import (captions_of, draw_reconstruction,
-                             reconstruction_columns)
+from .reconstruction import captions_of, reconstruction_columns
 from .sheet import draw_sheet
 
 __all__ = [
     'ColourDisplay', 'MLflowBackend', 'add_display_arguments', 'captions_of',
-    'draw_reconstruction', 'draw_sheet', 'reconstruction_columns',
-    'write_gallery', 'write_pictures'
+    'draw_sheet', 'reconstruction_columns', 'write_pictures'
 ]

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""A page of pictures in one HTML file."""
+"""Pictures in one HTML file, or on one sheet."""
 import base64
 from html import escape
 from io import BytesIO
@@ -48,45 +48,26 @@ def write_pictures(
     captions: Sequence[str] = (),
     remarks: Sequence[str] = ()
 ) -> None:
-    """Write a page if the path ends in ``.html``, otherwise one picture.
+    """Write an HTML page if the path ends in ``.html``, otherwise one picture.
 
-    A picture has neither title nor names.
-
-    Args:
-        path (Path): The file.
-        title (str): Title of the page.
-        columns (dict[str, ndarray]): See :func:`write_gallery`.
-        names (Sequence[str]): Names of the rows.
-        captions (Sequence[str]): Paragraphs below the heading.
-        remarks (Sequence[str]): A remark for each row.
-    """
-    if path.suffix == '.html':
-        write_gallery(path, title, columns, names, captions, remarks)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_sheet(columns, captions)).save(path)
-
-
-def write_gallery(
-    path: Path,
-    title: str,
-    columns: Dict[str, np.ndarray],
-    names: Sequence[str],
-    captions: Sequence[str] = (),
-    remarks: Sequence[str] = ()
-) -> None:
-    """Write an HTML page that holds its pictures and needs no other file.
+    The page holds its pictures and needs no other file. A picture has no
+    title, names and remarks.
 
     Args:
         path (Path): The file to write. Folders are made.
-        title (str): Its heading.
+        title (str): Title of the page.
         columns (dict[str, np.ndarray]): The name of every column and its
             pictures, uint8 of shape (B, H, W, 3), RGB.
         names (Sequence[str]): The name of every image.
-        captions (Sequence[str]): Paragraphs below the heading.
+        captions (Sequence[str]): Paragraphs below the heading, or below the
+            pictures. Defaults to an empty tuple, none.
         remarks (Sequence[str]): A remark after the name of every image.
             Defaults to an empty tuple, none.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix != '.html':
+        Image.fromarray(draw_sheet(columns, captions)).save(path)
+        return
     remarks = remarks or [''] * len(names)
     rows = []
     for i, (name, remark) in enumerate(zip(names, remarks)):
@@ -98,7 +79,6 @@ def write_gallery(
         rows.append(
             f'<h2>{escape(name)} <small>{escape(remark)}</small></h2>\n'
             '<div class="row">\n' + '\n'.join(figures) + '\n</div>')
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         PAGE.format(
             title=escape(title),

@@ -7,7 +7,6 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
 from .display import WHITE_ERROR, ColourDisplay, GlyphDisplay, heat_map
-from .sheet import draw_sheet
 
 GREY = 128  # of masked pixels
 
@@ -86,27 +85,3 @@ def captions_of(result: Dict[str, Any]) -> List[str]:
     elif result.get('pred_uses_neighbour_statistics'):
         captions.append(NEIGHBOURS)
     return captions
-
-
-def draw_reconstruction(result: Dict[str, Any],
-                        data_preprocessor: ImgDataPreprocessor,
-                        bands: Optional[Sequence[int]] = None,
-                        stretch: bool = False) -> np.ndarray:
-    """Draw the reconstruction of a model, one row for each image.
-
-    A caption says what is predicted and what is not. See
-    :func:`reconstruction_columns` for the columns, and
-    :func:`.sheet.draw_sheet` for the picture.
-
-    Args:
-        result (dict): What the model's ``reconstruct`` returned.
-        data_preprocessor (ImgDataPreprocessor): Knows how images were
-            normalised, and the order of their channels.
-        bands (Sequence[int], optional): Channels to show as red, green and
-            blue. Defaults to None, the first three, or one as grey.
-        stretch (bool): Stretch every shown band of an image to the screen's
-            range. Defaults to False.
-    """
-    return draw_sheet(
-        reconstruction_columns(result, data_preprocessor, bands, stretch),
-        captions_of(result))

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from greenmim.visualization import write_gallery
+from greenmim.visualization import write_pictures
 
 
 class Balance(HTMLParser):
@@ -35,8 +35,8 @@ def test_page_holds_its_pictures_and_nothing_from_elsewhere(tmp_path):
         for name in ('input', 'a < b')
     }
     page = tmp_path / 'new' / 'page.html'
-    write_gallery(page, 'Title & co', columns, ['<1>.png', '2.png'],
-                  ['A caption.'], ['remark', ''])
+    write_pictures(page, 'Title & co', columns, ['<1>.png', '2.png'],
+                   ['A caption.'], ['remark', ''])
     text = page.read_text('utf-8')
     parser = Balance()
     parser.feed(text)

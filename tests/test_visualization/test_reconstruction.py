@@ -5,9 +5,8 @@ import skimage.data
 import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 
-from greenmim.visualization import captions_of, draw_reconstruction
+from greenmim.visualization import captions_of, reconstruction_columns
 from greenmim.visualization.reconstruction import GREY
-from greenmim.visualization.sheet import GAP, TEXT
 
 SIZE = 96
 NORM = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -21,20 +20,6 @@ def photographs(channels=3):
     ]
     rgb = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
     return rgb.flip(1) if channels == 3 else rgb[:, :channels]
-
-
-def cells(picture, rows=2, more=('error', )):
-    """Cut the picture into its parts: {column: (rows, H, W, 3)}."""
-    names = ('input', 'masked', 'reconstruction', 'paste', *more)
-    step = SIZE + GAP
-    return {
-        name:
-        np.stack([
-            picture[TEXT + i * step:TEXT + i * step + SIZE,
-                    GAP + j * step:GAP + j * step + SIZE] for i in range(rows)
-        ])
-        for j, name in enumerate(names)
-    }
 
 
 def reconstruct(preprocessor, channels=3, norm_pix=True, perfect=False):
@@ -61,7 +46,7 @@ def reconstruct(preprocessor, channels=3, norm_pix=True, perfect=False):
 def test_colours_and_masks_are_right_to_the_pixel(options):
     preprocessor = SelfSupDataPreprocessor(**options)
     result, mask = reconstruct(preprocessor)
-    part = cells(draw_reconstruction(result, preprocessor))
+    part = reconstruction_columns(result, preprocessor)
     original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(part['input'], original)
     assert (part['masked'][mask] == GREY).all()
@@ -74,7 +59,7 @@ def test_colours_and_masks_are_right_to_the_pixel(options):
 def test_perfect_prediction_is_the_input():
     preprocessor = SelfSupDataPreprocessor(**NORM, to_rgb=True)
     result, _ = reconstruct(preprocessor, perfect=True)
-    part = cells(draw_reconstruction(result, preprocessor))
+    part = reconstruction_columns(result, preprocessor)
     assert np.array_equal(part['reconstruction'], part['input'])
     assert np.array_equal(part['paste'], part['input'])
     assert not part['error'].any()
@@ -89,7 +74,7 @@ def test_error_is_that_of_masked_pixels():
     pred = images + torch.tensor([0., 96., -96.])[:, None, None]
     result = dict(
         pred=pred, target=images, mask=mask, pred_uses_target_statistics=False)
-    part = cells(draw_reconstruction(result, preprocessor), rows=1)
+    part = reconstruction_columns(result, preprocessor)
     assert (part['error'][:, :, :32] == [255, 128, 0]).all()
     assert not part['error'][:, :, 32:].any()
 
@@ -104,8 +89,7 @@ def test_bars_are_drawn_in_their_own_brightness():
         drawn_target=drawn,
         pred_is_image=False,
         pred_uses_target_statistics=False)
-    picture = draw_reconstruction(result, preprocessor)
-    part = cells(picture, more=('target', 'error'))
+    part = reconstruction_columns(result, preprocessor)
     original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(part['input'], original)
     assert (part['target'][:, 40] == 255).all()
@@ -133,6 +117,6 @@ def test_captions_say_whose_statistics():
 def test_few_channels_are_grey(channels):
     preprocessor = SelfSupDataPreprocessor(mean=[127.5], std=[60.])
     result, _ = reconstruct(preprocessor, channels)
-    part = cells(draw_reconstruction(result, preprocessor))
+    part = reconstruction_columns(result, preprocessor)
     grey = photographs(channels)[:, 0].numpy()
     assert np.array_equal(part['input'], np.stack([grey] * 3, -1))

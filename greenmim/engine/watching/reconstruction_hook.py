@@ -7,7 +7,8 @@ from mmengine.runner import Runner
 from greenmim.evaluation import evaluating
 from greenmim.models.masking.data_samples import read_plan
 from greenmim.registry import HOOKS
-from greenmim.visualization import draw_reconstruction
+from greenmim.visualization import (captions_of, draw_sheet,
+                                    reconstruction_columns)
 from ..fully_sharded import call_gathered
 from .measuring_hook import MeasuringHook
 
@@ -46,13 +47,13 @@ class ReconstructionHook(MeasuringHook):
         self.stretch = stretch
 
     def measure(self, runner: Runner, model: Any, step: int) -> None:
-        sheets = call_gathered(runner.model,
-                               lambda: self._reconstruct_all(model))
+        result = _join(
+            call_gathered(runner.model, lambda: self._reconstruct_all(model)))
+        columns = reconstruction_columns(result, model.data_preprocessor,
+                                         self.bands, self.stretch)
         runner.visualizer.add_image(
             'reconstruction',
-            draw_reconstruction(
-                _join(sheets), model.data_preprocessor, self.bands,
-                self.stretch),
+            draw_sheet(columns, captions_of(result)),
             step=step)
 
     def _reconstruct_all(self, model: Any) -> List[dict]:
