@@ -15,13 +15,11 @@ from .layouts import Tensors
 from .pvt_v2 import PVTv2
 from .reading import Source
 from .swin import Swin
-from .swin_v2 import SwinV2, for_stages
+from .swin_v2 import BUFFERS, SwinV2, for_stages
 from .vit import ViT
 
 FAMILIES: Tuple[Family,
                 ...] = (Swin(), SwinV2(), PVTv2(), CMT(), ViT(), BEiT())
-# Ends of the names of buffers that follow from the window alone.
-BUFFERS = ('relative_position_index', 'relative_coords_table')
 
 
 @dataclass(frozen=True)

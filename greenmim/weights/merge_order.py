@@ -1,18 +1,18 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The orders in which implementations concatenate merged channels.
 
-Patch merging joins the C channels of a 2x2 square of tokens, at row dy and
-column dx, to one vector of 4 * C. Channel c of neighbour (dy, dx) goes to
-
-    microsoft       (2 * dx + dy) * C + c    Microsoft's Swin, and GreenMIM
-                                             since its last commit
-    greenmim-2022   (2 * dy + dx) * C + c    GreenMIM as of 2022
-    openmmlab       c * 4 + 2 * dy + dx      MMCV's PatchMerging, and ours
+Patch merging joins the C channels of a 2x2 square of tokens to one vector of
+4 * C. An order is given by the axes of this vector, outermost first: the row
+(y) and the column (x) of a token in the square, and its channel (c).
 """
 import torch
 from torch import Tensor
 
-MERGE_ORDERS = ('microsoft', 'greenmim-2022', 'openmmlab')
+MERGE_ORDERS = {
+    'microsoft': 'xyc',  # Microsoft's Swin; GreenMIM since its last commit
+    'greenmim-2022': 'yxc',  # GreenMIM as of 2022
+    'openmmlab': 'cyx',  # MMCV's PatchMerging, and ours
+}
 
 
 def merge_permutation(channels: int,
@@ -26,23 +26,12 @@ def merge_permutation(channels: int,
     Returns:
         Tensor: Int64 of shape (4 * C, ).
     """
-    permutation = torch.empty(4 * channels, dtype=torch.long)
-    permutation[_places(channels, target)] = _places(channels, source)
-    return permutation
-
-
-def _places(channels: int, order: str) -> Tensor:
-    """Places of the channels (dy, dx, c), flattened, in a merged vector."""
-    dy = torch.arange(2)[:, None, None]
-    dx = torch.arange(2)[:, None]
-    c = torch.arange(channels)
-    if order == 'microsoft':
-        places = (2 * dx + dy) * channels + c
-    elif order == 'greenmim-2022':
-        places = (2 * dy + dx) * channels + c
-    elif order == 'openmmlab':
-        places = c * 4 + 2 * dy + dx
-    else:
-        raise ValueError(
-            f'expected a merge order of {MERGE_ORDERS}, got {order!r}')
-    return places.flatten()
+    for order in source, target:
+        if order not in MERGE_ORDERS:
+            raise ValueError(f'expected a merge order of {[*MERGE_ORDERS]}, '
+                             f'got {order!r}')
+    axes = MERGE_ORDERS[source]
+    places = torch.arange(4 * channels).view(
+        [channels if axis == 'c' else 2 for axis in axes])
+    return places.permute([axes.index(axis)
+                           for axis in MERGE_ORDERS[target]]).flatten()

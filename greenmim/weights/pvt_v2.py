@@ -67,22 +67,17 @@ class PVTv2(Family):
     types = ('greenmim.GreenMIMPVTv2', )
     cls = PyramidVisionTransformerV2
     layouts = {
-        'openmmlab':
-        Layout(norm_eps=1e-6),
-        'pvt-v2':
-        Layout(_AUTHORS),
-        'fastmim':
-        Layout(_AUTHORS),
-        'timm':
-        Layout(_TIMM),
-        'mmdet':
-        Layout(
+        'openmmlab': Layout(norm_eps=1e-6),
+        'pvt-v2': Layout(_AUTHORS),
+        'fastmim': Layout(_AUTHORS),
+        'timm': Layout(_TIMM),
+        'mmdet': Layout(
             _MMDET,
             norm_eps=1e-6,
             types=('mmdet.PyramidVisionTransformerV2', ),
             arguments=mmdet_arguments,
             has_prefix=False),
-    }
+    }  # yapf: disable
     pattern = r'^stages\.\d+\.\d+\.ffn\.dwconv\.'
 
     def infer_settings(self,

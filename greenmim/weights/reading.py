@@ -225,14 +225,12 @@ def _split(tensors: Tensors) -> Tuple[Tensors, Tensors, str]:
         '')
     # Without a prefix, the backbone is all but the classifier.
     pattern = re.escape(part) if part else r'(?!(head|fc)\.)'
-    backbone = {
-        name[len(part):]: tensor
-        for name, tensor in tensors.items() if re.match(pattern, name)
-    }
-    others = {
-        name: tensor
-        for name, tensor in tensors.items() if not re.match(pattern, name)
-    }
+    backbone, others = {}, {}
+    for name, tensor in tensors.items():
+        if re.match(pattern, name):
+            backbone[name[len(part):]] = tensor
+        else:
+            others[name] = tensor
     return backbone, others, outer + part
 
 

@@ -24,6 +24,8 @@ _MICROSOFT = BLOCKS + (
 # timm does not have the extra norms (norm3) of the huge model.
 _TIMM = BLOCKS + (('layers.{i}.downsample.', 'stages.{i}.downsample.'), )
 
+# Ends of the names of buffers that follow from the window alone.
+BUFFERS = ('relative_position_index', 'relative_coords_table')
 COORDS = 'attn.w_msa.relative_coords_table'
 # Offsets are scaled so that those at the edge of the pre-training's window
 # are 8; the table holds their logarithm to the base 8.
@@ -41,18 +43,12 @@ class SwinV2(Swin):
              'mmpretrain.SwinTransformerV2')
     cls = GreenMIMSwinTransformerV2
     layouts = {
-        'openmmlab':
-        Layout(),
-        'mmdet':
-        Layout(),
-        'swin':
-        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'simmim':
-        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'timm':
-        Layout(_TIMM, 'microsoft',
-               ('relative_position_index', 'relative_coords_table')),
-    }
+        'openmmlab': Layout(),
+        'mmdet': Layout(),
+        'swin': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
+        'simmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
+        'timm': Layout(_TIMM, 'microsoft', BUFFERS),
+    }  # yapf: disable
     pattern = r'attn\.w_msa\.logit_scale$'
     merged = r'^stages\.\d+\.downsample\.reduction\.'
     hints = ('window_size', 'pretrained_window_sizes')

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from greenmim.engine.launch import build_model
 from greenmim.evaluation import knn_accuracy, labelled_folder
-from greenmim.weights import read_state_dict
+from greenmim.weights import read_source
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,15 +55,8 @@ def parse_args() -> argparse.Namespace:
 def load_model(cfg: Config, checkpoint: str) -> BaseModel:
     """Build the model of a config, its backbone from a checkpoint."""
     model = build_model(cfg)
-    weights = read_state_dict(checkpoint)
-    prefix = 'backbone.'
-    if any(name.startswith(prefix) for name in weights):
-        weights = {
-            name[len(prefix):]: tensor
-            for name, tensor in weights.items() if name.startswith(prefix)
-        }
     try:
-        model.backbone.load_state_dict(weights)
+        model.backbone.load_state_dict(read_source(Path(checkpoint)).backbone)
     except RuntimeError as error:
         raise ValueError(
             f'expected in {checkpoint} every tensor of the backbone of the '
