@@ -32,15 +32,10 @@ def test_windows_and_places_are_those_of_the_plan(tool, window):
         assert not mask[0, y // side, x // side]
     assert len({*map(tuple, places)}) == len(places) == 7 * side * side
 
-    boxes = tool['window_boxes'](window, (12, 20))
-    area = np.zeros((12, 20), int)
-    for top, left, height, width in boxes:
-        area[top:top + height, left:left + width] += 1
-    assert (area == 1).all()
-    box = [[
-        i for i, (top, left, h, w) in enumerate(boxes)
-        if top <= y < top + h and left <= x < left + w
-    ][0] for y, x in places]
+    rows, cols = (tool['window_edges'](window, n) for n in (12, 20))
+    assert (rows[0], rows[-1], cols[0], cols[-1]) == (0, 12, 0, 20)
+    ys, xs = places.T
+    box = list(zip(np.digitize(ys, rows), np.digitize(xs, cols)))
     number = groups.window_of_slot.flatten()[groups.slot_of_token].tolist()
     pairs = set(zip(box, number))
     assert len(pairs) == len(set(box)) == len(set(number))

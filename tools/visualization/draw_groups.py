@@ -6,6 +6,7 @@ tokens, their windows and groups, and the padding that fills groups up.
 """
 import argparse
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import List, Tuple
 
@@ -18,7 +19,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.patches import Rectangle
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from PIL import Image
+from PIL import Image, ImageOps
 
 from greenmim.datasets.sample_photographs import load_photograph
 from greenmim.models.masking import random_mask
@@ -70,16 +71,10 @@ def token_places(plan: MaskPlan, side: int) -> np.ndarray:
     return np.stack([y.ravel(), x.ravel()], axis=1)
 
 
-def window_boxes(window: Window,
-                 size: Tuple[int, int]) -> List[Tuple[int, int, int, int]]:
-    """(top, left, height, width) of the windows on a map of that size."""
-    height, width = size
+def window_edges(window: Window, length: int) -> List[int]:
+    """Where windows begin and end along a side of a map."""
     first = window.shift or window.size
-    tops = [0, *range(first, height, window.size), height]
-    lefts = [0, *range(first, width, window.size), width]
-    return [(top, left, bottom - top, right - left)
-            for top, bottom in zip(tops, tops[1:])
-            for left, right in zip(lefts, lefts[1:])]
+    return [0, *range(first, length, window.size), length]
 
 
 def draw_image(ax: Axes, plan: MaskPlan, size: Tuple[int, int],
@@ -126,35 +121,29 @@ def draw_map(ax: Axes, plan: MaskPlan, groups: GroupPlan, window: Window,
             facecolor=[(*COLORS[g % len(COLORS)][:3], .55) for g in group],
             edgecolor='white',
             linewidth=.3))
-    ax.add_collection(
-        PatchCollection([
-            Rectangle((left, top), w, h)
-            for top, left, h, w in window_boxes(window, (height, width))
-        ],
-                        facecolor='none',
-                        edgecolor='black',
-                        linewidth=1))
+    style = dict(color='black', linewidth=1)
+    ax.hlines(window_edges(window, height), 0, width, **style)
+    ax.vlines(window_edges(window, width), 0, height, **style)
 
 
 def draw_slots(ax: Axes, groups: GroupPlan) -> None:
     """Draw the slots of every group: its windows' tokens, then padding."""
     number, size = groups.num_groups, groups.group_size
-    window_of_slot = groups.window_of_slot.numpy()
-    bars, colors, edges = [], [], []
-    for g in range(number):
-        bars.append(Rectangle((0, g + .15), size, .7))
-        colors.append((1, 1, 1, 1))
-        edges.append('#999999')
+    for g, slots in enumerate(groups.window_of_slot.tolist()):
+        style = dict(y=g + .5, height=.7, linewidth=.7)
+        ax.barh(width=size, color='white', edgecolor='#999999', **style)
         start = 0
-        for window in dict.fromkeys(window_of_slot[g].tolist()):
-            length = int((window_of_slot[g] == window).sum())
+        for window, run in groupby(slots):
+            length = len(list(run))
             if window >= 0:
-                bars.append(Rectangle((start, g + .15), length, .7))
-                colors.append((*COLORS[g % len(COLORS)][:3], .6))
-                edges.append('black')
+                color = (*COLORS[g % len(COLORS)][:3], .6)
+                ax.barh(
+                    width=length,
+                    left=start,
+                    color=[color],
+                    edgecolor='black',
+                    **style)
             start += length
-    ax.add_collection(
-        PatchCollection(bars, facecolor=colors, edgecolor=edges, linewidth=.7))
     # Groups are bars of the same height in every panel.
     ax.set(xlim=(-.01 * size, 1.01 * size), ylim=(max(number, 4), 0))
     ax.axis('off')
@@ -202,11 +191,8 @@ def load_image(file: str, size: int) -> np.ndarray:
         image = Image.fromarray(load_photograph('astronaut'))
     else:
         image = Image.open(file).convert('RGB')
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
     return np.asarray(
-        image.resize((size, size), Image.Resampling.BICUBIC, box))
+        ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
 def main() -> None:

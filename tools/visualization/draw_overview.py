@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from greenmim.datasets.sample_photographs import load_photograph
@@ -20,6 +21,7 @@ UNIT = 32  # pixels along a mask unit's side
 GRID = (7, 7)  # units of an image of 224 x 224 pixels
 PATCH = 4  # pixels along the side of a token of the first stage
 GREEN, GREY = '#2e8b57', '#d9d9d9'
+WHITE = dict(color='white', linewidth=.8, zorder=3)  # lines on images
 WIDTH, HEIGHT = 11.5, 2.7  # inches, the units of all places below
 SIDE = 1.7  # of an image
 MIDDLE = 1.43  # height of the images' middle
@@ -41,14 +43,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def put_image(ax: Axes,
-              left: float,
-              pixels: np.ndarray,
-              side: float = SIDE) -> None:
+def put_image(ax: Axes, left: float, pixels: np.ndarray) -> None:
     """Show a square image, its middle at the height ``MIDDLE``."""
     ax.imshow(
         pixels,
-        extent=(left, left + side, MIDDLE - side / 2, MIDDLE + side / 2),
+        extent=(left, left + SIDE, MIDDLE - SIDE / 2, MIDDLE + SIDE / 2),
         interpolation='antialiased',
         zorder=2)
 
@@ -61,12 +60,11 @@ def put_grid(ax: Axes, left: float, bottom: float, side: float, cells: int,
     ax.vlines(left + ends, bottom, bottom + side, **style)
 
 
-def put_arrow(ax: Axes, start: float, end: float) -> None:
-    ax.add_patch(
-        FancyArrowPatch((start, MIDDLE), (end, MIDDLE),
-                        arrowstyle='-|>',
-                        mutation_scale=12,
-                        color='#555555'))
+def put_arrow(ax: Axes, start: float) -> float:
+    """Draw an arrow to the right; where the next part begins."""
+    arrow = dict(arrowstyle='-|>', mutation_scale=12, color='#555555')
+    ax.annotate('', (start + .3, MIDDLE), (start, MIDDLE), arrowprops=arrow)
+    return start + .4
 
 
 def put_text(ax: Axes, middle: float, title: str, below: str) -> None:
@@ -108,32 +106,20 @@ def draw_stages(ax: Axes, left: float, visible: int) -> float:
         x, y = left + stage * step, MIDDLE - side / 2
         ax.add_patch(Rectangle((x, y), side, side, facecolor=GREEN, alpha=.25))
         put_grid(ax, x, y, side, cells, color=GREEN, linewidth=.7)
-        for height, text, color in ((y + side + .13, f'stage {stage + 1}',
-                                     'black'),
-                                    (y - .14, f'{visible * cells**2}', GREEN),
-                                    (y - .34, f'{units * cells**2}', 'grey')):
-            ax.text(
-                x + side / 2,
-                height,
-                text,
-                ha='center',
-                va='center',
-                fontsize=9.5,
-                color=color)
+        style = dict(ha='center', va='center', fontsize=9.5)
+        middle = x + side / 2
+        ax.text(middle, y + side + .13, f'stage {stage + 1}', **style)
+        for height, color, number in ((y - .14, GREEN, visible),
+                                      (y - .34, 'grey', units)):
+            ax.text(middle, height, number * cells**2, color=color, **style)
     return left + 3 * step + side
 
 
 def draw_decoder(ax: Axes, left: float, layout: VisibleLayout) -> float:
     """Tokens of all units, as the decoder has them; their right end."""
-    side = SIDE / GRID[0]
-    for (row, col), seen in np.ndenumerate(layout.visible[0].numpy()):
-        ax.add_patch(
-            Rectangle(
-                (left + col * side, MIDDLE + SIDE / 2 - (row + 1) * side),
-                side,
-                side,
-                facecolor=GREEN if seen else GREY,
-                edgecolor='white'))
+    visible = layout.visible[0].numpy()[..., None]
+    put_image(ax, left, np.where(visible, to_rgb(GREEN), to_rgb(GREY)))
+    put_grid(ax, left, MIDDLE - SIDE / 2, SIDE, GRID[0], **WHITE)
     return left + SIDE
 
 
@@ -152,28 +138,27 @@ def draw(photograph: np.ndarray, layout: VisibleLayout) -> plt.Figure:
                                                                       None]
 
     put_image(ax, .15, np.where(shown, photograph, 195 + photograph // 5))
-    put_grid(ax, .15, MIDDLE - SIDE / 2, SIDE, GRID[0], color='white',
-             linewidth=.8, zorder=3)  # yapf: disable
+    put_grid(ax, .15, MIDDLE - SIDE / 2, SIDE, GRID[0], **WHITE)
     put_text(ax, .15 + SIDE / 2, 'image and mask',
              f'{total} mask units of\n{UNIT} x {UNIT} pixels')
-    put_arrow(ax, 1.95, 2.25)
-    right = draw_units(ax, 2.35, photograph, places)
-    put_text(ax, (2.35 + right) / 2, 'visible units',
+    left = put_arrow(ax, .25 + SIDE)
+    right = draw_units(ax, left, photograph, places)
+    put_text(ax, (left + right) / 2, 'visible units',
              f'{visible} of {total} enter\nthe network')
-    put_arrow(ax, right + .1, right + .4)
-    left, right = right + .5, draw_stages(ax, right + .5, visible)
+    left = put_arrow(ax, right + .1)
+    right = draw_stages(ax, left, visible)
     put_text(
         ax, (left + right) / 2, 'backbone',
         "a unit's tokens; green: tokens that are\n"
         'computed, grey: by a dense backbone')
-    put_arrow(ax, right + .1, right + .4)
-    left, right = right + .5, draw_decoder(ax, right + .5, layout)
+    left = put_arrow(ax, right + .1)
+    right = draw_decoder(ax, left, layout)
     put_text(ax, (left + right) / 2, 'decoder',
              'green: latent, grey: mask token;\none block predicts all units')
-    put_arrow(ax, right + .1, right + .4)
-    put_image(ax, right + .5, np.where(shown, 235, photograph).astype('uint8'))
+    left = put_arrow(ax, right + .1)
+    put_image(ax, left, np.where(shown, 235, photograph).astype('uint8'))
     put_text(
-        ax, right + .5 + SIDE / 2, 'target',
+        ax, left + SIDE / 2, 'target',
         f'squared error on the pixels\nof the {total - visible} masked '
         'units')
     ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))

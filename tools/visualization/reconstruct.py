@@ -3,18 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List
 
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DATASETS
-from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
-from greenmim.datasets import ImageFolder
+from greenmim.datasets import ImageFolder, fixed_samples
 from greenmim.engine.launch import build_model
 from greenmim.models.masking import random_mask
 from greenmim.ops import unit_grid
@@ -71,62 +70,37 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def evenly_spaced(total: int, number: int) -> List[int]:
-    """Indices of at most ``number`` items."""
-    number = min(number, total)
-    return [i * total // number for i in range(number)]
+def load_samples(cfg: Config, paths: List[str], number: int) -> List[dict]:
+    """Samples of files and folders, or without paths of the training data.
 
-
-def files_of(paths: List[str], cfg: Config, number: int) -> List[str]:
-    """The files, and at most ``number`` images of each folder.
+    At most ``number`` images are taken of each folder and of the training
+    data, evenly spaced. They are loaded as in training and not augmented.
 
     Raises:
-        FileNotFoundError: If a folder holds no image.
-    """
-    extensions = cfg.train_dataloader.dataset.get('extensions',
-                                                  ImageFolder.EXTENSIONS)
-    files = []
-    for path in paths:
-        if Path(path).is_dir():
-            folder = ImageFolder(
-                path, [], extensions=extensions, lazy_init=True)
-            found = [item['img_path'] for item in folder.load_data_list()]
-            files += [found[i] for i in evenly_spaced(len(found), number)]
-        else:
-            files.append(path)
-    return files
-
-
-def load_images(cfg: Config, files: List[str], number: int,
-                size: int) -> Tuple[Tensor, List[str]]:
-    """Load files, or images of the training data, for a model.
-
-    Returns:
-        tuple: Images of shape (B, C, size, size), not yet normalised, and
-        their names.
+        FileNotFoundError: If there is no such file, or no image in a folder.
     """
     dataset_cfg = cfg.train_dataloader.dataset
     pipeline = [
         transform for transform in dataset_cfg.pipeline
         if 'Load' in transform.type
     ]
-    if files and not pipeline:
+    if paths and not pipeline:
         pipeline = [dict(type='greenmim.LoadImage')]
     pipeline.append(dict(type='mmpretrain.PackInputs'))
-    if files:
-        load = Compose(pipeline)
-        packed = [load(dict(img_path=file)) for file in files]
-    else:
+    if not paths:
         dataset = DATASETS.build({**dataset_cfg, 'pipeline': pipeline})
-        packed = [dataset[i] for i in evenly_spaced(len(dataset), number)]
-    # Of any number of channels, which Pillow does not resize
-    images = [
-        center_crop(
-            resize(sample['inputs'], [size], InterpolationMode.BICUBIC),
-            [size]) for sample in packed
-    ]
-    names = [sample['data_samples'].get('img_path', '') for sample in packed]
-    return torch.stack(images), names
+        return fixed_samples(dataset, number)
+    extensions = dataset_cfg.get('extensions', ImageFolder.EXTENSIONS)
+    files = []
+    for path in paths:
+        found = [dict(img_path=path)]
+        if Path(path).is_dir():
+            folder = ImageFolder(path, [], extensions, lazy_init=True)
+            found = folder.load_data_list()
+        count = min(number, len(found))
+        files += [found[i * len(found) // count] for i in range(count)]
+    load = Compose(pipeline)
+    return [load(file) for file in files]
 
 
 def error_remarks(result: Dict[str, Any]) -> List[str]:
@@ -157,8 +131,12 @@ def main() -> None:
         model.load_state_dict(read_state_dict(args.checkpoint))
         model.eval().to(get_device())
         size = args.size or cfg.model.backbone.get('img_size', 224)
-        files = files_of(args.images, cfg, args.num_images)
-        images, names = load_images(cfg, files, args.num_images, size)
+        samples = load_samples(cfg, args.images, args.num_images)
+        images = torch.stack([
+            center_crop(
+                resize(sample['inputs'], [size], InterpolationMode.BICUBIC),
+                [size]) for sample in samples
+        ])
         mask_ratio = args.mask_ratio
         if mask_ratio is None:
             mask_ratio = model.mask_planner.mask_ratio
@@ -179,6 +157,7 @@ def main() -> None:
         captions.insert(
             0, f'{args.config}, {args.checkpoint}: {size} pixels, mask ratio '
             f'{mask_ratio:g}, seed {args.seed}.')
+    names = [sample['data_samples'].get('img_path', '') for sample in samples]
     write_pictures(args.out, 'Reconstructions', columns, names, captions,
                    error_remarks(result))
     print(f'{args.out} shows {len(images)} images')
