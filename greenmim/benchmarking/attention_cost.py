@@ -10,6 +10,7 @@ per image. The ratio of the two coefficients is the ``overhead`` of
 units of one logit. They are fitted by least squares to the relative errors
 of median times, group sizes taking turns.
 """
+import argparse
 import statistics
 import time
 from typing import Sequence
@@ -20,6 +21,7 @@ import torch
 from greenmim.engine.cost.timing import synchronize
 from greenmim.ops import (GroupIndex, VisibleLayout, Window, group_attention,
                           plan_groups)
+from .results import finish
 
 WARMUP = 2
 
@@ -102,3 +104,31 @@ def show(result: dict) -> None:
         print(f'{n:4d} groups of {g:3d}: {t * 1e3:8.2f} ms, '
               f'fitted {fitted * 1e3:8.2f} ms')
     print(f'overhead: a slot costs {result["overhead"]:.1f} logits')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', type=torch.device, default='cpu')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--num-heads', type=int, default=16)
+    parser.add_argument(
+        '--windows',
+        type=int,
+        nargs='+',
+        default=[4, 5, 6, 7, 8, 10, 12, 14],
+        help='sides of the windows, whose squares are the group sizes')
+    parser.add_argument('--backend', default='auto')
+    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--json', help='write the results to this file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.manual_seed(0)
+    result = measure(args.windows, args.batch_size, args.num_heads,
+                     args.device, args.backend, args.rounds)
+    show(result)
+    finish(args.device, [result], args.json)

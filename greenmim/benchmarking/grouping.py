@@ -1,14 +1,21 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Time and quality of the grouping alone: no model, no images.
 
+A plan holds the index tensors of all stages and shifts of a Swin Transformer
+for one mask, or for the masks of a batch. Its time includes drawing the mask.
+Eager and sdpa attention need further indices for every head, computed from
+the plan on the device once per step; the table shows what they take on the
+CPU, for as many images as masks.
+
 The cost of a plan is the sum of n * g^2 over the blocks of the model, for n
 groups of g slots. It is compared with a bound: n at least as large as Martello
 and Toth (Knapsack Problems, 1990, section 8.3) show for bin packing, and the
 best g for that.
 """
+import argparse
 import statistics
 import time
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from typing import List, Sequence
 
 import torch
@@ -18,6 +25,8 @@ from greenmim.models.masking import MaskPlanner
 from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
                           StageWindows, Window)
 from greenmim.ops.packing import min_groups, min_groups_by_halves
+from .pages import grouping_section
+from .results import finish
 
 UNIT_SIZE = 32
 NUM_HEADS = (4, 8, 16, 32)  # of Swin-B
@@ -97,3 +106,40 @@ def time_indices(plan: MaskPlan) -> float:
             index = GroupIndex.from_plan(kind, num_heads, torch.device('cpu'))
             index.rows(1), index.bias_of_pair
     return time.perf_counter() - start
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--image-size', type=int, nargs='+', default=[224, 512, 1024])
+    parser.add_argument('--window', type=int, nargs='+', default=[7, 14])
+    parser.add_argument(
+        '--num-masks',
+        type=int,
+        nargs='+',
+        default=[1],
+        help='masks of a plan: 1 for one that the batch shares, or the batch '
+        'size (default: 1)')
+    parser.add_argument('--mask-ratio', type=float, default=0.75)
+    parser.add_argument(
+        '--depths',
+        type=int,
+        nargs='+',
+        default=[2, 2, 18, 2],
+        help='blocks of every stage (default: those of Swin-B)')
+    parser.add_argument('--rounds', type=int, default=20)
+    parser.add_argument('--json', help='write the results to this file')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    torch.manual_seed(0)
+    results = [
+        time_grouping(*setting, args.mask_ratio, args.depths, args.rounds)
+        for setting in product(args.image_size, args.window, args.num_masks)
+    ]
+    print(grouping_section(results))
+    finish(torch.device('cpu'), results, args.json)

@@ -351,7 +351,8 @@ def test_nothing_measured(tmp_path):
 def check_command(monkeypatch, words):
     """A command of the documents names configs and options that exist."""
     monkeypatch.setattr(sys, 'argv', words)
-    args = runpy.run_path(str(CHECKOUT / words[0]))['parse_args']()
+    main = runpy.run_path(str(CHECKOUT / words[0]))['main']
+    args = main.__globals__['parse_args']()
     for config in getattr(args, 'configs', []):
         assert (CHECKOUT / config).is_file()
     return args

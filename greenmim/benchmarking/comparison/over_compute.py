@@ -1,5 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Accuracy over total compute: all budgets and numbers of labels together."""
+"""Table and plot of accuracy over total compute from several comparisons.
+
+Reads what `compare_with_scratch.py --json` wrote, one file for each budget
+and number of labels, and replaces the part of a Markdown file between the
+lines `<!-- over-compute:begin -->` and `<!-- over-compute:end -->`.
+"""
+import argparse
+import json
 import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
@@ -7,6 +14,7 @@ from typing import Any, Dict, List, Sequence
 import matplotlib.pyplot as plt
 
 from ..tables import table as markdown
+from ..tables import write_marked
 from .base import COLORS, MEASURES, by_method, mean_and_spread
 
 SHOWN = ('fine_tuning', 'linear')  # k-NN judges masked image modelling badly
@@ -108,3 +116,24 @@ def _curve(ax: plt.Axes, found: List[Dict[str, Any]], key: str, cost: str,
                     fillstyle='full' if key == 'fine_tuning' else 'none',
                     capsize=5,
                     label=label)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('files', type=Path, nargs='+', metavar='JSON')
+    parser.add_argument('--table', type=Path, help='the Markdown file')
+    parser.add_argument('--plot', type=Path, help='the picture to write')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    reports = [json.loads(file.read_text('utf-8')) for file in args.files]
+    content = table(reports)
+    print(content)
+    if args.table:
+        write_marked(args.table, content, 'over-compute')
+    if args.plot:
+        draw(reports, args.plot)
