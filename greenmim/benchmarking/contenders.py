@@ -5,6 +5,7 @@ Ranges of PyTorch's profiler name what :mod:`.breakdown` counts as a whole.
 """
 import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
@@ -52,15 +53,13 @@ def green_contenders(model: GreenMIM, images: Tensor,
         return decode(model, images, plan.layout, model.decode,
                       model.encode(images, plan))
 
-    def draw_with(scope: str) -> Callable[[], Any]:
+    contenders = []
+    for scope in scopes:
         scoped = MaskPlanner(planner.group_planner, planner.unit_size,
                              planner.mask_ratio, scope)
-        return lambda: scoped(len(images), size)
-
-    contenders = [
-        Contender(f'greenmim, mask per {scope}', model, loss, draw_with(scope))
-        for scope in scopes
-    ]
+        contenders.append(
+            Contender(f'greenmim, mask per {scope}', model, loss,
+                      partial(scoped, len(images), size)))
 
     mask = random_mask(1, unit_grid(size, planner.unit_size),
                        planner.mask_ratio)
@@ -73,9 +72,8 @@ def green_contenders(model: GreenMIM, images: Tensor,
     def decoder_loss(images: Tensor, mask: None) -> Tensor:
         return decode(model, images, plan.layout, model.decode, encoded)
 
-    return contenders + [
-        Contender('decoder', model, decoder_loss, is_part=True)
-    ]
+    contenders.append(Contender('decoder', model, decoder_loss, is_part=True))
+    return contenders
 
 
 def other_contenders(cfg: ConfigDict, model: GreenMIM, images: Tensor,

@@ -25,7 +25,7 @@ from greenmim.models.masking import MaskPlanner
 from greenmim.ops import (GroupIndex, GroupPlan, GroupPlanner, MaskPlan,
                           StageWindows, Window)
 from greenmim.ops.packing import min_groups, min_groups_by_halves
-from .pages import grouping_section
+from .pages import grouping_table
 from .results import finish
 
 UNIT_SIZE = 32
@@ -141,5 +141,5 @@ def main() -> None:
         time_grouping(*setting, args.mask_ratio, args.depths, args.rounds)
         for setting in product(args.image_size, args.window, args.num_masks)
     ]
-    print(grouping_section(results))
+    print(grouping_table(results))
     finish(torch.device('cpu'), results, args.json)

@@ -3,13 +3,16 @@
 import json
 import re
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List
 
 from .results import origin
 from .tables import table
 
 NOT_MEASURED = 'Not measured yet.'
 MARK = 'benchmark'  # of the generated part of a document
+STEP_COLUMNS = ('contender', 'step s (min - max)', 'images/s', 'peak MiB',
+                'faster', 'of the limit', 'faster, with AdamW', 'plan ms',
+                'fill')
 
 # A result, with its file's environment under `environment`.
 Results = List[dict]
@@ -36,8 +39,7 @@ def natural_key(file: Path) -> List[tuple]:
 
 def model_name(result: dict) -> str:
     """Of ``greenmim_swin-base-w7_8xb256-...`` the part ``swin-base-w7``."""
-    name = re.sub('^greenmim_', '', result['config'])
-    return name.split('_')[0]
+    return result['config'].removeprefix('greenmim_').split('_')[0]
 
 
 def image_name(result: dict) -> str:
@@ -117,41 +119,41 @@ def readme_block(results: Dict[str, Results]) -> str:
 
 
 def docs_block(results: Dict[str, Results]) -> str:
-    sections = {
-        'step': ('Training step', steps_section),
-        'ratio': ('Mask ratio', ratio_section),
-        'size': ('Image size', size_section),
-        'memory': ('Memory against time', memory_section),
-        'grouping': ('Grouping', grouping_section),
-    }
+    """Sections of a table, a picture, and where it was measured."""
+    sections = [
+        ('step', 'Training step', steps_table,
+         '![Where the time of a step goes](images/breakdown.svg)'),
+        ('ratio', 'Mask ratio', ratio_table,
+         '![Speed-up over SimMIM against the mask ratio](images/speedup.svg)'),
+        ('size', 'Image size', size_table,
+         '![Cost of a visible token against the image size]'
+         '(images/image_size.svg)'),
+        ('memory', 'Memory against time', memory_table,
+         '![Memory against time](images/memory.svg)'),
+        ('grouping', 'Grouping', grouping_table, ''),
+    ]
     parts = []
-    for purpose, (title, make) in sections.items():
+    for purpose, title, make_table, picture in sections:
         chosen = results.get(purpose, [])
-        text = NOT_MEASURED
-        if chosen:
-            text = f'{make(chosen)}\n\nMeasured on {origins(chosen)}'
-        parts.append(f'### {title}\n\n{text}')
+        parts.append(f'### {title}')
+        if not chosen:
+            parts.append(NOT_MEASURED)
+            continue
+        parts.append(make_table(chosen))
+        if picture and (purpose != 'step' or with_breakdown(chosen)):
+            parts.append(picture)
+        parts.append(f'Measured on {origins(chosen)}')
     return '\n\n'.join(parts)
 
 
-def steps_section(results: Results) -> str:
-    header, rows = [''], []
-    for result in results:
-        columns, cells = step_cells(result)
-        header[1:] = columns
-        rows += [[setting(result), *row] for row in cells]
-    text = table(header, rows)
-    if with_breakdown(results):
-        text += '\n\n![Where the time of a step goes](images/breakdown.svg)'
-    return text
+def steps_table(results: Results) -> str:
+    rows = [[setting(result), *row] for result in results
+            for row in step_cells(result)]
+    return table(['', *STEP_COLUMNS], rows)
 
 
-def step_cells(result: dict) -> Tuple[List[str], List[List[str]]]:
-    """Heads of columns and their cells, a row for each contender."""
-    columns = [
-        'contender', 'step s (min - max)', 'images/s', 'peak MiB', 'faster',
-        'of the limit', 'faster, with AdamW', 'plan ms', 'fill'
-    ]
+def step_cells(result: dict) -> List[List[str]]:
+    """The cells below ``STEP_COLUMNS``, a row for each contender."""
     rows = []
     for row in result['rows']:
         low, high = min(row['all_seconds']), max(row['all_seconds'])
@@ -169,7 +171,7 @@ def step_cells(result: dict) -> Tuple[List[str], List[List[str]]]:
             cell('planning_seconds', '{:.2f}', 1e3),
             cell('fill_rate', '{:.1%}')
         ])
-    return columns, rows
+    return rows
 
 
 def whole_step_ratio(result: dict, row: dict) -> str:
@@ -181,26 +183,22 @@ def whole_step_ratio(result: dict, row: dict) -> str:
     return f'{seconds[0] / seconds[1]:.2f}x'
 
 
-def ratio_section(results: Results) -> str:
+def ratio_table(results: Results) -> str:
     rows = [[
         setting(result),
         f'{row_of(result, "greenmim")["ratio"]:.2f}x',
         f'{result["limit"]:.2f}x',
     ] for result in results]
-    return (table(['', 'faster than SimMIM', 'limit'], rows) +
-            '\n\n![Speed-up over SimMIM against the mask ratio]'
-            '(images/speedup.svg)')
+    return table(['', 'faster than SimMIM', 'limit'], rows)
 
 
-def size_section(results: Results) -> str:
+def size_table(results: Results) -> str:
     rows = [[
         setting(result),
         str(result['visible_units']),
         f'{token_microseconds(result):.1f}',
     ] for result in results]
-    return (table(['', 'visible units', 'µs per visible token'], rows) +
-            '\n\n![Cost of a visible token against the image size]'
-            '(images/image_size.svg)')
+    return table(['', 'visible units', 'µs per visible token'], rows)
 
 
 def token_microseconds(result: dict) -> float:
@@ -209,16 +207,15 @@ def token_microseconds(result: dict) -> float:
     return row_of(result, 'greenmim')['seconds'] / tokens * 1e6
 
 
-def memory_section(results: Results) -> str:
+def memory_table(results: Results) -> str:
     rows = [[
         setting(result), row['name'], 'yes' if result['with_cp'] else 'no',
         f'{row["seconds"]:.3f}', f'{row["peak_memory"] / 2**20:.0f}'
     ] for result in results for row in result['rows']]
-    return (table(['', 'contender', 'with_cp', 'step s', 'peak MiB'], rows) +
-            '\n\n![Memory against time](images/memory.svg)')
+    return table(['', 'contender', 'with_cp', 'step s', 'peak MiB'], rows)
 
 
-def grouping_section(results: Results) -> str:
+def grouping_table(results: Results) -> str:
     rows = [[
         image_name(result),
         str(result['window']),

@@ -19,7 +19,7 @@ from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
 from .breakdown import breakdown
 from .contenders import green_contenders, other_contenders
-from .pages import step_cells
+from .pages import STEP_COLUMNS, step_cells
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
 from .tables import table
 
@@ -114,7 +114,7 @@ def show(result: dict) -> None:
     print(f'\n{result["config"]}: {height}x{width} px, batch '
           f'{result["batch_size"]}, {", ".join(options)}, '
           f'{result["visible_units"]} of {result["units"]} units visible')
-    print(table(*step_cells(result)))
+    print(table(STEP_COLUMNS, step_cells(result)))
     if 'limit' in result:
         print(f'limit by token count: {result["limit"]:.2f}x against '
               f'{result["reference"]} (decoder and loss: '
