@@ -4,6 +4,8 @@
 ``tools/quickstart.sh`` calls it after setting up the environment.
 """
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import re
@@ -53,14 +55,11 @@ def parse_args() -> argparse.Namespace:
 
 def new_run_folder(work_dir: Path) -> Path:
     """Make the next free one of run_1, run_2, ..."""
-    number = 1
-    while True:
+    for number in itertools.count(1):
         folder = work_dir / f'run_{number}'
-        try:
+        with contextlib.suppress(FileExistsError):
             folder.mkdir(parents=True)
             return folder
-        except FileExistsError:
-            number += 1
 
 
 def run_tool(tool: str, *arguments: object,

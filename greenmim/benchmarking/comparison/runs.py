@@ -6,7 +6,7 @@ import statistics
 import time
 import uuid
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Dict, List, Tuple
 
 import torch
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from torch import nn
 from greenmim.engine.cost.memory import step_memory
 from greenmim.engine.cost.timing import synchronize
 from greenmim.engine.launch import build_runner
+from greenmim.weights.coverage import Coverage
 
 WARMUP, TIMED, ROUNDS = 5, 20, 3
 
@@ -63,23 +64,17 @@ def save_backbone(pretrained: nn.Module, classifier: Config,
     Raises:
         ValueError: If the backbones differ in more than a mask token.
     """
-    given = pretrained.state_dict()
+    given = {
+        name: tensor.cpu()
+        for name, tensor in pretrained.state_dict().items()
+        if not name.endswith('mask_token')
+    }
     expected = MODELS.build(classifier.model.backbone).state_dict()
-    faults = [
-        name for name in expected
-        if name not in given or given[name].shape != expected[name].shape
-    ]
-    faults += [
-        name for name in given
-        if name not in expected and not name.endswith('mask_token')
-    ]
-    if faults:
-        raise ValueError(
-            'expected the pre-training to have the backbone of '
-            f'{classifier.filename}, but these tensors differ: '
-            f'{", ".join(faults)}; pre-train and fine-tune one architecture')
+    Coverage.compare('backbone', expected, given).require(
+        f'a pre-training of the backbone of {classifier.filename}, since one '
+        'architecture is pre-trained and fine-tuned')
     out.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({name: given[name].cpu() for name in expected}, out)
+    torch.save(given, out)
 
 
 def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
@@ -89,27 +84,18 @@ def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
     Every turn restarts its data loading and lets some iterations pass: no run
     profits from images that were loaded during the turns of others.
     """
-    turns = {name: _turn_of(cfg) for name, cfg in cfgs.items()}
-    seconds: Dict[str, List[float]] = {name: [] for name in turns}
+    ready = {name: _ready_to_train(cfg) for name, cfg in cfgs.items()}
+    seconds: Dict[str, List[float]] = {name: [] for name in cfgs}
     for _ in range(ROUNDS):
-        for name, turn in turns.items():
-            seconds[name] += turn()
+        for name, (runner, optim_wrapper) in ready.items():
+            loader = runner.build_dataloader(cfgs[name].train_dataloader)
+            batches = iter(loader)
+            for step in range(WARMUP + TIMED):
+                start = clock()
+                runner.model.train_step(next(batches), optim_wrapper)
+                if step >= WARMUP:
+                    seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def _turn_of(cfg: Config) -> Callable[[], List[float]]:
-    runner, optim_wrapper = _ready_to_train(cfg)
-
-    def turn() -> List[float]:
-        times = []
-        batches = iter(runner.build_dataloader(cfg.train_dataloader))
-        for _ in range(WARMUP + TIMED):
-            start = clock()
-            runner.model.train_step(next(batches), optim_wrapper)
-            times.append(clock() - start)
-        return times[WARMUP:]
-
-    return turn
 
 
 def _ready_to_train(cfg: Config) -> Tuple[Runner, OptimWrapper]:

@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Union
 
@@ -24,25 +24,18 @@ class AtomicLocalBackend(LocalBackend):
         """
         path = Path(filepath)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(
-            prefix=f'.{path.name}.', suffix='.part', dir=path.parent)
+        part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}.part')
         try:
-            with os.fdopen(handle, 'wb') as file:
+            with part.open('wb') as file:
                 file.write(obj)
                 file.flush()
                 os.fsync(file.fileno())
-            # A temporary file is readable by its owner alone.
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(part, 0o666 & ~mask)
-            os.replace(part, path)
+            part.replace(path)
         except OSError as error:
-            os.unlink(part)
             raise OSError(
                 error.errno, f'{error.strerror}: cannot write {path} of '
                 f'{len(obj) / 2**20:.0f} MiB. Earlier checkpoints are '
                 'intact: free some space and resume from the latest',
                 str(path)) from None
-        except BaseException:
-            os.unlink(part)
-            raise
+        finally:
+            part.unlink(missing_ok=True)
