@@ -34,3 +34,9 @@ model = dict(
     neck=dict(in_channels=2816))
 
 train_dataloader = dict(batch_size=64)
+
+# The networks of position biases and the scales of logits do not decay either.
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            cpb_mlp=dict(decay_mult=0.), logit_scale=dict(decay_mult=0.))))

@@ -6,13 +6,12 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import torch
 from mmengine.model import BaseModel
-from mmengine.structures import BaseDataElement
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from greenmim.models.masking.data_samples import (image_size, plan_masks,
-                                                  read_masks, read_plan,
-                                                  read_seed)
+                                                  read_fields, read_masks,
+                                                  read_plan, read_seed)
 
 
 def get_random_state() -> Dict[str, Any]:
@@ -56,9 +55,8 @@ def record_batch(model: BaseModel, batch: dict) -> Dict[str, Any]:
         inputs=inputs,
         masks=_drawn_masks(model, inputs, samples),
         samples=[
-            dict(
-                metainfo=_plain(dict(sample.metainfo_items())),
-                data=_plain(dict(sample.items()))) for sample in samples
+            dict(metainfo=_plain(metainfo), data=_plain(data))
+            for metainfo, data in map(read_fields, samples)
         ])
 
 
@@ -71,7 +69,7 @@ def _drawn_masks(model: BaseModel, inputs: Any,
         return None
     size = getattr(model, 'image_size', None) or image_size(inputs)
     plan = plan_masks(model.mask_planner, samples, len(samples), size)
-    return ~plan.layout.visible
+    return ~plan.layout.visible  # padding counts as masked
 
 
 def replay(model: BaseModel, record: Dict[str, Any]) -> Dict[str, Tensor]:
@@ -106,17 +104,12 @@ def replay(model: BaseModel, record: Dict[str, Any]) -> Dict[str, Tensor]:
 
 def _plain(value: Any) -> Any:
     """Copy into tensors and plain types, which load without running code."""
-    if isinstance(value, BaseDataElement):  # MMSelfSup's masks
-        return _plain(value.get('value'))
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, dict):
-        return {
-            key: _plain(item)
-            for key, item in value.items() if key != 'mask_plan'
-        }
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         items: List[Any] = [_plain(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items

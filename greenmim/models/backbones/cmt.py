@@ -430,7 +430,7 @@ class CMT(Pyramid, BaseModule):
 
 
 @MODELS.register_module()
-class GreenMIMCMT(VisibleBackbone, CMT):  # type: ignore[misc]
+class GreenMIMCMT(VisibleBackbone, CMT):
     """CMT that computes visible mask units only.
 
     Without a mask it is :class:`CMT`, whose arguments, parameters, names and

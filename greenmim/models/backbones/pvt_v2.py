@@ -253,8 +253,7 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
 
 
 @MODELS.register_module()
-class GreenMIMPVTv2(  # type: ignore[misc]
-        VisibleBackbone, PyramidVisionTransformerV2):
+class GreenMIMPVTv2(VisibleBackbone, PyramidVisionTransformerV2):
     """PVT v2 that computes visible mask units only.
 
     Without a mask it is :class:`PyramidVisionTransformerV2`, whose

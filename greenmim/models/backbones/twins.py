@@ -17,9 +17,9 @@ from greenmim.ops import (GroupIndex, Halo, MaskPlan, StageWindows, Window,
                           patches_of_units)
 from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import (Mask, Pyramid, VisibleBackbone, check_in_units,
-                       checkpointed, conv_in_units, depthwise_tokens,
-                       index_windows, run_block, visible_patch_embed,
+from ..visible import (Pyramid, VisibleBackbone, check_in_units, checkpointed,
+                       conv_in_units, depthwise_tokens, index_windows,
+                       run_block, visible_patch_embed,
                        visible_reduced_attention, window_attention)
 
 
@@ -76,15 +76,12 @@ class VisibleTwins(Pyramid, VisibleBackbone):
         """Side of a mask unit in pixels: the stride of the last stage."""
         return math.prod(self.strides)
 
-    def forward(
-            self,
-            x: Tensor,
-            mask: Optional[Mask] = None) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """See :meth:`VisibleBackbone.forward`."""
-        if mask is not None or not self.with_cp:
-            return super().forward(x, mask)
+    def forward_dense(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Feature maps (B, C, H, W) of unmasked images."""
+        if not self.with_cp:
+            return super().forward_dense(x)
         with checkpointed(block for stage in self.stages for block in stage):
-            return super().forward(x)
+            return super().forward_dense(x)
 
     def forward_visible(self, images_BCHW: Tensor,
                         plan: MaskPlan) -> List[Tensor]:

@@ -3,7 +3,7 @@
 
 The letters of shapes are defined in :mod:`greenmim.ops`.
 """
-from typing import Any, Optional, Tuple, Union
+from typing import Any, Optional, Tuple
 
 import torch
 from mmpretrain.models import VisionTransformer
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from greenmim.ops import MaskPlan, patches_of_units, sincos_positions
 from greenmim.registry import MODELS
-from ..visible import (Compiled, Mask, StageOutputs, VisibleBackbone,
-                       check_in_units, checkpointed, run_block,
-                       visible_patch_embed, visible_positions)
+from ..visible import (Compiled, StageOutputs, VisibleBackbone, check_in_units,
+                       checkpointed, run_block, visible_patch_embed,
+                       visible_positions)
 
 
 def _run_layer(layer: nn.Module, x: Tensor) -> Tensor:
@@ -115,15 +115,12 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         """Whether positions are resized to the map."""
         return True
 
-    def forward(
-            self,
-            x: Tensor,
-            mask: Optional[Mask] = None) -> Union[Tensor, Tuple[Tensor, ...]]:
-        """See :meth:`VisibleBackbone.forward`."""
-        if mask is not None or not self.with_cp:
-            return super().forward(x, mask)
+    def forward_dense(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Feature maps (B, C, H, W) of unmasked images."""
+        if not self.with_cp:
+            return super().forward_dense(x)
         with checkpointed(self.layers):
-            return super().forward(x)
+            return super().forward_dense(x)
 
     def forward_visible(self, images_BCHW: Tensor,
                         plan: MaskPlan) -> StageOutputs:

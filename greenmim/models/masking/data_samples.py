@@ -103,13 +103,26 @@ def read_masks(samples: Samples) -> Optional[Tensor]:
         raise ValueError(
             'expected a mask in every data sample or in none, got '
             f'{len(wrapped)} masks for {len(samples)} samples')
-    masks = [torch.as_tensor(getattr(mask, 'value', mask)) for mask in wrapped]
+    masks = [torch.as_tensor(_unwrap(mask)) for mask in wrapped]
     shapes = {tuple(mask.shape) for mask in masks}
     if len(shapes) > 1:
         raise ValueError('expected masks of one shape in the data samples, '
                          f'got {sorted(shapes)}')
     stacked = torch.stack(masks).cpu()
     return stacked[:1] if bool((stacked == stacked[:1]).all()) else stacked
+
+
+def read_fields(
+        sample: BaseDataElement) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Meta information and data of a sample, without the batch's plan.
+
+    With the masks of that plan they make an equal sample.
+    """
+    metainfo, data = ({
+        key: _unwrap(value)
+        for key, value in items if key != 'mask_plan'
+    } for items in (sample.metainfo_items(), sample.items()))
+    return metainfo, data
 
 
 def plan_masks(planner: MaskPlanner,
@@ -135,6 +148,13 @@ def plan_masks(planner: MaskPlanner,
         generator = torch.Generator().manual_seed(seed)
     return planner(num_images, size, read_masks(samples), generator,
                    read_own_sizes(samples))
+
+
+def _unwrap(value: Any) -> Any:
+    """What MMSelfSup wraps in a data element of its own."""
+    if isinstance(value, BaseDataElement):
+        return getattr(value, 'value', value)
+    return value
 
 
 def _read_first(samples: Samples, name: str) -> Any:

@@ -47,7 +47,5 @@ class GreenMIM(MaskedImageModeling):
 
     def encode(self, images: Tensor, plan: MaskPlan) -> Encoded:
         """Encode the visible units alone."""
-        stages = self.backbone.forward_stages(images, plan)
-        # A plain list of stages has no class token.
-        class_token = getattr(stages, 'class_token', None)
+        *stages, class_token = self.backbone(images, plan, all_stages=True)
         return Encoded(stages, class_token, plan.layout)

@@ -23,9 +23,13 @@ class MaskTokenMIM(MaskedImageModeling):
     Args:
         backbone (dict | nn.Module): A backbone that returns feature maps, or
             a Vision Transformer that returns raw tokens, whose class token
-            the neck may read. With ``mask_token='embed'`` it has a
-            ``patch_embed`` that returns tokens (B, N, C) and the size of
-            their map, as MMPretrain's backbones do.
+            the neck may read. With ``mask_token='embed'`` it calls its
+            ``patch_embed`` on the images first, which has a convolution
+            ``projection`` and returns tokens (B, N, C) and the size of their
+            map, as in most of MMPretrain's transformers. With
+            ``mask_token='pixel'`` the channels of the images are its
+            attribute ``image_channels``, if it has one, or those of its
+            first convolution.
         neck (dict | nn.Module): The decoder, predicts the values of all
             units.
         head (dict | nn.Module): Makes the target and the loss.
@@ -57,19 +61,22 @@ class MaskTokenMIM(MaskedImageModeling):
         super().__init__(backbone, neck, head, mask_scope=mask_scope, **kwargs)
         self.mask_space = mask_token
         if mask_token == 'pixel':
-            shape: Tuple[int, ...] = (1, image_channels(self.backbone), 1, 1)
-        elif not hasattr(self.backbone, 'patch_embed'):
-            raise ValueError(
-                'expected a backbone with a patch_embed, whose tokens are '
-                f'replaced, got {type(self.backbone).__name__}; set '
-                "mask_token='pixel'")
+            self.image_channels: int = (
+                getattr(self.backbone, 'image_channels', None)
+                or image_channels(self.backbone))
+            shape: Tuple[int, ...] = (1, self.image_channels, 1, 1)
         else:
-            embed = self.backbone.patch_embed
-            embed.register_forward_hook(self._replace_tokens)
+            embed = _find_patch_embed(self.backbone, unit_size)
+            self.image_channels = embed.projection.in_channels
             shape = (1, 1, embed.projection.out_channels)
+            # The mask reaches the patch embedding as a channel of the images
+            # and not as an attribute, so that a forward that is computed
+            # again to save memory is masked, too.
+            self.backbone.register_forward_pre_hook(
+                self._append_mask, with_kwargs=True)
+            embed.projection.register_forward_pre_hook(_drop_mask)
+            embed.register_forward_hook(self._replace_tokens)
         self.mask_token = nn.Parameter(torch.zeros(shape))
-        # The mask of the images in the backbone, read by the hook.
-        self._masked: Optional[Tensor] = None
 
     def init_weights(self) -> None:
         """Draw the mask token, unless it was loaded."""
@@ -91,15 +98,12 @@ class MaskTokenMIM(MaskedImageModeling):
                              'backbone reads their padding; use GreenMIM for '
                              'a padded batch')
         masked = layout.masked.to(images.device, non_blocking=True)
+        self._check_channels(images)
         if self.mask_space == 'pixel':
             pixels = _enlarge(masked, images.shape[2:])[:, None]
             outs = self.backbone(torch.where(pixels, self.mask_token, images))
         else:
-            self._masked = masked
-            try:
-                outs = self.backbone(images)
-            finally:  # other calls of the backbone are unmasked
-                self._masked = None
+            outs = self.backbone(images, masked=masked)
         maps, class_token = self._split(outs, images)
         return Encoded([units_of_map(x_BCHW, grid) for x_BCHW in maps],
                        class_token,
@@ -112,10 +116,12 @@ class MaskTokenMIM(MaskedImageModeling):
         if all(x.ndim == 4 for x in outs):
             return outs, None
         size: Tuple[int, ...] = ()
-        if hasattr(self.backbone, 'patch_embed'):
-            patch = self.backbone.patch_embed.projection.stride
-            size = tuple(side // step
-                         for side, step in zip(images.shape[2:], patch))
+        embed = getattr(self.backbone, 'patch_embed', None)
+        projection = getattr(embed, 'projection', None)
+        if projection is not None:
+            size = tuple(
+                side // step
+                for side, step in zip(images.shape[2:], projection.stride))
         maps = []
         for x in outs:
             if x.ndim != 3 or not size or x.shape[1] != 1 + size[0] * size[1]:
@@ -129,15 +135,61 @@ class MaskTokenMIM(MaskedImageModeling):
             maps.append(x[:, 1:].transpose(1, 2).unflatten(2, size))
         return maps, outs[-1][:, 0]
 
+    def _check_channels(self, images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != self.image_channels:
+            raise ValueError(
+                f'expected images of shape (B, {self.image_channels}, H, W), '
+                f'which {type(self.backbone).__name__} reads, got '
+                f'{tuple(images.shape)}; in_channels of the backbone and the '
+                'channels that the pipeline loads must agree')
+
+    def _append_mask(self, module: nn.Module, args: tuple,
+                     kwargs: dict) -> Optional[Tuple[tuple, dict]]:
+        """Forward pre-hook of the backbone: the mask becomes a channel."""
+        images, *_ = *args, *kwargs.values()
+        # Another channel of the images would pass for the mask.
+        self._check_channels(images)
+        if 'masked' not in kwargs:
+            return None
+        pixels = _enlarge(kwargs['masked'], images.shape[2:])[:, None]
+        pixels = pixels.to(images.dtype).expand(len(images), -1, -1, -1)
+        return (torch.cat([images, pixels], dim=1), ), {}
+
     def _replace_tokens(self, module: nn.Module, args: tuple,
                         out: tuple) -> Optional[tuple]:
         """Forward hook of the patch embedding: put the mask tokens in."""
-        if self._masked is None:
+        pixels = args[0][:, self.image_channels:]
+        if not pixels.shape[1]:
             return None
         x_BNC, size = out
-        masked = _enlarge(self._masked, size).flatten(1)[:, :, None]
+        rows, cols = (side // tokens
+                      for side, tokens in zip(pixels.shape[2:], size))
+        masked = pixels[:, 0, ::rows, ::cols].flatten(1)[:, :, None] > 0
         return torch.where(masked, self.mask_token.to(x_BNC.dtype),
                            x_BNC), size
+
+
+def _find_patch_embed(backbone: nn.Module, unit_size: int) -> Any:
+    """The module that embeds patches, none of which is in two units."""
+    embed = getattr(backbone, 'patch_embed', None)
+    projection = getattr(embed, 'projection', None)
+    name = type(backbone).__name__
+    if not isinstance(projection, nn.Conv2d):
+        found = f'one of type {type(embed).__name__}' if embed else 'none'
+        raise ValueError(
+            'expected a backbone with a patch_embed, whose tokens are '
+            'replaced, that has a convolution named projection, got '
+            f"{name} with {found}; set mask_token='pixel'")
+    if any(unit_size % step for step in projection.stride):
+        raise ValueError(
+            f'expected a unit_size that the stride {projection.stride} of '
+            f'the patch embedding of {name} divides, got {unit_size}')
+    return embed
+
+
+def _drop_mask(conv: nn.Conv2d, args: tuple) -> tuple:
+    """Forward pre-hook of the convolution that embeds patches."""
+    return (args[0][:, :conv.in_channels], )
 
 
 def _enlarge(masked: Tensor, size: Sequence[int]) -> Tensor:

@@ -116,7 +116,8 @@ def image_channels(backbone: Any) -> int:
         if isinstance(module, nn.Conv2d):
             return module.in_channels
     raise ValueError('expected a backbone that reads images by a convolution, '
-                     f'got {type(backbone).__name__}')
+                     f'got {type(backbone).__name__}; give it an attribute '
+                     'image_channels')
 
 
 def check_last_stage(out_indices: Sequence[int], last: int) -> None:
@@ -201,10 +202,10 @@ class VisibleBackbone(PartlyFrozen):
         self._planner = GroupPlanner(self.stage_windows())
         return self._planner
 
-    def forward(
-            self,
-            x: Tensor,
-            mask: Optional[Mask] = None) -> Union[Tensor, Tuple[Tensor, ...]]:
+    def forward(self,
+                x: Tensor,
+                mask: Optional[Mask] = None,
+                all_stages: bool = False) -> Any:
         """Forward images densely, or their visible units only.
 
         Args:
@@ -213,21 +214,35 @@ class VisibleBackbone(PartlyFrozen):
                 (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
                 True = masked; or a layout or plan made from it. Defaults to
                 None, the dense parent's forward.
+            all_stages (bool): With a mask, return what
+                :meth:`forward_stages` does, as a tuple. Unlike that method, a
+                call of the module runs its hooks, so the algorithms use it.
+                Defaults to False.
 
         Returns:
             tuple[Tensor] | Tensor: Without a mask the parent's feature maps,
             each of shape (B, C, H, W). With a mask the latent of shape
             (B, K * T, C) after the final norm, visible units in row-major
             order with the T tokens of the last stage each (1 if its stride
-            is the unit's side).
+            is the unit's side). With ``all_stages`` the tokens of every
+            stage, (B, K, T_i, C_i), and at the end the class token, (B, C),
+            or None.
 
         Raises:
             ValueError: If image and mask do not fit the backbone or each
                 other.
         """
         if mask is None:
-            return super().forward(x)  # type: ignore[misc]
-        return self.forward_stages(x, mask)[-1].flatten(1, 2)
+            return self.forward_dense(x)
+        stages = self.forward_stages(x, mask)
+        if all_stages:
+            # Hooks of PyTorch find no tensors in a subclass of list.
+            return (*stages, getattr(stages, 'class_token', None))
+        return stages[-1].flatten(1, 2)
+
+    def forward_dense(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """The dense parent's forward."""
+        return super().forward(x)  # type: ignore[misc]
 
     def forward_stages(self, x: Tensor, mask: Mask) -> List[Tensor]:
         """Forward the visible units and return every stage's output.

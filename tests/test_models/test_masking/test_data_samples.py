@@ -52,6 +52,18 @@ def test_padding_is_known_to_the_plan():
     assert layout.valid[1].tolist() == [[True, True, False, False]] * 6
 
 
+def test_fields_of_a_sample():
+    """Without the plan; MMSelfSup's masks are unwrapped, data or not."""
+    mask = draw(0)[0]
+    wrapped = BaseDataElement(value=mask)
+    sample = DataSample(metainfo=dict(img_path='a.png', kept=wrapped))
+    sample.mask = wrapped
+    data_samples.write_plan([sample], PLANNER(1, SIZE, mask[None]))
+    metainfo, data = data_samples.read_fields(sample)
+    assert metainfo.keys() == {'img_path', 'kept'} and data.keys() == {'mask'}
+    assert metainfo['kept'] is mask and data['mask'] is mask
+
+
 def test_without_samples():
     assert plan_masks(PLANNER, (), 2, SIZE).layout.grid == GRID
 

@@ -9,10 +9,11 @@ from torch import nn
 from greenmim.evaluation import held_out_loss
 from greenmim.models import (ConvNeck, FusionNeck, GreenMIMNeck, HOGTarget,
                              LocalReconstructionNeck)
-from tests.micro import NORM_CFG, SWIN_ARCH, micro_config, micro_model, plan_of
+from tests.micro import micro_config, micro_model, plan_of
 
 CHANNELS = [8, 16, 32, 64]
 SMALL = dict(embed_dims=16, num_heads=2)
+STAGES = dict(micro_config()['backbone'], out_indices=(0, 1, 2, 3))
 VIT = dict(
     type='greenmim.GreenMIMVisionTransformer',
     arch=dict(
@@ -32,12 +33,7 @@ NECKS = dict(
 def stage_model(neck):
     """A model whose encoder norms all stages."""
     model = micro_model(
-        backbone=dict(
-            type='greenmim.GreenMIMSwinTransformer',
-            arch=SWIN_ARCH,
-            window_size=4,
-            out_indices=(0, 1, 2, 3),
-            norm_cfg=NORM_CFG),
+        backbone=STAGES,
         neck=dict(type='greenmim.GreenMIMNeck', in_channels=64, **SMALL))
     model.neck = neck
     return model.eval()
@@ -124,6 +120,39 @@ def test_a_neck_of_another_package():
     model.neck = ForeignNeck()
     model(torch.randn(2, 3, 64, 64), None, mode='loss')['loss'].backward()
     assert model.neck.linear.weight.grad.any()
+
+
+@pytest.mark.parametrize('fields', [
+    dict(),
+    dict(
+        backbone=STAGES,
+        neck=dict(type='greenmim.FusionNeck', in_channels=CHANNELS, **SMALL)),
+    dict(
+        backbone=VIT,
+        neck=dict(type='greenmim.GreenMIMNeck', in_channels=64, **SMALL)),
+    dict(
+        backbone=dict(VIT, unit_size=16),
+        neck=dict(
+            type='greenmim.GreenMIMNeck',
+            in_channels=16,
+            out_channels=768,
+            class_token=True,
+            **SMALL),
+        head=dict(type='greenmim.GreenMIMHead', unit_size=16)),
+    dict(type='greenmim.MaskTokenMIM'),
+    dict(type='greenmim.MaskTokenMIM', mask_token='pixel'),
+])
+def test_hooks_of_the_backbone_run_once_a_step(fields):
+    """In every algorithm, forward and backward."""
+    model = micro_model(**fields)
+    calls = []
+    model.backbone.register_forward_hook(lambda *_: calls.append('forward'))
+    model.backbone.register_full_backward_hook(
+        lambda *_: calls.append('backward'))
+    images = torch.randn(2, 3, 128, 128)
+    for _ in range(2):
+        model(images, None, mode='loss')['loss'].backward()
+    assert calls == 2 * ['forward', 'backward']
 
 
 @pytest.mark.parametrize('build', [

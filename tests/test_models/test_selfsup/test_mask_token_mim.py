@@ -5,10 +5,15 @@ import copy
 import pytest
 import torch
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from greenmim.models import MaskTokenMIM
 from greenmim.models.masking import random_mask
 from greenmim.ops import patchify
+from tests.conftest import CHECKOUT
 from tests.micro import SWIN_ARCH, plan_of
 
 SWIN = dict(
@@ -19,17 +24,19 @@ SWIN = dict(
 
 
 def build(backbone, **kwargs):
-    model = MODELS.build(
-        dict(
-            type='greenmim.MaskTokenMIM',
-            backbone=backbone,
-            neck=dict(
-                type='greenmim.LinearNeck', in_channels=64, out_channels=3072),
-            head=dict(
-                type='greenmim.GreenMIMHead',
-                norm_pix=False,
-                loss=dict(type='PixelReconstructionLoss', criterion='L1')),
-            **kwargs))
+    model = MaskTokenMIM(
+        backbone,
+        **dict(
+            dict(
+                neck=dict(
+                    type='greenmim.LinearNeck',
+                    in_channels=64,
+                    out_channels=3072),
+                head=dict(
+                    type='greenmim.GreenMIMHead',
+                    norm_pix=False,
+                    loss=dict(type='PixelReconstructionLoss',
+                              criterion='L1'))), **kwargs))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=.1)
     return model
@@ -100,7 +107,7 @@ def test_pixel_tokens_by_hand(scope):
 
 
 def test_calls_of_the_backbone_are_unmasked():
-    """Those outside of the algorithm, after a failed forward, and a copy's."""
+    """Outside the algorithm, after an error, and those of a copy."""
     model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
     model.eval()
     images = torch.randn(2, 3, 64, 64)
@@ -108,8 +115,9 @@ def test_calls_of_the_backbone_are_unmasked():
     plan = plan_of(model, images)
     model.encode(images, plan)
     assert torch.equal(model(images)[0], expected)
-    with pytest.raises(RuntimeError):
-        model.encode(images.long(), plan)
+    assert torch.equal(model.backbone(x=images)[0], expected)
+    with pytest.raises(ValueError, match='size'):
+        model.encode(images[..., :32], plan)
     assert torch.equal(model(images)[0], expected)
 
     copied = copy.deepcopy(model)
@@ -131,8 +139,91 @@ def test_pixel_tokens_of_a_backbone_without_patch_embedding():
                                feature.flatten(2).transpose(1, 2))
 
 
+def test_a_forward_that_is_computed_again_is_masked():
+    """As activation checkpointing of the whole backbone does."""
+    model = build(dict(type='mmpretrain.SwinTransformer', **SWIN))
+    other = copy.deepcopy(model)
+    forward = other.backbone.forward
+    other.backbone.forward = lambda x: checkpoint(
+        forward, x, use_reentrant=False)
+    images = torch.randn(2, 3, 64, 64)
+    plan = plan_of(model, images)
+    for each in (model, other):
+        each.encode(images, plan).latent.square().sum().backward()
+    for (name, expected), found in zip(model.named_parameters(),
+                                       other.parameters()):
+        if expected.grad is not None:
+            assert torch.equal(found.grad, expected.grad), name
+    assert other.mask_token.grad.any()
+
+
+def test_a_checkpoint_of_an_earlier_version():
+    """Commit 722e5d9 wrote these weights, and this loss and gradient."""
+    state = load_file(CHECKOUT / 'tests' / 'data' /
+                      'mask_token_swin.safetensors')
+    loss, gradient = state.pop('loss'), state.pop('gradient')
+    arch = dict(embed_dims=4, depths=[1] * 4, num_heads=[1] * 4)
+    model = build(
+        dict(
+            type='mmpretrain.SwinTransformer',
+            **dict(SWIN, arch=arch, in_channels=1)),
+        neck=dict(
+            type='greenmim.LinearNeck', in_channels=32, out_channels=1024),
+        head=dict(type='greenmim.GreenMIMHead'))
+    model.load_state_dict(state, strict=True)
+    y, x = torch.arange(64.)[:, None], torch.arange(64.)
+    wave = torch.arange(1, 4.).view(3, 1, 1, 1)
+    images = torch.sin(wave * y / 7) + torch.cos((4 - wave) * x / 11)
+    masks = torch.tensor([[1, 0, 0, 1], [0, 0, 1, 1], [1, 0, 1, 0]]) > 0
+    samples = [DataSample(mask=mask.view(2, 2)) for mask in masks]
+    found = model.loss(images, samples)['loss']
+    found.backward()
+    torch.testing.assert_close(found, loss)
+    torch.testing.assert_close(
+        model.mask_token.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize('mask_token', ['embed', 'pixel'])
+def test_images_with_other_channels(mask_token):
+    model = build(
+        dict(type='mmpretrain.SwinTransformer', **SWIN), mask_token=mask_token)
+    for channels in (1, 4):
+        images = torch.randn(2, channels, 64, 64)
+        with pytest.raises(ValueError, match=r'\(B, 3, H, W\).*got \(2, '):
+            model.loss(images, None)
+    if mask_token == 'embed':
+        with pytest.raises(ValueError, match=r'\(B, 3, H, W\).*got \(2, 4'):
+            model.backbone(images)
+
+
+class LateConv(nn.Module):
+    """Its first convolution is not the one that reads the images."""
+    image_channels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.last = nn.Conv2d(5, 64, 16, 16)
+        self.first = nn.Conv2d(2, 5, 2, 2)
+
+    def forward(self, x):
+        return (self.last(self.first(x)), )
+
+
+def test_channels_that_a_backbone_names():
+    model = build(LateConv(), mask_token='pixel')
+    assert model.mask_token.shape == (1, 2, 1, 1)
+    model.encode(
+        torch.randn(1, 2, 64, 64), plan_of(model, torch.empty(1, 2, 64, 64)))
+
+
 @pytest.mark.parametrize('backbone, kwargs, message', [
-    (dict(type='mmpretrain.ResNet', depth=18), dict(), "ResNet.*'pixel'"),
+    (dict(type='mmpretrain.ResNet',
+          depth=18), dict(), "ResNet with none.*'pixel'"),
+    (dict(type='mmpretrain.HiViT', arch='tiny'), dict(),
+     "projection, got HiViT with one of type PatchEmbed.*'pixel'"),
+    (dict(type='mmpretrain.SwinTransformer', **
+          SWIN), dict(unit_size=6), r'stride \(4, 4\).*got 6'),
+    (nn.Identity(), dict(mask_token='pixel'), 'Identity.*image_channels'),
     (dict(type='mmpretrain.ConvNeXt', arch='atto'), dict(mask_token='pixel'),
      r'got \[\(1, 320\)\].*gap_before_final_norm'),
 ])
