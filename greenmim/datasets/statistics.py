@@ -188,17 +188,15 @@ def _columns(samples: Sequence[dict]) -> List[np.ndarray]:
 def _propose(samples: Sequence[dict], percentiles: Tuple[float,
                                                          float]) -> dict:
     """A range where one is needed, in the order of the bands."""
-    if all(sample['window'] is not None for sample in samples):
-        return {}
     columns = _columns(samples)
     levels = []
     try:
         for sample in samples:
             valid = _valid(sample)
+            pixels = sample['pixels']
             levels.append(
-                to_levels(sample['pixels'], valid,
-                          *find_range(sample['pixels'], valid, None,
-                                      None))[valid])
+                to_levels(pixels, valid,
+                          *_range_of(sample, pixels, valid, {}, 0))[valid])
     except ValueError:  # the values need one
         pass
     else:

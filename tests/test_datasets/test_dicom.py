@@ -51,3 +51,50 @@ def test_without_a_window_a_range_is_needed():
 def test_white_may_be_the_smallest_value():
     content = dicom(STORED, 'MONOCHROME1', WindowCenter=1000, WindowWidth=2000)
     assert decode_image(content, channels=1).tolist() == [[255, 128], [64, 0]]
+
+
+def test_without_window_and_rescaling_the_bits_are_the_scale():
+    stored = np.array([[0, 1000], [4095, 2000]], np.uint16)
+    content = dicom(stored, BitsStored=12)
+    assert decode_image(content, channels=1).tolist() == [[0, 62], [255, 125]]
+
+
+@pytest.mark.parametrize('width', [0, -5])
+def test_a_window_without_width_is_none(width):
+    content = dicom(STORED, WindowCenter=0, WindowWidth=width)
+    with pytest.raises(ValueError, match='0 to 2000.*black_level'):
+        decode_image(content, channels=1)
+
+
+def test_padding_is_no_data():
+    content = dicom(
+        STORED,
+        WindowCenter=0,
+        WindowWidth=4000,
+        PixelPaddingValue=2000,
+        **RESCALED)
+    assert decode_image(content, channels=1).tolist() == [[0, 128], [191, 0]]
+
+
+def test_a_palette_becomes_colour():
+    index = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    tags = {}
+    tables = np.arange(256), np.arange(256)[::-1], np.arange(256) // 2
+    for name, table in zip(('Red', 'Green', 'Blue'), tables):
+        name = f'{name}PaletteColorLookupTable'
+        tags[f'{name}Descriptor'] = [256, 0, 16]
+        tags[f'{name}Data'] = (table * 257).astype('<u2').tobytes()
+    image = decode_image(dicom(index, 'PALETTE COLOR', **tags))
+    expected = np.stack(tables[::-1], -1).reshape(16, 16, 3)
+    assert abs(image.astype(int) - expected).max() <= 1
+
+
+def test_rescaling_and_window_of_a_frame():
+    from pydicom.dataset import Dataset
+    rescaling, window, groups = Dataset(), Dataset(), Dataset()
+    rescaling.RescaleSlope, rescaling.RescaleIntercept = 2, -2000
+    window.WindowCenter, window.WindowWidth = 0, 4000
+    groups.PixelValueTransformationSequence = [rescaling]
+    groups.FrameVOILUTSequence = [window]
+    content = dicom(STORED, SharedFunctionalGroupsSequence=[groups])
+    assert decode_image(content, channels=1).tolist() == [[0, 128], [191, 255]]

@@ -6,6 +6,7 @@ that keeps its values: Pillow where 8 bits are all there is; NumPy, tifffile,
 OpenCV or imagecodecs, pillow-heif and pydicom elsewhere. The last three are
 extras, which are asked for where a file needs them.
 """
+import re
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,12 @@ HEIF = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
 
 TRUNCATED = 'the image file is truncated'
 
+EXIF_ORIENTATION = 274
+
 GDAL_NODATA = 42113  # the tag of a GeoTIFF
+
+# Width, height and largest value of PGM and PPM, after any comments.
+NETPBM = re.compile(rb'P[2356]' + 3 * rb'(?:\s+#[^\n]*)*\s+(\d+)' + rb'\s')
 
 # The extra of setup.cfg that holds a package.
 EXTRAS = dict(
@@ -45,9 +51,13 @@ class Raster:
         is_tiff (bool): Whether the file is TIFF, whose writers mark other
             bands as opacity.
         window (tuple[float, float], optional): Black and white that the file
-            itself names.
+            itself names, or that follow from its bits.
         inverted (bool): Whether its largest value is black.
         nodata (float, optional): The value without data that it names.
+        premultiplied (bool): Whether its colours are multiplied by opacity.
+
+    Raises:
+        ValueError: If there are no pixels, or they are no real numbers.
     """
     values: np.ndarray
     is_colour: bool = False
@@ -56,11 +66,27 @@ class Raster:
     window: Optional[Tuple[float, float]] = None
     inverted: bool = False
     nodata: Optional[float] = None
+    premultiplied: bool = False
+
+    def __post_init__(self) -> None:
+        kind = self.values.dtype
+        if kind.kind not in 'buif' or not self.values.size:
+            raise ValueError(
+                'expected a pixel or more of real numbers, got an array of '
+                f'shape {self.values.shape} of {kind}; of complex numbers, '
+                'save the magnitude')
+        self.values = self.values.astype(kind.newbyteorder('='), copy=False)
+
+
+def full_scale(bits: int) -> Tuple[float, float]:
+    """Black and white of unsigned numbers of so many bits."""
+    return 0., 2.**bits - 1
 
 
 def read_raster(content: bytes,
                 max_pixels: int = MAX_PIXELS,
-                min_side: Optional[int] = None) -> Raster:
+                min_side: Optional[int] = None,
+                grey: bool = False) -> Raster:
     """Read what Pillow would reduce to 8 bits or one frame.
 
     Args:
@@ -68,6 +94,8 @@ def read_raster(content: bytes,
         max_pixels (int): Refuse larger images.
         min_side (int, optional): JPEG files may be decoded at the smallest
             scale whose sides have this many pixels.
+        grey (bool): Whether colours of 8 bits may be read as grey. Defaults
+            to False.
 
     Raises:
         ValueError: If the image is too large, or an extra is missing.
@@ -81,19 +109,24 @@ def read_raster(content: bytes,
     if content[4:8] == b'ftyp' and content[8:12] in HEIF:
         return _read_heif(content, max_pixels)
     if content.startswith(PNG) and content[24:25] == b'\x10':
-        if content[25] != 0:  # colour, or grey with opacity
-            width, height = struct.unpack('>II', content[16:24])
-            check_size((height, width), max_pixels)
-            check_end(content, b'IEND')
-            return _read_by_opencv(content, content[25] in (4, 6))
+        return _read_png(content, max_pixels)
+    netpbm = NETPBM.match(content)
+    if netpbm and int(netpbm[3]) > 255:
+        check_size((int(netpbm[2]), int(netpbm[1])), max_pixels)
+        raster = _read_by_opencv(content)
+        raster.window = 0., float(netpbm[3])
+        return raster
     if content.startswith(JPEG_2000):
         depths, size = _components(content)
         if max(depths) > 8 or len(depths) > 4:
             check_size(size, max_pixels)
             check_end(content, b'\xff\xd9')
-            return _read_jpeg_2000(content, len(depths))
+            raster = _read_jpeg_2000(content, len(depths))
+            if raster.values.dtype.kind == 'u':
+                raster.window = full_scale(max(depths))
+            return raster
     with open_by_pillow(content, max_pixels, min_side) as image:
-        return _raster_of(image)
+        return _raster_of(image, grey)
 
 
 def has_8_bits(image: Image.Image) -> bool:
@@ -105,15 +138,21 @@ def has_8_bits(image: Image.Image) -> bool:
 def open_by_pillow(content: bytes, max_pixels: int,
                    min_side: Optional[int]) -> Iterator[Image.Image]:
     """The first frame, decoded and turned upright."""
+    with _without_limit(), Image.open(BytesIO(content)) as file:
+        if min_side is not None:
+            file.draft(None, (min_side, min_side))
+        check_size(file.size[::-1], max_pixels)
+        file.load()
+        yield _upright(file)
+
+
+@contextmanager
+def _without_limit() -> Iterator[None]:
+    """Lift the limit of Pillow, which judges JPEG files before they shrink."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # it is judged before JPEG files shrink
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        with Image.open(BytesIO(content)) as file:
-            if min_side is not None:
-                file.draft(None, (min_side, min_side))
-            check_size(file.size[::-1], max_pixels)
-            file.load()
-            yield _upright(file)
+        yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -144,21 +183,44 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _raster_of(image: Image.Image) -> Raster:
+def _raster_of(image: Image.Image, grey: bool = False) -> Raster:
     if has_8_bits(image):
         transparent = image.has_transparency_data
-        grey = image.mode in ('1', 'L', 'LA', 'La')
+        grey = image.mode in ('1', 'L', 'LA', 'La') or (grey
+                                                        and not transparent)
         if image.mode != '1':
             mode = 'L' if grey else 'RGB'
             if transparent:
                 mode = 'LA' if grey else 'RGBA'
-            image = image.convert(mode)
+            if image.mode != mode:
+                image = image.convert(mode)
         return Raster(_with_bands(np.asarray(image)), not grey, transparent)
     return Raster(_with_bands(np.asarray(image)))
 
 
 def _with_bands(values: np.ndarray) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else values
+
+
+def _read_png(content: bytes, max_pixels: int) -> Raster:
+    """PNG of 16 bits."""
+    width, height = struct.unpack('>II', content[16:24])
+    check_size((height, width), max_pixels)
+    check_end(content, b'IEND')
+    raster = _read_by_opencv(content)
+    values = raster.values
+    if b'tRNS' in content or b'eXIf' in content:
+        with _without_limit(), Image.open(BytesIO(content)) as file:
+            transparent = file.info.get('transparency')
+            orientation = file.getexif().get(EXIF_ORIENTATION, 1)
+        # One colour; some versions of OpenCV make opacity of it.
+        if transparent is not None and not raster.has_alpha:
+            opaque = (values != np.asarray(transparent)).any(-1, keepdims=True)
+            opacity = np.where(opaque, 65535, 0).astype(np.uint16)
+            values = np.concatenate([values, opacity], -1)
+            raster.has_alpha = True
+        raster.values = _turn(values, orientation)
+    return raster
 
 
 def _read_npy(content: bytes, max_pixels: int) -> Raster:
@@ -175,12 +237,13 @@ def _read_npy(content: bytes, max_pixels: int) -> Raster:
 def _bands_last(array: np.ndarray) -> np.ndarray:
     """(H, W) or bands first or last -> (H, W, bands).
 
-    An image has fewer bands than rows or columns; where both ends are alike,
-    the last one holds the bands.
+    Two sides that are equal are height and width; otherwise an image has
+    fewer bands than rows or columns. In doubt the last axis holds the bands.
     """
     if array.ndim == 2:
         return array[..., None]
-    if array.shape[0] < array.shape[-1] and array.shape[0] <= array.shape[1]:
+    first, middle, last = array.shape
+    if first != middle and (middle == last or first < min(middle, last)):
         return array.transpose(1, 2, 0)
     return array
 
@@ -188,7 +251,8 @@ def _bands_last(array: np.ndarray) -> np.ndarray:
 def _read_tiff(content: bytes, max_pixels: int) -> Raster:
     import tifffile  # comes with scikit-image
     with tifffile.TiffFile(BytesIO(content)) as file:
-        page: Any = file.pages[0]
+        pages: Any = file.pages
+        page = next((page for page in pages if not page.is_reduced), pages[0])
         check_size((page.imagelength, page.imagewidth), max_pixels)
         if page.photometric not in (0, 1, 2):  # palette, YCbCr, CMYK, ...
             return _by_pillow(content, max_pixels)
@@ -202,7 +266,7 @@ def _read_tiff(content: bytes, max_pixels: int) -> Raster:
             if page.samplesperpixel > 1:
                 if page.planarconfig == 2:
                     values = np.moveaxis(values, 0, -1)
-            elif len(file.pages) > 1:
+            elif len(file.pages) > 1 and page.index == 0:
                 values = _pages(file.series[0], values)
         except ValueError as error:
             if 'imagecodecs' not in str(error):
@@ -211,20 +275,22 @@ def _read_tiff(content: bytes, max_pixels: int) -> Raster:
                 return _by_pillow(content, max_pixels)
             name = getattr(page.compression, 'name', page.compression)
             raise ValueError(need('imagecodecs', f'TIFF of {name}')) from error
-        if page.bitspersample == 1:
-            values = values.astype(bool)
-        elif page.photometric == 0 and values.dtype.kind == 'u':
-            values = 2**page.bitspersample - 1 - values
         values = _with_bands(values)
         if values.shape[:2] == (page.imagelength, page.imagewidth):
             orientation = page.tags.get('Orientation')
             values = _turn(values, orientation.value if orientation else 1)
+        bits = page.bitspersample
+        packed = values.dtype.kind == 'u' and bits < 8 * values.itemsize
+        last_extra = page.extrasamples[-1:]
         return Raster(
             values,
             is_colour=page.photometric == 2,
-            has_alpha=any(kind in (1, 2) for kind in page.extrasamples),
+            has_alpha=last_extra in ((1, ), (2, )),
             is_tiff=True,
-            nodata=page.nodata if GDAL_NODATA in page.tags else None)
+            window=full_scale(bits) if packed else None,
+            inverted=page.photometric == 0,
+            nodata=_nodata(page),
+            premultiplied=last_extra == (1, ))
 
 
 def _by_pillow(content: bytes, max_pixels: int) -> Raster:
@@ -232,6 +298,15 @@ def _by_pillow(content: bytes, max_pixels: int) -> Raster:
         raster = _raster_of(image)
     raster.is_tiff = True
     return raster
+
+
+def _nodata(page: Any) -> Optional[float]:
+    """What GDAL wrote, of which tifffile makes 0 where it does not fit."""
+    tag = page.tags.get(GDAL_NODATA)
+    try:
+        return None if tag is None else float(tag.value)
+    except ValueError:
+        return None
 
 
 def _pages(series: Any, first: np.ndarray) -> np.ndarray:
@@ -250,7 +325,7 @@ def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
     return values
 
 
-def _read_by_opencv(content: bytes, has_alpha: bool) -> Raster:
+def _read_by_opencv(content: bytes) -> Raster:
     import cv2
     values = cv2.imdecode(
         np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -259,7 +334,7 @@ def _read_by_opencv(content: bytes, has_alpha: bool) -> Raster:
     values = _with_bands(values)
     if values.shape[-1] >= 3:  # BGR, with or without opacity
         values = values[..., [2, 1, 0, 3][:values.shape[-1]]]
-    return Raster(values, values.shape[-1] >= 3, has_alpha)
+    return Raster(values, values.shape[-1] >= 3, values.shape[-1] == 4)
 
 
 def _components(content: bytes) -> Tuple[Sequence[int], Tuple[int, int]]:
@@ -280,7 +355,7 @@ def _read_jpeg_2000(content: bytes, components: int) -> Raster:
             raise ValueError(
                 need('imagecodecs',
                      f'JPEG 2000 of {components} bands')) from None
-        return _read_by_opencv(content, components in (2, 4))
+        return _read_by_opencv(content)
     values = _with_bands(jpeg2k_decode(content))
     return Raster(values, components in (3, 4), components in (2, 4))
 
@@ -299,7 +374,7 @@ def _read_heif(content: bytes, max_pixels: int) -> Raster:
 def _read_dicom(content: bytes, max_pixels: int) -> Raster:
     try:
         import pydicom
-        from pydicom.pixels import apply_modality_lut
+        from pydicom.pixels import apply_color_lut, apply_modality_lut
     except ImportError:
         raise ValueError(need('pydicom', 'DICOM')) from None
     file = pydicom.dcmread(BytesIO(content))
@@ -308,20 +383,39 @@ def _read_dicom(content: bytes, max_pixels: int) -> Raster:
     colour = file.SamplesPerPixel == 3
     if values.ndim == 3 + colour:  # frames
         values = values[0]
+    if file.PhotometricInterpretation == 'PALETTE COLOR':
+        return Raster(apply_color_lut(values, file), is_colour=True)
+    if colour:
+        return Raster(values, is_colour=True)
+    rescaling = _tags_of_frame(file, 'PixelValueTransformationSequence')
+    stored, values = values, apply_modality_lut(values, rescaling)
     window = None
-    if not colour:
-        values = apply_modality_lut(values, file)
+    view = _tags_of_frame(file, 'FrameVOILUTSequence')
+    if float(np.ravel(view.get('WindowWidth') or 0)[0]) > 0:
         centre, width = (
-            file.get(key) for key in ('WindowCenter', 'WindowWidth'))
-        if centre is not None and width is not None:
-            centre, width = (
-                float(np.ravel(value)[0]) for value in (centre, width))
-            window = centre - width / 2, centre + width / 2
+            float(np.ravel(view[key].value)[0])
+            for key in ('WindowCenter', 'WindowWidth'))
+        window = centre - width / 2, centre + width / 2
+    elif values is stored and values.dtype.kind == 'u':
+        window = full_scale(file.BitsStored)
+    nodata = file.get('PixelPaddingValue')
+    if nodata is not None:  # some files name it without its sign
+        padding = np.array([[nodata]]).astype(stored.dtype)
+        nodata = float(apply_modality_lut(padding, rescaling)[0, 0])
     return Raster(
         _with_bands(values),
-        is_colour=colour,
         window=window,
-        inverted=file.PhotometricInterpretation == 'MONOCHROME1')
+        inverted=file.PhotometricInterpretation == 'MONOCHROME1',
+        nodata=nodata)
+
+
+def _tags_of_frame(file: Any, name: str) -> Any:
+    """Where the tags of a kind are: beside the image, or in its frames."""
+    for groups in 'PerFrameFunctionalGroupsSequence', \
+            'SharedFunctionalGroupsSequence':
+        if file.get(groups) and file[groups][0].get(name):
+            return file[groups][0][name][0]
+    return file
 
 
 def need(package: str, what: str) -> str:

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Optional, Sequence, Tuple
 
 import numpy as np
@@ -20,7 +21,10 @@ class Decoder:
     of it they are clipped. Without a range, uint8 stays as it is, bool
     becomes 0 and 255, uint16 is divided by 257, floats within 0 to 1 are
     multiplied by 255, other integers within 0 to 255 stay as they are;
-    anything else is an error. NaN and infinities are no data.
+    anything else is an error. A file that names its own range, by the window
+    of DICOM or by a number of bits such as 12, has this one. NaN and
+    infinities are no data. Where white is zero (X-rays, fax), levels are
+    inverted after the mapping.
 
     Args:
         channels (int): Channels of the result. Files of one band or of red,
@@ -68,12 +72,14 @@ class Decoder:
         if self.channels < 1:
             raise ValueError('expected channels to be a positive number, got '
                              f'{self.channels}; use 3 for colour, 1 for grey')
-        bands = self.bands
-        if bands is not None and (len(bands) != self.channels
-                                  or min(bands) < 1):
+        bands: Any = self.bands
+        if bands is not None and not (np.ndim(bands) == 1
+                                      and len(bands) == self.channels and all(
+                                          isinstance(band, int) and band > 0
+                                          for band in bands)):
             raise ValueError(
                 f'expected bands for {self.channels} channels, counted from '
-                f'1, got {list(bands)}')
+                f'1, got {bands!r}')
         for name in ('black_level', 'white_level'):
             self._check_level(name)
         if self.alpha not in (None, 'white', 'ignore'):
@@ -82,9 +88,14 @@ class Decoder:
         if self.dtype not in ('uint8', 'float32'):
             raise ValueError("expected dtype to be 'uint8' or 'float32', got "
                              f'{self.dtype!r}')
-        if self.max_pixels < 1:
-            raise ValueError('expected max_pixels to be a positive number, '
-                             f'got {self.max_pixels}')
+        if self.nodata is not None and not isinstance(self.nodata, Real):
+            raise ValueError('expected nodata to be a number or NaN, got '
+                             f'{self.nodata!r}')
+        for name in ('max_pixels', 'min_side'):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(
+                    f'expected {name} to be a positive number, got {number}')
 
     def _check_level(self, name: str) -> None:
         level: Any = getattr(self, name)
@@ -96,8 +107,13 @@ class Decoder:
             raise ValueError(
                 f'expected {name} to be a number, or one for each of '
                 f'{self.channels} channels, got {list(level)}')
+        if level is not None and not isinstance(
+                level, str) and not np.isfinite(np.asarray(level,
+                                                           float)).all():
+            raise ValueError(f'expected {name} to be finite, got {level}')
         black, white = self.black_level, self.white_level
-        if (name == 'white_level' and black is not None and white is not None
+        black = 0 if black is None else black
+        if (name == 'white_level' and white is not None
                 and not isinstance(black, str) and not isinstance(white, str)
                 and not (np.asarray(black) < np.asarray(white)).all()):
             raise ValueError('expected black_level < white_level, got '
@@ -113,8 +129,11 @@ class Decoder:
         """
         if not content:
             raise ValueError('the file is empty (0 bytes)')
+        # Without further options grey of 8 bits is the same, and faster.
+        options = self.bands, self.black_level, self.white_level, self.nodata
+        grey = self.channels == 1 and options == (None, ) * 4
         return self.convert(
-            read_raster(content, self.max_pixels, self.min_side))
+            read_raster(content, self.max_pixels, self.min_side, grey))
 
     def convert(self, raster: Raster) -> Tuple[np.ndarray, Optional[int]]:
         """The same from the pixels of a file, or of a part of it."""
@@ -123,12 +142,14 @@ class Decoder:
         nodata = raster.nodata if self.nodata is None else self.nodata
         used = None
         if (values.dtype == np.uint8 and not given and nodata is None
-                and not raster.inverted):
+                and raster.window is None and not raster.inverted):
             levels = values
         else:
             levels, used = self._map(values, raster, given, nodata)
         if opacity is not None:
-            levels = levels * opacity + 255 * (1 - opacity)
+            if not raster.premultiplied:
+                levels = levels * opacity
+            levels = (levels + 255 * (1 - opacity)).clip(0, 255)
         return self._finish(levels), used
 
     def choose_bands(
@@ -194,7 +215,8 @@ class Decoder:
             levels = levels[..., 0]
         if self.dtype == 'uint8' and levels.dtype != np.uint8:
             levels = levels.round()
-        return np.ascontiguousarray(levels, self.dtype)
+        # A copy, which may be written to.
+        return np.array(levels, self.dtype, order='C')
 
 
 def decode_image(content: bytes, *args: Any, **kwargs: Any) -> np.ndarray:

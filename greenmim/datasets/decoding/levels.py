@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Values of any number type on the scale 0 to 255."""
-from typing import Optional, Sequence, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def find_range(values: np.ndarray, valid: Optional[np.ndarray], black: Level,
         low = np.asarray(0. if black is None else black, np.float64)
         high = np.asarray(white, np.float64)
         # A flat image has no range of its own: all of it is black.
-        return low, np.where(high == low, low + 1, high)
+        return low, np.where(high <= low, low + 1, high)
     kind = values.dtype
     if kind == np.bool_:
         return np.asarray(0.), np.asarray(1.)
@@ -91,14 +91,13 @@ def find_range(values: np.ndarray, valid: Optional[np.ndarray], black: Level,
     return np.asarray(0.), np.asarray(float(limit))
 
 
-def _full_scale(kind: np.dtype, black: Level) -> float:
-    if kind == np.uint8:
-        return 255.
-    if kind == np.uint16:
-        return 65535.
-    raise ValueError(
-        f'expected white_level together with black_level={black} for values '
-        f'of {kind}, got none')
+def _full_scale(kind: np.dtype, black: Any) -> float:
+    white = {np.dtype(np.uint8): 255., np.dtype(np.uint16): 65535.}.get(kind)
+    if white is None or not np.less(black, white).all():
+        raise ValueError(
+            f'expected white_level together with black_level={black} for '
+            f'values of {kind}, got none')
+    return white
 
 
 def to_levels(values: np.ndarray, valid: Optional[np.ndarray],
