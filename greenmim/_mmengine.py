@@ -18,7 +18,7 @@ OVERRIDDEN = {
     # MMEngine 0.10.7
     'mmengine.hooks.CheckpointHook': ['_save_checkpoint_with_step'],
     'mmengine.runner.EpochBasedTrainLoop': ['_epoch', '_iter'],
-    'mmengine.dataset.BaseDataset': ['_fully_initialized'],
+    'mmengine.dataset.BaseDataset': ['_fully_initialized', '_metainfo'],
     'mmengine.dataset.InfiniteSampler': ['_infinite_indices'],
     'mmengine.model.ImgDataPreprocessor': ['_enable_normalize'],
     # MMPretrain 1.2.0

@@ -11,6 +11,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     # Compare the number of classes of the folder with that of the head.
     class_count=dict(type='greenmim.ClassCountHook'),
+    # List the images that could not be read and were skipped.
+    unreadable_images=dict(type='greenmim.UnreadableImageHook'),
     # Let a resumed run draw the same random numbers as an uninterrupted one.
     seed_step=dict(type='greenmim.SeedStepHook'),
     # Skip steps whose loss or gradient is not finite.

@@ -4,16 +4,16 @@ from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
 from .image_windows import ImageWindows
+from .labelled_folder import LabelledFolder
 from .padding_collate import padding_collate
 from .planning_collate import PlanningCollate
 from .sample_photographs import SamplePhotographs
 from .samplers import SeededInfiniteSampler, SeededSampler
-from .seeded_custom_dataset import SeededCustomDataset
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
-    'ImageArchive', 'ImageFolder', 'ImageWindows', 'LoadImage',
-    'PlanningCollate', 'SamplePhotographs', 'SeededCustomDataset',
+    'ImageArchive', 'ImageFolder', 'ImageWindows', 'LabelledFolder',
+    'LoadImage', 'PlanningCollate', 'SamplePhotographs',
     'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
     'fixed_batches', 'fixed_samples', 'folder_with_pipeline', 'padding_collate'
 ]

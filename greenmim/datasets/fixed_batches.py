@@ -1,9 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Images that stay the same throughout a run, for measurements."""
+import logging
 from typing import Any, Callable, List, Sequence, Union
+
+from mmengine.logging import print_log
 
 from greenmim.models.masking import MaskPlanner
 from greenmim.models.masking.data_samples import (image_size, plan_masks,
+                                                  read_skipped_images,
                                                   write_plan, write_seed)
 from .image_folder import ImageFolder
 from .planning_collate import PlanningCollate
@@ -34,7 +38,8 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
     """Samples of a data set, evenly spaced, the same in every run.
 
     They are augmented as in training, from seeds of their own. The states of
-    the global random generators do not change.
+    the global random generators do not change. Images that cannot be read
+    are left out, and their number is logged.
 
     Args:
         dataset (Dataset): The data set.
@@ -51,8 +56,16 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
         index = SeededIndex(i * len(dataset) // number, mix_seeds(seed, i))
         with sample_randomness(index):  # for data sets that do not seed
             sample = dataset[index]
+        if read_skipped_images(sample['data_samples']):
+            continue  # it is another image
         write_seed(sample['data_samples'], mix_seeds(index.seed))
         samples.append(sample)
+    if len(samples) < number:
+        print_log(
+            f'Left out {number - len(samples)} of {number} images that are '
+            'measured, since they cannot be read.',
+            logger='current',
+            level=logging.WARNING)
     return samples
 
 

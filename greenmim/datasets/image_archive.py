@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, Sequence, Union
 
 from greenmim.registry import DATASETS
 from .archives import LmdbReader, open_archive
+from .file_kinds import SIGNATURE, FileChoice
 from .image_folder import ImageFolder
 from .transforms import UnreadableImageError
 
@@ -26,7 +27,8 @@ class ImageArchive(ImageFolder):
             :class:`LoadImage` to the packing. Defaults to an empty tuple.
         extensions (Sequence[str]): File name endings of images, in lower
             case; every key of LMDB counts.
-        **kwargs: ``indices`` and ``lazy_init`` of :class:`ImageFolder`.
+        **kwargs: ``indices``, ``lazy_init``, ``by_signature`` and
+            ``max_skipped`` of :class:`ImageFolder`.
 
     Raises:
         FileNotFoundError: If an archive is missing or there is no image.
@@ -51,23 +53,31 @@ class ImageArchive(ImageFolder):
 
     def load_data_list(self) -> List[dict]:
         data_list = []
+        choice = FileChoice(self.extensions, self.by_signature)
         for archive in self.archives:
             reader = self._reader(archive)
             for name, entry in reader.entries():
-                base = name.rsplit('/', 1)[-1]
-                if isinstance(reader, LmdbReader) or (
-                        base[:1] != '.'
-                        and base.lower().endswith(self.extensions)):
+                if isinstance(reader, LmdbReader) or self._is_image(
+                        choice, reader, name, entry):
                     path = f'{archive}/{name}'
                     data_list.append(
                         dict(img_path=path, archive=archive, entry=entry))
-        if not data_list:
-            raise FileNotFoundError(
-                f'`data_root` should hold images, but no file in '
-                f'{self.archives} ends in {", ".join(self.extensions)} '
-                '(hidden files do not count). Check the archives, or set '
-                '`extensions` of the dataset.')
+        self._report(str(self.archives), len(data_list), dict(choice.left_out))
         return sorted(data_list, key=lambda data: data['img_path'])
+
+    def _is_image(self, choice: FileChoice, reader: Any, name: str,
+                  entry: Any) -> bool:
+        base = name.rsplit('/', 1)[-1]
+        if base[:1] == '.':
+            return False
+        taken = choice.by_name(base)
+        if taken is not None:
+            return taken
+        try:
+            return choice.by_head(reader.read(entry)[:SIGNATURE])
+        # Archives report damage by exceptions of several kinds.
+        except Exception:
+            return choice.by_head(b'')
 
     def prepare_data(self, idx: int) -> Any:
         """Read an image and run the pipeline on it."""

@@ -17,6 +17,7 @@ from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from greenmim.registry import MODELS
+from .use_data import use_data
 
 # Where each launcher writes the rank, world size and local rank.
 RANK_VARIABLES = {
@@ -45,6 +46,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         '--work-dir',
         help='the folder for logs and results, by default ./work_dirs/ and '
         'the name of the config')
+    parser.add_argument(
+        '--data',
+        metavar='FOLDER',
+        help='the images: a folder, and for a pre-training also an archive. '
+        'A classifier needs labelled ones: class folders, of which every '
+        'fifth image is held out, train/ with val/ or test/, or lists of '
+        'images and classes; their number is set, too')
     parser.add_argument(
         '--amp',
         action='store_true',
@@ -102,6 +110,8 @@ def merge_common_arguments(cfg: Config, args: argparse.Namespace) -> None:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('./work_dirs', name)
 
+    if args.data is not None:
+        use_data(cfg, args.data)
     set_defaults(cfg)
     for field in LOADERS:
         loader = cfg.get(field) or ConfigDict()

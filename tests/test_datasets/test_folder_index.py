@@ -52,7 +52,7 @@ def searches(monkeypatch):
 
 
 def listed(folder, index_dir):
-    return list_images(str(folder), EXTENSIONS, str(index_dir))
+    return list_images(str(folder), EXTENSIONS, str(index_dir))[0]
 
 
 def test_a_second_run_reads_the_list(folder, tmp_path, searches):
@@ -72,8 +72,12 @@ def test_a_second_run_reads_the_list(folder, tmp_path, searches):
     assert len(searches) == 1
     assert len(list(index.iterdir())) == 1
 
-    assert list_images(str(folder), EXTENSIONS, None) == expected
-    assert list_images(str(folder), ('.png', ), str(index)) == expected[-2:]
+    assert list_images(str(folder), EXTENSIONS, None)[0] == expected
+    assert list_images(str(folder), ('.png', ),
+                       str(index)) == (expected[-2:], {
+                           '.jpg': 1200,
+                           '.txt': 1
+                       })
     assert len(searches) == 3
 
 
@@ -94,7 +98,7 @@ def test_changes_are_seen(folder, tmp_path, searches, change):
         (folder / 'link').symlink_to(tmp_path / 'elsewhere')
     after = listed(folder, index)
     assert len(searches) == 2
-    assert after == list_images(str(folder), EXTENSIONS, None) != before
+    assert after == list_images(str(folder), EXTENSIONS, None)[0] != before
 
 
 def test_a_folder_that_is_being_filled_is_not_kept(folder, tmp_path):
@@ -116,7 +120,10 @@ def test_small_folders_have_no_index(folder, tmp_path):
     assert len(list(index.iterdir())) == 1
 
 
-@pytest.mark.parametrize('content', ['', '{"folders"', '{"images": []}'])
+@pytest.mark.parametrize('content', [
+    '', '{"folders"', '{"images": []}',
+    pytest.param('{"folders": {}, "images": []}', id='of an earlier version')
+])
 def test_a_broken_index_is_replaced(folder, tmp_path, searches, content):
     index = tmp_path / 'index'
     expected = listed(folder, index)

@@ -3,9 +3,10 @@
 
 Each config pre-trains on one folder of images, or a zip archive of it, for
 the same budget, and the tool reports its speed, memory and loss. If the
-folder holds train/ and test/, each with a folder for every class, it
-pre-trains on train/, and the frozen weights are tested by a linear probe and
-by k-NN beside random ones, with --fine-tuning also fine-tuned.
+folder holds train/ and test/ (or val/), each with a folder for every class,
+it pre-trains on train/, and the frozen weights are tested by a linear probe
+and by k-NN beside random ones, with --fine-tuning also fine-tuned; then the
+class folders alone will do, of which every fifth image is tested on.
 
 A finished run leaves a file in WORK_DIR/results. The same command resumes
 where it was stopped.

@@ -1,8 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Does pre-training help on your images? Compare with random weights.
 
-The images are a folder with train/ and test/, each with a folder for every
-class, or a zip archive of it. For every seed
+The images are a folder with train/ and test/ (or val/), each with a folder
+for every class; or just these folders, of which every fifth image is tested
+on; or lists of images and classes; or a zip archive of it. For every seed
 
 1. each method pre-trains on all training images, without their labels, for
    as many iterations as fit into the budget (timed once, in turns);

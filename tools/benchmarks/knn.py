@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from greenmim.datasets.transforms import load_of
 from greenmim.engine.launch import build_model
 from greenmim.evaluation import knn_accuracy, labelled_folder
 from greenmim.weights import read_source
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
         required=True,
         help='folder that holds `train` and `val` (or `test`) with a folder '
         'for every class, or the class folders, of which every fifth image '
-        'is then classified')
+        'is then classified; or lists of images and classes, in it or itself')
     parser.add_argument(
         '--k', type=int, default=20, help='neighbours that vote')
     parser.add_argument(
@@ -73,6 +74,8 @@ def main() -> None:
         model = load_model(cfg, args.checkpoint).to(args.device)
         size = args.size or cfg.model.backbone.get('img_size', 224)
         channels = cfg.model.backbone.get('in_channels', 3)
+        loader = cfg.get('train_dataloader') or {}
+        load = load_of(loader.get('dataset', {}).get('pipeline', []))
         bank, queries = (
             Runner.build_dataloader(
                 dict(
@@ -81,7 +84,7 @@ def main() -> None:
                     num_workers=args.num_workers,
                     sampler=dict(type='DefaultSampler', shuffle=False),
                     collate_fn=dict(type='default_collate')))
-            for dataset in labelled_folder(args.data, size, channels))
+            for dataset in labelled_folder(args.data, size, channels, load))
         accuracy = knn_accuracy(model, bank, queries, args.k, args.temperature)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'knn.py: {error}')
@@ -92,9 +95,12 @@ def main() -> None:
         classes=len(bank.dataset.CLASSES),
         labelled=len(bank.dataset),
         classified=len(queries.dataset),
+        left_out=len(bank.dataset.left_out) + len(queries.dataset.left_out),
         **accuracy)
-    print(f'{results["classified"]} images of {results["classes"]} classes, '
-          f'by {results["labelled"]} labelled ones:')
+    print(
+        f'{results["classified"]} images of {results["classes"]} classes, '
+        f'by {results["labelled"]} labelled ones; {results["left_out"]} images '
+        'that cannot be read are left out:')
     for name, value in accuracy.items():
         print(f'{name} {value:.2f} %')
     args.out.parent.mkdir(parents=True, exist_ok=True)

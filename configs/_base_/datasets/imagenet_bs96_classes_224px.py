@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 # ImageNet-1k with its labels, 96 images of 224 px a GPU: `train` and `val`
-# with a folder for each class. Any other folder laid out so will do; where it
-# has other classes, `num_classes` of head and preprocessor change with it.
+# with a folder for each class. `--data FOLDER` of the tools sets another
+# folder, and the number of its classes.
 data_preprocessor = dict(
     num_classes=1000,
     mean=[123.675, 116.28, 103.53],
@@ -60,7 +60,7 @@ train_dataloader = dict(
     sampler=dict(type='greenmim.SeededSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='greenmim.SeededCustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/imagenet',
         data_prefix='train',
         pipeline=train_pipeline))
@@ -73,9 +73,10 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/imagenet',
         data_prefix='val',
+        test_mode=True,
         pipeline=test_pipeline))
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 val_cfg = dict()

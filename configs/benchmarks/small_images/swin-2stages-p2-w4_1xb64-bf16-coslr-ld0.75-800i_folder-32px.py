@@ -5,9 +5,7 @@ Paper: none; a usual recipe of small pre-trained networks, with rates that
     fall by 0.75 from layer to layer.
 Command: python tools/train.py
     configs/benchmarks/small_images/swin-2stages-p2-w4_1xb64-bf16-coslr-ld0.75-800i_folder-32px.py
-    --cfg-options train_dataloader.dataset.data_root=FOLDER
-    test_dataloader.dataset.data_root=FOLDER
-    model.backbone.init_cfg.checkpoint=BACKBONE
+    --data FOLDER --cfg-options model.backbone.init_cfg.checkpoint=BACKBONE
 Hardware: a GPU, or a CPU core; bfloat16 is fast where the CPU has AMX.
 Batch: 1 x 64; learning rate 2e-3, not scaled.
 Expected: depends on the images.
@@ -75,7 +73,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/images',
         data_prefix='train',
         pipeline=train_pipeline))
@@ -87,9 +85,10 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/images',
         data_prefix='test',
+        test_mode=True,
         pipeline=test_pipeline))
 test_evaluator = dict(type='Accuracy')
 

@@ -4,9 +4,7 @@
 Paper: none; the usual recipe of Swin without what only long runs need.
 Command: python tools/train.py
     configs/benchmarks/small_images/swin-micro-p2-w4_1xb64-coslr-300i_folder-32px.py
-    --cfg-options train_dataloader.dataset.data_root=FOLDER
-    test_dataloader.dataset.data_root=FOLDER
-    model.backbone.init_cfg.checkpoint=BACKBONE
+    --data FOLDER --cfg-options model.backbone.init_cfg.checkpoint=BACKBONE
 Hardware: a GPU, or a CPU core.
 Batch: 1 x 64; learning rate 1e-3, not scaled.
 Expected: depends on the images.
@@ -74,7 +72,7 @@ train_dataloader = dict(
     sampler=dict(type='InfiniteSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/images',
         data_prefix='train',
         pipeline=train_pipeline))
@@ -86,9 +84,10 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='CustomDataset',
+        type='greenmim.LabelledFolder',
         data_root='data/images',
         data_prefix='test',
+        test_mode=True,
         pipeline=test_pipeline))
 test_evaluator = dict(type='Accuracy')
 

@@ -16,7 +16,10 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('data', type=Path, help='the folder or zip archive')
+    parser.add_argument(
+        'data', type=Path, nargs='?', help='the folder or zip archive')
+    parser.add_argument(
+        '--data', type=Path, dest='folder', help='the same, by name')
     parser.add_argument(
         '--pretrain',
         nargs='*',
@@ -76,6 +79,9 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parse, and name the files that are not named."""
     args = parser.parse_args()
+    if (args.data is None) == (args.folder is None):
+        parser.error('expected the images, as DATA or as --data DATA')
+    args.data = args.data or args.folder
     args.pretrain = dict(args.pretrain)
     for name, suffix in dict(json='json', table='md', plot='png').items():
         if getattr(args, name) is None:

@@ -15,9 +15,11 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from greenmim.datasets.transforms import load_of
+from greenmim.engine.use_data import use_data, use_labelled
 from ..results import command, environment, write_json
 from ..tables import marked, write_marked
-from .data import class_names, write_labels
+from .data import path_prefix, write_labels
 from .frozen import evaluate_frozen
 from .runs import read_config, save_backbone, seconds_per_iteration, train
 
@@ -51,8 +53,9 @@ class Comparison:
     scratch_options: dict = field(default_factory=dict)
 
     methods: List[str] = field(init=False)  # all whose weights are compared
-    folder: Path = field(init=False)  # it holds train/ and test/
-    images: Path = field(init=False)  # of the pre-trainings
+    # With labels, or else all images of the pre-trainings.
+    folder: Path = field(init=False)
+    labelled: bool = field(init=False, default=True)
 
     def runs_of(self, method: str) -> Runs:
         """The runs of every seed of a method, by name."""
@@ -108,27 +111,27 @@ class Comparison:
     def pretraining_config(self, method: str, seed: int, run: str) -> Config:
         cfg = read_config(self.pretrain[method], self.pretrain_options, seed,
                           self.run_dir(method, seed, run))
-        cfg.train_dataloader.dataset.data_root = str(self.images)
+        (use_labelled if self.labelled else use_data)(cfg, str(self.folder))
         for name in WATCHING:
             cfg.default_hooks.pop(name, None)
         return cfg
 
     def classifier_config(self, method: str, seed: int, run: str) -> Config:
         """The fine-tuning with its images, labels, classes and weights."""
-        labels = self.work_dir / 'labels' / f'{seed}.txt'
-        if not labels.exists():
-            write_labels(self.folder, self.labels_per_class, seed, labels)
         options = self.finetune_options
         if method not in self.pretrain:
             options = {**options, **self.scratch_options}
         cfg = read_config(self.finetune, options, seed,
                           self.run_dir(method, seed, run))
-        for loader in (cfg.train_dataloader, cfg.test_dataloader):
-            loader.dataset.data_root = str(self.folder)
-        cfg.train_dataloader.dataset.ann_file = str(labels.resolve())
-        num_classes = len(class_names(self.folder))
-        cfg.model.head.num_classes = num_classes
-        cfg.data_preprocessor.num_classes = num_classes
+        use_data(cfg, str(self.folder))
+        images = cfg.train_dataloader.dataset
+        labels = self.work_dir / 'labels' / f'{seed}.txt'
+        if not labels.exists():
+            write_labels(self.folder, self.labels_per_class, seed, labels,
+                         load_of(images.pipeline))
+        images.update(
+            ann_file=str(labels.resolve()),
+            data_prefix=path_prefix(self.folder))
         cfg.model.backbone.init_cfg = None
         if method in self.pretrain:
             cfg.model.backbone.init_cfg = dict(

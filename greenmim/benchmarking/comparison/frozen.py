@@ -29,7 +29,8 @@ def evaluate_frozen(cfg: Config) -> dict:
     runner.model.init_weights()
     loader = copy.deepcopy(cfg.test_dataloader)
     loader.dataset = copy.deepcopy(cfg.train_dataloader.dataset)
-    loader.dataset.pipeline = cfg.test_dataloader.dataset.pipeline
+    loader.dataset.update(
+        pipeline=cfg.test_dataloader.dataset.pipeline, test_mode=True)
     known = extract_features(runner.model, runner.build_dataloader(loader))
     asked = extract_features(runner.model,
                              runner.build_dataloader(cfg.test_dataloader))

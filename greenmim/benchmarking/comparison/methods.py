@@ -14,7 +14,7 @@ from ..tables import table as markdown
 from .base import (MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
                    colours_of, cost_cells, draw_measure, mean_and_spread,
                    save_figure)
-from .data import labelled_part, unpack
+from .data import find_labelled_folder, labelled_part, unpack
 from .runs import memory_of_step, train
 
 
@@ -26,17 +26,12 @@ class MethodComparison(Comparison):
     def __post_init__(self) -> None:
         unpacked = unpack(self.data, self.work_dir / 'data')
         top = labelled_part(unpacked)
+        if top is None and self.with_fine_tuning:
+            # Class folders alone might be folders of another kind.
+            top = find_labelled_folder(unpacked, self.work_dir / 'data')
         self.labelled = top is not None
-        if top is not None:
-            self.folder, self.images = top, top / 'train'
-            self.methods = [SCRATCH, *self.pretrain]
-            return
-        if self.with_fine_tuning:
-            raise ValueError(
-                'expected train/ and test/ with a folder for every class in '
-                f'{self.data}, since --fine-tuning needs labels; leave it out')
-        self.images = unpacked.resolve()
-        self.methods = list(self.pretrain)
+        self.folder = top or unpacked.resolve()
+        self.methods = [SCRATCH] * self.labelled + list(self.pretrain)
 
     def runs(self) -> Dict[str, Run]:
         memory: Dict[str, Run] = {

@@ -25,7 +25,6 @@ class ScratchComparison(Comparison):
 
     def __post_init__(self) -> None:
         self.folder = find_labelled_folder(self.data, self.work_dir / 'data')
-        self.images = self.folder / 'train'
         self.methods = [SCRATCH, LONGER, *self.pretrain]
 
     def runs_of(self, method: str) -> Runs:

@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The first transform of a pipeline: from a file to an image."""
+import dataclasses
 import warnings
-from typing import Any, Optional, Tuple
+from typing import Any, Iterable, Optional, Tuple
 
 import numpy as np
 import torch
@@ -111,3 +112,26 @@ class LoadImage(BaseTransform):
     def __repr__(self) -> str:
         return (f'{self.__class__.__name__}({self.decoder}, '
                 f'backend_args={self.backend_args})')
+
+
+def load_of(pipeline: Iterable[Any]) -> Optional[LoadImage]:
+    """How a pipeline loads images, for others that have to be loaded alike.
+
+    Args:
+        pipeline (Iterable[dict | Callable]): The transforms.
+
+    Returns:
+        LoadImage | None: Its :class:`LoadImage`, but never smaller while
+        decoding, or None if it has none.
+    """
+    for transform in pipeline:
+        if isinstance(transform, dict):
+            if str(transform['type']).split('.')[-1] == LoadImage.__name__:
+                options = dict(transform, min_side=None)
+                del options['type']
+                return LoadImage(**options)
+        elif isinstance(transform, LoadImage):
+            options = dataclasses.asdict(transform.decoder)
+            options.update(min_side=None)
+            return LoadImage(backend_args=transform.backend_args, **options)
+    return None

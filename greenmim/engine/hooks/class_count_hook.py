@@ -43,6 +43,7 @@ def _check(runner: Runner, dataset: Dataset) -> None:
     if wrong:
         stated = ' and '.join(f'{name}={n}' for name, n in wrong.items())
         fix = ' '.join(f'{name}={found}' for name in wrong)
-        raise ValueError(f'expected a model for the {found} classes of '
+        raise ValueError('expected a model, which --data FOLDER adapts, for '
+                         f'the {found} classes of '
                          f'{dataset.data_prefix["img_path"]}, '  # type: ignore
                          f'got {stated}; add to --cfg-options: {fix}')

@@ -12,7 +12,7 @@ from greenmim.registry import HOOKS
 
 @HOOKS.register_module()
 class UnreadableImageHook(Hook):
-    """Report the files that :class:`ImageFolder` skipped.
+    """Report the files that :class:`ImageFolder` and others skipped.
 
     Images are decoded in worker processes, which name the skipped files in
     the meta information ``skipped_images`` of the samples that replace them.

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from greenmim._mmengine import model_of
+from greenmim.datasets.transforms import load_of
 from greenmim.evaluation import knn_accuracy, labelled_folder
 from greenmim.registry import HOOKS
 from ..fully_sharded import call_gathered
@@ -20,7 +21,8 @@ class KNNHook(Hook):
     training, which gives a baseline and shows mistakes at once, then at
     intervals and at the end. The hook does not affect the training. The
     accuracy is logged, and written to the visualizer as ``knn/top1`` and
-    ``knn/top5``.
+    ``knn/top5``. Images are loaded as those of the training, with its range
+    of values and bands; those that cannot be read are left out and listed.
 
     Args:
         data_root (str): Folder of labelled images, see
@@ -29,7 +31,8 @@ class KNNHook(Hook):
             ``by_epoch`` is False. Defaults to 10.
         by_epoch (bool): Whether ``interval`` counts epochs. Defaults to True.
         size (int): Side of the images in pixels. Defaults to 224.
-        channels (int): Channels of the images. Defaults to 3.
+        channels (int): Channels of the images, where the training does not
+            load them by ``LoadImage``. Defaults to 3.
         batch_size (int): Images per batch and process. Defaults to 64.
         num_workers (int): Data-loading workers. Defaults to 4.
         k (int): Neighbours that vote. Defaults to 20.
@@ -67,9 +70,11 @@ class KNNHook(Hook):
         self.temperature = temperature
 
     def before_train(self, runner: Runner) -> None:
+        pipeline = getattr(runner.train_dataloader.dataset, 'pipeline', None)
+        load = load_of(pipeline.transforms) if pipeline else None
         self.bank, self.queries = (
             runner.build_dataloader(dict(self.loading, dataset=dataset))
-            for dataset in labelled_folder(**self.data))
+            for dataset in labelled_folder(load=load, **self.data))
         self._evaluate(runner, runner.epoch if self.by_epoch else runner.iter)
 
     def after_train_epoch(self, runner: Runner) -> None:
