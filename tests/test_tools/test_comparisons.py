@@ -218,7 +218,7 @@ def test_without_labels(compare, labelled):
     assert table.splitlines()[1].endswith('| CPU seconds | loss |')
     assert 'accuracy' not in table and 'over 2 seeds' in table
     with pytest.raises(ValueError, match='--fine-tuning needs labels'):
-        compare(*arguments, '--fine-tuning')
+        compare(arguments[0], labelled / 'train' / 'class0', '--fine-tuning')
 
 
 def test_memory_is_of_the_step(labelled, tmp_path):

@@ -114,5 +114,5 @@ def write_labels(folder: Path,
 
 def path_prefix(folder: Path) -> str:
     """The folder in which training images are listed: train/, if it is one."""
-    return 'train' if find_parts(folder).get('train',
-                                             folder).name == ('train') else ''
+    train = find_parts(folder).get('train')
+    return 'train' if train is not None and train.is_dir() else ''

@@ -27,8 +27,12 @@ class MethodComparison(Comparison):
         unpacked = unpack(self.data, self.work_dir / 'data')
         top = labelled_part(unpacked)
         if top is None and self.with_fine_tuning:
-            # Class folders alone might be folders of another kind.
-            top = find_labelled_folder(unpacked, self.work_dir / 'data')
+            # Without it, class folders might be folders of another kind.
+            try:
+                top = find_labelled_folder(unpacked, self.work_dir / 'data')
+            except ValueError as error:
+                raise ValueError(
+                    f'--fine-tuning needs labels: {error}') from error
         self.labelled = top is not None
         self.folder = top or unpacked.resolve()
         self.methods = [SCRATCH] * self.labelled + list(self.pretrain)
