@@ -4,7 +4,8 @@ import logging
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
+                    Tuple, Union)
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.logging import print_log

@@ -99,8 +99,8 @@ def main() -> None:
         **accuracy)
     print(
         f'{results["classified"]} images of {results["classes"]} classes, '
-        f'by {results["labelled"]} labelled ones; {results["left_out"]} images '
-        'that cannot be read are left out:')
+        f'by {results["labelled"]} labelled ones; left out, since they cannot '
+        f'be read: {results["left_out"]}')
     for name, value in accuracy.items():
         print(f'{name} {value:.2f} %')
     args.out.parent.mkdir(parents=True, exist_ok=True)
