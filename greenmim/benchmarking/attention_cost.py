@@ -13,53 +13,42 @@ of median times, group sizes taking turns.
 import argparse
 import statistics
 import time
-from typing import Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import torch
 
 from greenmim.engine.cost.timing import synchronize
-from greenmim.ops import (GroupIndex, VisibleLayout, Window, group_attention,
-                          plan_groups)
+from greenmim.ops import (GroupIndex, GroupPlan, VisibleLayout, Window,
+                          group_attention, plan_groups)
 from .results import finish
 
 WARMUP = 2
 
 
-class Attention:
-    """Group attention over full groups of one window each.
+def make_step(plan: GroupPlan, side: int, batch_size: int, num_heads: int,
+              device: torch.device, backend: str) -> Callable[[], float]:
+    """A forward and backward pass of group attention, which returns seconds.
 
-    Windows have ``side`` x ``side`` tokens, heads 32 channels.
+    The groups hold one window of ``side`` x ``side`` tokens each, heads have
+    32 channels.
     """
+    index = GroupIndex.from_plan(plan, num_heads, device)
+    options: Any = dict(device=device, requires_grad=True)
+    tokens = plan.num_groups * plan.group_size
+    qkv = torch.randn(batch_size, tokens, 3 * 32 * num_heads, **options)
+    table = torch.randn((2 * side - 1)**2, num_heads, **options)
 
-    def __init__(self, side: int, batch_size: int, num_heads: int,
-                 device: torch.device, backend: str) -> None:
-        grid = (max(1, 56 // side), max(1, 56 // side))
-        layout = VisibleLayout.from_mask(torch.zeros(1, *grid))
-        plan = plan_groups(layout, side, Window(side, 0, side))
-        self.num_groups, self.group_size = plan.num_groups, plan.group_size
-        assert self.group_size == side**2
-        self.index = GroupIndex.from_plan(plan, num_heads, device)
-        self.qkv = torch.randn(
-            batch_size,
-            self.num_groups * self.group_size,
-            3 * 32 * num_heads,
-            device=device,
-            requires_grad=True)
-        self.table = torch.randn(
-            (2 * side - 1)**2, num_heads, device=device, requires_grad=True)
-        self.backend = backend
-
-    def seconds(self) -> float:
-        """The seconds of one forward and backward."""
-        self.qkv.grad = self.table.grad = None
-        synchronize(self.qkv.device)
+    def step() -> float:
+        qkv.grad = table.grad = None
+        synchronize(device)
         start = time.perf_counter()
-        out = group_attention(
-            self.qkv, self.index, self.table, 1., backend=self.backend)
+        out = group_attention(qkv, index, table, 1., backend=backend)
         out.sum().backward()
-        synchronize(self.qkv.device)
+        synchronize(device)
         return time.perf_counter() - start
+
+    return step
 
 
 def fit(sizes: Sequence[int], groups: Sequence[int],
@@ -73,15 +62,18 @@ def fit(sizes: Sequence[int], groups: Sequence[int],
 def measure(windows: Sequence[int], batch_size: int, num_heads: int,
             device: torch.device, backend: str, rounds: int) -> dict:
     """Time attention in windows of several sides, and fit the coefficients."""
-    layers = [
-        Attention(side, batch_size, num_heads, device, backend)
-        for side in windows
-    ]
-    turns = [[layer.seconds() for layer in layers]
-             for _ in range(WARMUP + rounds)]
+    plans, steps = [], []
+    for side in windows:
+        grid = (max(1, 56 // side), max(1, 56 // side))
+        layout = VisibleLayout.from_mask(torch.zeros(1, *grid))
+        plans.append(plan_groups(layout, side, Window(side, 0, side)))
+        assert plans[-1].group_size == side**2
+        steps.append(
+            make_step(plans[-1], side, batch_size, num_heads, device, backend))
+    turns = [[step() for step in steps] for _ in range(WARMUP + rounds)]
     medians = [statistics.median(times) for times in zip(*turns[WARMUP:])]
-    sizes = [layer.group_size for layer in layers]
-    groups = [layer.num_groups for layer in layers]
+    sizes = [plan.group_size for plan in plans]
+    groups = [plan.num_groups for plan in plans]
     logit, slot = fit(sizes, groups, medians)
     return dict(
         backend=backend,

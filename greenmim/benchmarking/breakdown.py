@@ -14,7 +14,7 @@ from typing import Callable, Dict, Optional, Tuple
 
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import profile, record_function
 
 from .contenders import REGION, Contender
 from .steps import Stepper
@@ -63,12 +63,8 @@ def breakdown(contender: Contender,
     if make_optimizer is not None:
         optimizer = make_optimizer(contender.model.parameters())
         step(contender, optimizer)  # its state is made in the first step
-    activities = [ProfilerActivity.CPU]
     on_gpu = step.device.type == 'cuda'
-    if on_gpu:
-        activities.append(ProfilerActivity.CUDA)
-    with profile(activities=activities) as profiler, record_function(
-            f'{REGION}other'):
+    with profile() as profiler, record_function(f'{REGION}other'):
         step(contender, optimizer)
 
     events = [

@@ -3,6 +3,7 @@
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import torch
@@ -103,19 +104,15 @@ def peak_memories(contenders: Sequence[Contender],
     """The peak memory of every contender, alone on the device."""
     models = {contender.model for contender in contenders}
     for model in models:
-        _move(model, 'cpu')
+        model.zero_grad(set_to_none=True)
+        model.to('cpu')
     peaks = {}
     for contender in contenders:
-        contender.model.to(step.device)
-        peaks[contender.name] = step_memory(contender.model,
-                                            lambda: step(contender),
+        model = contender.model.to(step.device)
+        peaks[contender.name] = step_memory(model, partial(step, contender),
                                             step.device)
-        _move(contender.model, 'cpu')
+        model.zero_grad(set_to_none=True)
+        model.to('cpu')
     for model in models:
         model.to(step.device)
     return peaks
-
-
-def _move(model: nn.Module, device: str) -> None:
-    model.zero_grad(set_to_none=True)
-    model.to(device)

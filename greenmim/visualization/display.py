@@ -96,26 +96,23 @@ class ColourDisplay:
         return images if swaps_channels(preprocessor) else images.flip(1)
 
 
-class GlyphDisplay:
-    """Shows drawings without colours: the average of the channels, in grey.
+def show_glyphs(images: Tensor, reference: Tensor) -> np.ndarray:
+    """Show drawings without colours: the average of the channels, in grey.
 
     Black is 0, white is the largest value of an image's reference.
 
     Args:
-        reference (Tensor): The drawn target, (B, C, H, W).
+        images (Tensor): The drawings, (B, C, H, W).
+        reference (Tensor): The drawn target, of the same shape.
+
+    Returns:
+        np.ndarray: uint8, (B, H, W, 3).
     """
-
-    def __init__(self, reference: Tensor) -> None:
-        self.white = self._grey(reference).amax((1, 2), keepdim=True)
-
-    def __call__(self, images: Tensor) -> np.ndarray:
-        """Turn drawings (B, C, H, W) into uint8, (B, H, W, 3)."""
-        levels = self._grey(images) / self.white.clamp(min=1e-6) * 255
-        levels = levels.round().clamp(0, 255).to(torch.uint8)
-        return levels[..., None].expand(-1, -1, -1, 3).numpy()
-
-    def _grey(self, images: Tensor) -> Tensor:
-        return images.detach().float().cpu().mean(1)
+    grey, target = (
+        x.detach().float().cpu().mean(1) for x in (images, reference))
+    white = target.amax((1, 2), keepdim=True).clamp(min=1e-6)
+    levels = (grey / white * 255).round().clamp(0, 255).to(torch.uint8)
+    return levels[..., None].expand(-1, -1, -1, 3).numpy()
 
 
 def heat_map(error: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
-from .display import WHITE_ERROR, ColourDisplay, GlyphDisplay, heat_map
+from .display import WHITE_ERROR, ColourDisplay, heat_map, show_glyphs
 
 GREY = 128  # of masked pixels
 
@@ -52,7 +53,7 @@ def reconstruction_columns(result: Dict[str, Any],
     truth: Tensor = result.get('drawn_target', result['target'])
     show: Callable[[Tensor], np.ndarray] = display
     if not result.get('pred_is_image', True):
-        show = GlyphDisplay(truth)
+        show = partial(show_glyphs, reference=truth)
     image, pred, target = display(result['target']), show(
         result['pred']), show(truth)
     mask = result['mask'].cpu().permute(0, 2, 3, 1).numpy()

@@ -153,14 +153,14 @@ def add_ema_options(parser: argparse.ArgumentParser) -> None:
     weights.add_argument(
         '--ema',
         dest='averaged',
-        action='store_const',
-        const=True,
+        action='store_true',
+        default=None,
         help='take the running averages')
     weights.add_argument(
         '--raw',
         dest='averaged',
-        action='store_const',
-        const=False,
+        action='store_false',
+        default=None,
         help='take the weights themselves, not their running averages')
 
 

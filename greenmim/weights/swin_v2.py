@@ -121,11 +121,6 @@ class SwinV2(Swin):
             for i in range(len(self.depths(tensors)))
         ]
 
-    def resize_tables(
-            self, tensors: Tensors,
-            windows: Sequence[int]) -> Tuple[Tensors, Tuple[str, ...]]:
-        return tensors, ()
-
     def adapt(self, settings: Dict[str, Any], windows: Sequence[int],
               maps: bool) -> Dict[str, Any]:
         """Change the windows, but not the scale of the offsets."""

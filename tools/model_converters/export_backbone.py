@@ -8,7 +8,7 @@ written beside it.
 import argparse
 import sys
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -20,7 +20,7 @@ from greenmim.weights import (TARGETS, add_ema_options, fit_to, loading_code,
                               write_weights)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Export the backbone of a checkpoint to a library')
     parser.add_argument(
@@ -46,7 +46,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='resize the bias tables, and the buffers of Swin V2, to this '
         'window, one for all stages or one for each')
     add_ema_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
 def build_from(config: str) -> Tuple[nn.Module, dict]:

@@ -14,7 +14,6 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import List, Optional
 
 from greenmim.weights import (SOURCES, add_ema_options,
                               convert_decoder_or_head, loading_code,
@@ -22,7 +21,7 @@ from greenmim.weights import (SOURCES, add_ema_options,
                               write_weights)
 
 
-def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Import a checkpoint of another library')
     parser.add_argument('checkpoint', type=Path, help='.pth or .safetensors')
@@ -65,7 +64,7 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
         help='windows by which its relative positions are scaled, in the '
         'same way; by default those of --window-size')
     add_ema_options(parser)
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
 def convert(args: argparse.Namespace) -> None:
