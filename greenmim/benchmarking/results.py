@@ -12,6 +12,7 @@ from typing import Any, Dict
 import mmpretrain
 import torch
 
+from greenmim.engine.checkpoints import AtomicLocalBackend
 from greenmim.version import __version__
 
 
@@ -51,10 +52,8 @@ def command() -> str:
 
 def write_json(content: Any, file: Path) -> None:
     """Write a file completely or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix('.part')
-    unfinished.write_text(json.dumps(content, indent=1) + '\n', 'utf-8')
-    unfinished.replace(file)
+    text = json.dumps(content, indent=1) + '\n'
+    AtomicLocalBackend().put(text.encode(), file)
 
 
 def finish(device: torch.device, results: list, path: str = '') -> None:

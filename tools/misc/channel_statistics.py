@@ -11,8 +11,8 @@ the images: with a range, where their values need one, and with mean and
 deviation of exactly what the model will see.
 """
 import argparse
+from functools import partial
 from pathlib import Path
-from typing import Any, Sequence
 
 from greenmim.datasets import ImageArchive, ImageFolder
 from greenmim.datasets.statistics import config_lines, measure, table
@@ -90,11 +90,10 @@ def main() -> None:
     args = parse_args()
     lmdb = Path(args.data) / 'data.mdb'
     is_archive = Path(args.data).is_file() or lmdb.exists()
-
-    def make_dataset(pipeline: Sequence[Any]) -> ImageFolder:
-        kind = ImageArchive if is_archive else ImageFolder
-        return kind(args.data, pipeline, extensions=tuple(args.extensions))
-
+    make_dataset = partial(
+        ImageArchive if is_archive else ImageFolder,
+        args.data,
+        extensions=tuple(args.extensions))
     found = measure(make_dataset, args.channels, options_of(args),
                     args.num_images, tuple(args.percentiles))
     print(f'{table(found)}\n{config_lines(found, args.channels)}')

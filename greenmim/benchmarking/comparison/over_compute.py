@@ -11,11 +11,12 @@ import statistics
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
-import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from ..tables import table as markdown
 from ..tables import write_marked
-from .base import COLORS, MEASURES, by_method, mean_and_spread
+from .base import COLORS, MEASURES, by_method, mean_and_spread, save_figure
 
 SHOWN = ('fine_tuning', 'linear')  # k-NN judges masked image modelling badly
 
@@ -61,13 +62,9 @@ def draw(reports: Sequence[dict], file: Path) -> None:
     found = [row for report in reports for row in rows(report)]
     numbers = sorted({row['labels'] for row in found})
     families = dict.fromkeys(_family(row) for row in found)
-    figure, axes = plt.subplots(
-        1,
-        len(numbers),
-        figsize=(4.5 * len(numbers), 4),
-        squeeze=False,
-        layout='constrained')
-    for ax, labels in zip(axes[0], numbers):
+    figure = Figure(figsize=(4.5 * len(numbers), 4), layout='constrained')
+    axes = figure.subplots(1, len(numbers), squeeze=False)[0]
+    for ax, labels in zip(axes, numbers):
         for family, color in zip(families, COLORS[1:]):
             of_family = [
                 row for row in found
@@ -81,13 +78,10 @@ def draw(reports: Sequence[dict], file: Path) -> None:
         ax.set_title(
             f'{labels} labels a class' if labels else 'all labels',
             fontsize='medium')
-        ax.grid(alpha=.3, which='both')
-        ax.spines[['top', 'right']].set_visible(False)
-    axes[0][0].set_ylabel('top-1 accuracy, %')
-    axes[0][-1].legend(fontsize='small')
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+        ax.grid(axis='x', alpha=.3, which='both')
+    axes[0].set_ylabel('top-1 accuracy, %')
+    axes[-1].legend(fontsize='small')
+    save_figure(figure, file)
 
 
 def _family(row: Dict[str, Any]) -> str:
@@ -95,7 +89,7 @@ def _family(row: Dict[str, Any]) -> str:
     return row['method'].partition(',')[0]
 
 
-def _curve(ax: plt.Axes, found: List[Dict[str, Any]], key: str, cost: str,
+def _curve(ax: Axes, found: List[Dict[str, Any]], key: str, cost: str,
            color: str, family: str) -> None:
     """Means and spreads; the probe of random weights, which costs nothing."""
     curve = sorted((row[cost], row[key]) for row in found if row[key])
