@@ -7,8 +7,8 @@
 - ``forecast``: what a run will take.
 - ``comparison``: pre-trainings of the same budget, compared by what they
   learn.
-- ``results``, ``tables``, ``pages``, ``plots``: JSON files with the hardware
-  and versions of a result, and what the documents show of them.
+- ``results``, ``pages``, ``plots``: JSON files with the hardware and versions
+  of a result, and what the documents show of them.
 
 The commands are in ``tools/analysis_tools`` and ``tools/benchmarks``, their
 results in ``benchmarks``. Single steps are measured by

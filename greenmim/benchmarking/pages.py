@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 from typing import Dict, List
 
-from .results import origin
-from .tables import table
+from .results import origin, table
 
 NOT_MEASURED = 'Not measured yet.'
 MARK = 'benchmark'  # of the generated part of a document

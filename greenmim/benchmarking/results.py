@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Results: where they were measured, and the JSON files that hold them."""
+"""Results: where they were measured, their files, and their tables."""
 import json
 import platform
 import re
@@ -7,7 +7,7 @@ import shlex
 import sys
 from datetime import date
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 import mmpretrain
 import torch
@@ -65,3 +65,29 @@ def finish(device: torch.device, results: list, path: str = '') -> None:
     if path:
         write_json(report, Path(path))
         print(f'written: {path}')
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def marked(content: str, mark: str) -> str:
+    """The content between two lines that mark it as generated."""
+    return f'<!-- {mark}:begin -->\n{content}\n<!-- {mark}:end -->'
+
+
+def write_marked(file: Path, content: str, mark: str) -> None:
+    """Replace what a file has between two lines, see :func:`marked`.
+
+    Raises:
+        ValueError: If the file does not have these lines.
+    """
+    text = file.read_text('utf-8')
+    pattern = marked('.*?', mark).replace('\n', '\n?')
+    if not re.search(pattern, text, re.S):
+        raise ValueError(f'expected the lines <!-- {mark}:begin --> and '
+                         f'<!-- {mark}:end --> in {file}')
+    block = marked(content, mark)
+    file.write_text(
+        re.sub(pattern, lambda _: block, text, flags=re.S), 'utf-8')

@@ -20,8 +20,8 @@ from greenmim.registry import MODELS
 from .breakdown import breakdown
 from .contenders import green_contenders, other_contenders
 from .pages import STEP_COLUMNS, step_cells
+from .results import table
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
-from .tables import table
 
 
 def compare_steps(cfg: ConfigDict,

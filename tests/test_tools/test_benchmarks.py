@@ -21,8 +21,8 @@ from greenmim.benchmarking.breakdown import BACKWARD, REGION, _find, breakdown
 from greenmim.benchmarking.contenders import (Contender, build_simmim,
                                               green_contenders)
 from greenmim.benchmarking.grouping import bound_of_groups, cost_bound, cost_of
+from greenmim.benchmarking.results import write_marked
 from greenmim.benchmarking.steps import Stepper, peak_memories
-from greenmim.benchmarking.tables import write_marked
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
 from tests.backbones import CONVNEXT, FAMILIES

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from greenmim.visualization.gallery import GAP, TEXT
 from greenmim.visualization.reconstruction import GREY
-from greenmim.visualization.sheet import GAP, TEXT
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'analysis_tools' / 'browse_dataset.py'

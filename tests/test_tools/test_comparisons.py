@@ -21,7 +21,7 @@ from greenmim.benchmarking.comparison.data import (find_labelled_folder,
 from greenmim.benchmarking.comparison.frozen import (STRENGTHS, accuracy,
                                                      linear_probe)
 from greenmim.benchmarking.comparison.runs import memory_of_step, save_backbone
-from greenmim.benchmarking.tables import marked
+from greenmim.benchmarking.results import marked
 from tests.backbones.checks import errors, output_and_grads, randomise
 from tests.backbones.swin_twin import DenseSwinTwin
 from tests.conftest import CHECKOUT

@@ -11,8 +11,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from greenmim.registry import MODELS
+from greenmim.visualization.gallery import GAP, TEXT
 from greenmim.visualization.reconstruction import GREY
-from greenmim.visualization.sheet import GAP, TEXT
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / 'tools' / 'visualization' / 'reconstruct.py'

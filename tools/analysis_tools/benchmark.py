@@ -113,12 +113,11 @@ def model_config(path: str, args: argparse.Namespace) -> ConfigDict:
         model.mask_ratio = args.mask_ratio
     if args.image_size and 'img_size' in model.backbone:
         model.backbone.img_size = tuple(args.image_size * 2)[:2]
-    if args.with_cp:
-        model.backbone.with_cp = True
-    if args.attention:
-        model.backbone.attn_backend = args.attention
-    if args.compile:
-        model.backbone.compile_blocks = True
+    options = dict(
+        with_cp=args.with_cp,
+        attn_backend=args.attention,
+        compile_blocks=args.compile)
+    model.backbone.update({k: v for k, v in options.items() if v})
     return model
 
 

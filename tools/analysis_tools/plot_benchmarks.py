@@ -14,7 +14,7 @@ from pathlib import Path
 
 from greenmim.benchmarking.pages import MARK, docs_block, load, readme_block
 from greenmim.benchmarking.plots import draw_all
-from greenmim.benchmarking.tables import write_marked
+from greenmim.benchmarking.results import write_marked
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,8 +17,7 @@ from mmengine.device import get_device
 
 from greenmim.datasets.transforms import load_of
 from greenmim.engine.use_data import use_data, use_labelled
-from ..results import command, environment, write_json
-from ..tables import marked, write_marked
+from ..results import command, environment, marked, write_json, write_marked
 from .data import path_prefix, write_labels
 from .frozen import evaluate_frozen
 from .runs import read_config, save_backbone, seconds_per_iteration, train

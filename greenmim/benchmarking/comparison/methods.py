@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..results import origin
-from ..tables import table as markdown
+from ..results import table as markdown
 from .base import (MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
                    colours_of, cost_cells, draw_measure, mean_and_spread,
                    save_figure)

@@ -14,8 +14,8 @@ from typing import Any, Dict, List, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..tables import table as markdown
-from ..tables import write_marked
+from ..results import table as markdown
+from ..results import write_marked
 from .base import COLORS, MEASURES, by_method, mean_and_spread, save_figure
 
 SHOWN = ('fine_tuning', 'linear')  # k-NN judges masked image modelling badly

@@ -8,7 +8,7 @@ from typing import Dict
 from matplotlib.figure import Figure
 
 from ..results import origin
-from ..tables import table as markdown
+from ..results import table as markdown
 from .base import (LONGER, MEASURES, SCRATCH, Comparison, Runs, by_method,
                    cost_cells, draw_measure, mean_and_spread, save_figure)
 from .data import find_labelled_folder
