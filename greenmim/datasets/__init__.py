@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from greenmim import mmcv_check  # noqa: F401
+from .cached_targets import CachedTargets, TargetCache
 from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
@@ -12,8 +13,9 @@ from .samplers import SeededInfiniteSampler, SeededSampler
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
-    'ImageArchive', 'ImageFolder', 'ImageWindows', 'LabelledFolder',
-    'LoadImage', 'PlanningCollate', 'SamplePhotographs',
-    'SeededInfiniteSampler', 'SeededSampler', 'UnreadableImageError',
-    'fixed_batches', 'fixed_samples', 'folder_with_pipeline', 'padding_collate'
+    'CachedTargets', 'ImageArchive', 'ImageFolder', 'ImageWindows',
+    'LabelledFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
+    'SeededInfiniteSampler', 'SeededSampler', 'TargetCache',
+    'UnreadableImageError', 'fixed_batches', 'fixed_samples',
+    'folder_with_pipeline', 'padding_collate'
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from itertools import count, islice
-from typing import Iterator
+from typing import Any, Iterator, Optional
 
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
@@ -15,15 +15,29 @@ class SeededSampler(DefaultSampler):
 
     The randomness of a sample is a function of seed, epoch and index (see
     :mod:`.seeding`), and an epoch can begin in the middle.
+
+    Args:
+        *args: See ``mmengine.dataset.DefaultSampler``.
+        num_views (int, optional): How many fixed views every image has, for
+            :class:`CachedTargets`; see :meth:`.seeding.SeededIndex.of_epoch`.
+            Defaults to None, a new view every epoch.
+        **kwargs: See ``mmengine.dataset.DefaultSampler``.
     """
 
     start = 0
     """Number of samples of this process that the next epochs skip."""
 
+    def __init__(self,
+                 *args: Any,
+                 num_views: Optional[int] = None,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_views = num_views
+
     def __iter__(self) -> Iterator[int]:
         for index in islice(super().__iter__(), self.start, None):
-            seed = mix_seeds(self.seed, self.epoch, index)
-            yield SeededIndex(index, seed)
+            yield SeededIndex.of_epoch(index, self.seed, self.epoch,
+                                       self.num_views)
 
 
 @DATA_SAMPLERS.register_module()
@@ -31,7 +45,21 @@ class SeededInfiniteSampler(InfiniteSampler):
     """MMEngine's ``InfiniteSampler`` that seeds every sample.
 
     An epoch is one pass over the data.
+
+    Args:
+        *args: See ``mmengine.dataset.InfiniteSampler``.
+        num_views (int, optional): As of :class:`SeededSampler`. Defaults to
+            None.
+        **kwargs: See ``mmengine.dataset.InfiniteSampler``.
     """
+
+    def __init__(self,
+                 *args: Any,
+                 num_views: Optional[int] = None,
+                 **kwargs: Any) -> None:
+        # The base class's constructor makes the iterator.
+        self.num_views = num_views
+        super().__init__(*args, **kwargs)
 
     def _infinite_indices(self) -> Iterator[int]:
         for epoch in count():
@@ -41,5 +69,5 @@ class SeededInfiniteSampler(InfiniteSampler):
             if self.shuffle:
                 order = torch.randperm(self.size, generator=generator)
             for index in order.tolist():
-                seed = mix_seeds(self.seed, epoch, index)
-                yield SeededIndex(index, seed)
+                yield SeededIndex.of_epoch(index, self.seed, epoch,
+                                           self.num_views)

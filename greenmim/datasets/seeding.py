@@ -9,7 +9,7 @@ mask of a batch is drawn from the seed of its first sample.
 import random
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
 import torch
@@ -18,16 +18,57 @@ from greenmim.models.masking.data_samples import write_seed
 
 
 class SeededIndex(int):
-    """The index of a sample with the seed of its randomness."""
-    seed: int
+    """The index of a sample with the seed of its randomness.
 
-    def __new__(cls, index: int, seed: int) -> 'SeededIndex':
+    Args:
+        index (int): The index.
+        seed (int): Seed of the image's crop and other augmentations.
+        mask_seed (int, optional): Seed of the mask. Defaults to None, one that
+            follows from ``seed``.
+        view (int): Which of the fixed views of its image the sample is.
+            Defaults to 0.
+    """
+    seed: int
+    mask_seed: int
+    view: int
+
+    def __new__(cls,
+                index: int,
+                seed: int,
+                mask_seed: Optional[int] = None,
+                view: int = 0) -> 'SeededIndex':
         self = super().__new__(cls, index)
         self.seed = seed
+        # Not the seed itself, from which the crop is drawn.
+        self.mask_seed = mix_seeds(seed) if mask_seed is None else mask_seed
+        self.view = view
         return self
 
     def __getnewargs__(self) -> tuple:  # for pickle, which workers need
-        return int(self), self.seed
+        return int(self), self.seed, self.mask_seed, self.view
+
+    @classmethod
+    def of_epoch(cls,
+                 index: int,
+                 seed: int,
+                 epoch: int,
+                 num_views: Optional[int] = None) -> 'SeededIndex':
+        """The sample that an epoch makes of an image.
+
+        Args:
+            index (int): The index of the image.
+            seed (int): The seed of the run.
+            epoch (int): The epoch.
+            num_views (int, optional): How many views every image has, one
+                epoch each, then again from the first. They do not depend on
+                ``seed``; masks do, and differ in every epoch. Defaults to
+                None, a new view every epoch.
+        """
+        drawn = mix_seeds(seed, epoch, index)
+        if num_views is None:
+            return cls(index, drawn)
+        view = epoch % num_views
+        return cls(index, mix_seeds(view, index), mix_seeds(drawn), view)
 
 
 def mix_seeds(*numbers: int) -> int:
@@ -71,8 +112,7 @@ def seeded(getitem: Callable[[Any, int], dict]) -> Callable[[Any, int], dict]:
             data = getitem(self, int(idx))
         sample = data.get('data_samples')
         if isinstance(idx, SeededIndex) and sample is not None:
-            # Not the seed itself, from which the crop was drawn.
-            write_seed(sample, mix_seeds(idx.seed))
+            write_seed(sample, idx.mask_seed)
         return data
 
     return seeded_getitem

@@ -9,17 +9,19 @@ from .masking import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
                     LocalReconstructionNeck, Neck)
 from .selfsup import GreenMIM, MaskTokenMIM
-from .target_generators import (HOGTarget, LowFrequencyTarget, PixelTarget,
-                                Target, TeacherTarget)
+from .target_generators import (EMATarget, HOGTarget, LowFrequencyTarget,
+                                PixelTarget, Target, TeacherTarget,
+                                TimmTeacher, TransformersTeacher)
 from .utils import PatchXavierInit
 
 __all__ = [
-    'BlockMask', 'CMT', 'ConvNeck', 'FusionNeck', 'GivenMask', 'GreenMIM',
-    'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead', 'GreenMIMHiViT',
-    'GreenMIMNeck', 'GreenMIMPCPVT', 'GreenMIMPVTv2', 'GreenMIMSVT',
-    'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
+    'BlockMask', 'CMT', 'ConvNeck', 'EMATarget', 'FusionNeck', 'GivenMask',
+    'GreenMIM', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead',
+    'GreenMIMHiViT', 'GreenMIMNeck', 'GreenMIMPCPVT', 'GreenMIMPVTv2',
+    'GreenMIMSVT', 'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
     'GreenMIMVisionTransformer', 'HOGTarget', 'LinearNeck',
     'LocalReconstructionNeck', 'LowFrequencyTarget', 'MaskTokenMIM', 'Neck',
     'PatchXavierInit', 'PixelTarget', 'PyramidVisionTransformerV2',
-    'RandomMask', 'SumOfHeads', 'Target', 'TeacherTarget', 'UniformMask'
+    'RandomMask', 'SumOfHeads', 'Target', 'TeacherTarget', 'TimmTeacher',
+    'TransformersTeacher', 'UniformMask'
 ]

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The loss. The letters of shapes are defined in :mod:`greenmim.ops`."""
+import json
 from typing import Optional, Union
 
 import torch
@@ -43,15 +44,20 @@ class GreenMIMHead(BaseModule):
         self.unit_size = unit_size
         if target is None:
             target = dict(type='greenmim.PixelTarget', norm=norm_pix)
-        self.target: Target = MODELS.build(dict(target, unit_size=unit_size))
+        target = dict(target, unit_size=unit_size)
+        self.target_key = json.dumps(target, sort_keys=True, default=str)
+        self.target: Target = MODELS.build(target)
         self.loss_module = MMPRETRAIN_MODELS.build(loss)
 
     def construct_target(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into targets (B, L, D), fp32 at least."""
         return self.target(_at_least_fp32(images))
 
-    def loss(self, pred: Tensor, images: Tensor,
-             mask: Union[Tensor, VisibleLayout]) -> Tensor:
+    def loss(self,
+             pred: Tensor,
+             images: Tensor,
+             mask: Union[Tensor, VisibleLayout],
+             target: Optional[Tensor] = None) -> Tensor:
         """Compare predictions with the target in masked units.
 
         Args:
@@ -60,6 +66,9 @@ class GreenMIMHead(BaseModule):
             mask (Tensor | VisibleLayout): Bool of shape (B, Gh, Gw), or
                 (1, Gh, Gw) for one mask shared by the batch, True = masked;
                 or the layout made from it.
+            target (Tensor, optional): Shape (B, L, D), what
+                :meth:`construct_target` returned for these images before.
+                Defaults to None, it is computed.
 
         Raises:
             ValueError: If prediction, images and mask do not fit, or images
@@ -73,7 +82,9 @@ class GreenMIMHead(BaseModule):
                 f'expected images of one size, since '
                 f'{type(self.target).__name__} reads their padding; use '
                 'another target for a padded batch')
-        target_BLD = self.construct_target(images)
+        if target is None:
+            target = self.construct_target(images)
+        target_BLD = _at_least_fp32(target)
         check_predictions(pred, target_BLD.shape)
 
         # If nothing is masked, all units but padding are visible.

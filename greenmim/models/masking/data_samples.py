@@ -1,18 +1,20 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What concerns masks and images in the inputs and data samples of a batch.
 
-It is all meta information, apart from ``mask``, which may be either meta
-information or data:
+It is all meta information, unless said otherwise:
 
 - ``mask``, of every sample or of none: bool (Gh, Gw) with True = masked, or a
-  finer mask that hides whole units; made by the pipeline. MMSelfSup wraps it
-  as ``mask.value``.
+  finer mask that hides whole units; made by the pipeline, meta information or
+  data. MMSelfSup wraps it as ``mask.value``.
 - ``mask_seed``, of every sample: the seed of the mask, set by seeded data
   sets. The first sample's seed is that of the batch.
 - ``mask_plan``, of the first sample: the :class:`~greenmim.ops.MaskPlan` of
   the batch, made by the data-loading workers.
 - ``own_sizes``, of the first sample: height and width of every image before
   ``padding_collate`` padded it. Missing where nothing is padded.
+- ``cached_target``, of every sample or of none: the values of its units,
+  (L, D), made before the training; data, so that it moves to the device. With
+  ``target_key``, meta information, which names the target that made them.
 - ``skipped_images``, of a sample that replaces unreadable files: the reason
   for each file.
 
@@ -89,6 +91,35 @@ def write_skipped_images(sample: BaseDataElement, reasons: Dict[str,
 def read_skipped_images(sample: BaseDataElement) -> Dict[str, str]:
     """The unreadable files that a sample replaces, and the reasons."""
     return sample.get('skipped_images', {})
+
+
+def write_cached_target(sample: BaseDataElement, target: Tensor,
+                        key: str) -> None:
+    """Set the values (L, D) of a sample's units, and what made them."""
+    sample.set_field(target, 'cached_target', dtype=Tensor)
+    sample.set_metainfo(dict(target_key=key))
+
+
+def read_cached_targets(samples: Samples, key: str) -> Optional[Tensor]:
+    """The values of all units that were made before, (B, L, D), if any.
+
+    Args:
+        samples (Sequence[BaseDataElement]): The data samples of a batch.
+        key (str): The name of the target that the model would compute.
+
+    Raises:
+        ValueError: If another target made them.
+    """
+    cached = [x.cached_target for x in samples if 'cached_target' in x]
+    if not cached:
+        return None
+    if len(cached) != len(samples) or samples[0].target_key != key:
+        raise ValueError(
+            'expected cached targets of the target in the config, got those '
+            f'of {samples[0].target_key!r} for {len(cached)} of '
+            f'{len(samples)} images, and the target is {key!r}; make the '
+            'cache again with tools/misc/cache_targets.py, or train without')
+    return torch.stack(cached)
 
 
 def read_masks(samples: Samples) -> Optional[Tensor]:

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from greenmim.ops import GroupPlanner, MaskPlan, VisibleLayout
 from greenmim.registry import TASK_UTILS
 from ..masking import MaskPlanner
-from ..masking.data_samples import (Images, plan_masks, read_own_sizes,
-                                    single_view)
+from ..masking.data_samples import (Images, plan_masks, read_cached_targets,
+                                    read_own_sizes, single_view)
 from ..necks import Neck
-from ..target_generators import fill_from_neighbours
+from ..target_generators import Target, fill_from_neighbours
 from ..utils import Encoded
 
 
@@ -86,6 +86,9 @@ class MaskedImageModeling(BaseSelfSupervisor):
         self.mask_planner = MaskPlanner(self.make_planner(), self.unit_size,
                                         mask_ratio, mask_scope,
                                         TASK_UTILS.build(mask_sampler))
+        for module in self.head.modules():
+            if isinstance(module, Target):
+                module.attach(self)
 
     @property
     def unit_size(self) -> int:
@@ -126,7 +129,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
         """
         images, plan = self.prepare(inputs, data_samples)
         pred = self.decode(self.encode(images, plan))
-        return dict(loss=self.head.loss(pred, images, plan.layout))
+        cached = read_cached_targets(data_samples or (),
+                                     getattr(self.head, 'target_key', ''))
+        target = () if cached is None else (cached, )
+        return dict(loss=self.head.loss(pred, images, plan.layout, *target))
 
     def prepare(
         self,

@@ -1,12 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from .base import Target, check_predictions
+from .ema_target import EMATarget
 from .fill_units import fill_from_neighbours
 from .hog_target import HOGTarget
 from .low_frequency_target import LowFrequencyTarget
 from .pixel_target import PixelTarget
 from .teacher_target import TeacherTarget
+from .teachers import TimmTeacher, TransformersTeacher
 
 __all__ = [
-    'HOGTarget', 'LowFrequencyTarget', 'PixelTarget', 'Target',
-    'TeacherTarget', 'check_predictions', 'fill_from_neighbours'
+    'EMATarget', 'HOGTarget', 'LowFrequencyTarget', 'PixelTarget', 'Target',
+    'TeacherTarget', 'TimmTeacher', 'TransformersTeacher', 'check_predictions',
+    'fill_from_neighbours'
 ]

@@ -23,6 +23,16 @@ class Target(nn.Module):
     uses_target_statistics = False
     """Whether :meth:`to_images` reads statistics of the true pixels."""
 
+    def attach(self, algorithm: nn.Module) -> None:
+        """Take what the target needs from the algorithm that owns it.
+
+        Called once, when the algorithm is built.
+
+        Args:
+            algorithm (nn.Module): A
+                :class:`greenmim.models.selfsup.MaskedImageModeling`.
+        """
+
     def forward(self, images: Tensor) -> Tensor:
         """Turn images (B, C, H, W) into the values of all units, (B, L, D)."""
         raise NotImplementedError
