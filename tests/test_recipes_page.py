@@ -27,6 +27,20 @@ CONFIGS = [
 ]
 UNPACK, = PAGE.take('bash', 'tar -xf')
 SELECT, = PAGE.take('bash', 'list.txt')
+CACHE, = PAGE.take('bash', 'cache_targets.py')
+
+
+def save_teacher():
+    """Random weights of the teacher of the page."""
+    teacher = MODELS.build(
+        dict(
+            type='VisionTransformer',
+            arch='deit-small',
+            img_size=224,
+            patch_size=16))
+    Path('checkpoints').mkdir()
+    state = {f'backbone.{k}': v for k, v in teacher.state_dict().items()}
+    torch.save(dict(state_dict=state), 'checkpoints/teacher.pth')
 
 
 @pytest.mark.parametrize('block', CONFIGS)
@@ -37,15 +51,7 @@ def test_config_trains(block, workspace, run_tool):
         picture.paste(0, (32, 32, 96, 96))
         picture.save('centre.png')
     if 'checkpoints/teacher.pth' in block:
-        teacher = MODELS.build(
-            dict(
-                type='VisionTransformer',
-                arch='deit-small',
-                img_size=224,
-                patch_size=16))
-        Path('checkpoints').mkdir()
-        state = {f'backbone.{k}': v for k, v in teacher.state_dict().items()}
-        torch.save(dict(state_dict=state), 'checkpoints/teacher.pth')
+        save_teacher()
     Path('mine.py').write_text(block)
     options = short_run(3)
     if 'milestones' in block:  # those after the end are refused
@@ -57,6 +63,21 @@ def test_config_trains(block, workspace, run_tool):
     assert Path('work_dirs/mine/iter_3.pth').is_file()
     losses = [row['loss'] for row in scalars_of(Path('work_dirs/mine'))]
     assert len(losses) == 3 and 0 < min(losses) <= max(losses) < math.inf
+
+
+def test_targets_are_cached(workspace, run_tool):
+    """And the training with them never calls the teacher."""
+    save_teacher()
+    block, = (x.values[0] for x in CONFIGS if 'TeacherTarget' in x.values[0])
+    Path('mine.py').write_text(block)
+    make, train = CACHE.splitlines()
+    run_line(run_tool, make, 'train_dataloader.dataset.num_views=8')
+    Path('checkpoints/teacher.pth').rename('teacher.pth')
+    with pytest.raises(FileNotFoundError, match='teacher.pth'):
+        run_line(run_tool, train, *short_run(3))  # found at the start
+    Path('teacher.pth').rename('checkpoints/teacher.pth')
+    run_line(run_tool, train, *short_run(3), 'default_hooks.learning=None')
+    assert Path('work_dirs/mine/iter_3.pth').is_file()
 
 
 def test_table_of_hooks():

@@ -2,7 +2,7 @@
 """Targets that were computed before the training, read from files.
 
 A teacher need not run in every step if the images it sees repeat. So every
-image has some fixed views (``num_views`` of the sampler), and a cache holds
+image has some fixed views (``views_per_image`` of the sampler), and a cache holds
 the target of each in float16:
 
 - ``cache.json``: what was cached, :class:`TargetCache`'s fields.
@@ -43,19 +43,19 @@ class TargetCache:
             of file names.
         key (str): The target that was computed, ``head.target_key``.
         num_images (int): Images of the data set.
-        num_views (int): Views of each image.
+        views_per_image (int): Views of each image.
         shape (Sequence[int]): Units and values of a sample, (L, D).
     """
     source: Dict[str, Any]
     key: str
     num_images: int
-    num_views: int
+    views_per_image: int
     shape: Sequence[int]
 
     @property
     def num_samples(self) -> int:
         """All views of all images."""
-        return self.num_images * self.num_views
+        return self.num_images * self.views_per_image
 
     @property
     def sample_bytes(self) -> int:
@@ -82,7 +82,7 @@ class TargetCache:
     def sample(self, number: int) -> SeededIndex:
         """The view of an image that is a sample of the cache."""
         view, index = divmod(number, self.num_images)
-        return SeededIndex.of_epoch(index, 0, view, self.num_views)
+        return SeededIndex.of_epoch(index, 0, view, self.views_per_image)
 
     def missing(self, folder: Path) -> List[str]:
         """Names of the shards that were not made yet."""
@@ -142,7 +142,7 @@ class TargetCache:
 class CachedTargets:
     """A data set whose samples bring their targets from a cache.
 
-    Its sampler is a seeded one with ``num_views`` of the cache. Samples of
+    Its sampler is a seeded one with ``views_per_image`` of the cache. Samples of
     other views, as hooks draw them, have no target, and the model computes it.
 
     Args:
@@ -181,11 +181,11 @@ class CachedTargets:
         view = getattr(idx, 'view', 0)
         if getattr(idx, 'seed', None) != mix_seeds(view, int(idx)):
             return data  # no view of the sampler's
-        if view >= self.cache.num_views:
+        if view >= self.cache.views_per_image:
             raise ValueError(
-                f'expected one of {self.cache.num_views} views, those of the '
-                f'cache, got view {view + 1}; set num_views='
-                f'{self.cache.num_views} of the sampler')
+                f'expected one of {self.cache.views_per_image} views, those of the '
+                f'cache, got view {view + 1}; set views_per_image='
+                f'{self.cache.views_per_image} of the sampler')
         number = view * self.cache.num_images + int(idx)
         write_cached_target(data['data_samples'], self._target(number),
                             self.cache.key)

@@ -18,7 +18,7 @@ class SeededSampler(DefaultSampler):
 
     Args:
         *args: See ``mmengine.dataset.DefaultSampler``.
-        num_views (int, optional): How many fixed views every image has, for
+        views_per_image (int, optional): How many fixed views every image has, for
             :class:`CachedTargets`; see :meth:`.seeding.SeededIndex.of_epoch`.
             Defaults to None, a new view every epoch.
         **kwargs: See ``mmengine.dataset.DefaultSampler``.
@@ -29,15 +29,15 @@ class SeededSampler(DefaultSampler):
 
     def __init__(self,
                  *args: Any,
-                 num_views: Optional[int] = None,
+                 views_per_image: Optional[int] = None,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.num_views = num_views
+        self.views_per_image = views_per_image
 
     def __iter__(self) -> Iterator[int]:
         for index in islice(super().__iter__(), self.start, None):
             yield SeededIndex.of_epoch(index, self.seed, self.epoch,
-                                       self.num_views)
+                                       self.views_per_image)
 
 
 @DATA_SAMPLERS.register_module()
@@ -48,17 +48,17 @@ class SeededInfiniteSampler(InfiniteSampler):
 
     Args:
         *args: See ``mmengine.dataset.InfiniteSampler``.
-        num_views (int, optional): As of :class:`SeededSampler`. Defaults to
+        views_per_image (int, optional): As of :class:`SeededSampler`. Defaults to
             None.
         **kwargs: See ``mmengine.dataset.InfiniteSampler``.
     """
 
     def __init__(self,
                  *args: Any,
-                 num_views: Optional[int] = None,
+                 views_per_image: Optional[int] = None,
                  **kwargs: Any) -> None:
         # The base class's constructor makes the iterator.
-        self.num_views = num_views
+        self.views_per_image = views_per_image
         super().__init__(*args, **kwargs)
 
     def _infinite_indices(self) -> Iterator[int]:
@@ -70,4 +70,4 @@ class SeededInfiniteSampler(InfiniteSampler):
                 order = torch.randperm(self.size, generator=generator)
             for index in order.tolist():
                 yield SeededIndex.of_epoch(index, self.seed, epoch,
-                                           self.num_views)
+                                           self.views_per_image)

@@ -52,22 +52,22 @@ class SeededIndex(int):
                  index: int,
                  seed: int,
                  epoch: int,
-                 num_views: Optional[int] = None) -> 'SeededIndex':
+                 views_per_image: Optional[int] = None) -> 'SeededIndex':
         """The sample that an epoch makes of an image.
 
         Args:
             index (int): The index of the image.
             seed (int): The seed of the run.
             epoch (int): The epoch.
-            num_views (int, optional): How many views every image has, one
+            views_per_image (int, optional): How many views every image has, one
                 epoch each, then again from the first. They do not depend on
                 ``seed``; masks do, and differ in every epoch. Defaults to
                 None, a new view every epoch.
         """
         drawn = mix_seeds(seed, epoch, index)
-        if num_views is None:
+        if views_per_image is None:
             return cls(index, drawn)
-        view = epoch % num_views
+        view = epoch % views_per_image
         return cls(index, mix_seeds(view, index), mix_seeds(drawn), view)
 
 

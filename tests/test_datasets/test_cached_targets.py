@@ -84,7 +84,7 @@ def test_losses_are_those_without_a_cache(run_tool, config, tmp_path,
     make(run_tool, config, folder)
     assert len(list(folder.glob('targets_*.npy'))) == 4  # 3 + 3 + 3 + 1
     plain = Config.fromfile(config)
-    plain.train_dataloader.sampler.num_views = VIEWS
+    plain.train_dataloader.sampler.views_per_image = VIEWS
     cached = Config.fromfile(folder / 'config.py')
     # The teacher is gone, so nothing but the cache can be the target.
     expected = losses(plain)
@@ -167,7 +167,7 @@ def test_views_repeat_and_masks_do_not():
             yield {int(i): i for i in sampler}
 
     runs = [
-        list(epochs(SeededSampler(range(6), seed=seed, num_views=2)))
+        list(epochs(SeededSampler(range(6), seed=seed, views_per_image=2)))
         for seed in (0, 1)
     ]
     for index in range(6):
@@ -176,7 +176,7 @@ def test_views_repeat_and_masks_do_not():
         assert seeds[0][:2] == seeds[0][2:] and len(set(seeds[0])) == 2
         masks = [epoch[index].mask_seed for run in runs for epoch in run]
         assert len(set(masks)) == 8
-    stream = iter(SeededInfiniteSampler(range(6), seed=0, num_views=2))
+    stream = iter(SeededInfiniteSampler(range(6), seed=0, views_per_image=2))
     first = {(int(i), i.view, i.seed)
              for i in (next(stream) for _ in 'x' * 12)}
     assert first == {(i, view, epoch[i].seed)

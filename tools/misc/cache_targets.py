@@ -125,7 +125,7 @@ def main() -> None:
         type='greenmim.CachedTargets',
         cache=str(args.out.resolve()),
         dataset=dataset_cfg)
-    cfg.train_dataloader.sampler.num_views = args.views
+    cfg.train_dataloader.sampler.views_per_image = args.views
     cfg.dump(args.out / 'config.py')
     print(f'train with it: python tools/train.py {args.out / "config.py"}')
 

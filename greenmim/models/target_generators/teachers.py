@@ -96,6 +96,8 @@ class TransformersTeacher(Teacher):
     Raises:
         ImportError: If transformers is not installed.
         FileNotFoundError: If the folder lacks one of these files.
+        ValueError: If weights are missing in them, or, when called, the
+            network does not return a token for every patch.
     """
 
     def __init__(self, folder: str) -> None:
