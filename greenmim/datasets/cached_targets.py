@@ -2,8 +2,8 @@
 """Targets that were computed before the training, read from files.
 
 A teacher need not run in every step if the images it sees repeat. So every
-image has some fixed views (``views_per_image`` of the sampler), and a cache holds
-the target of each in float16:
+image has some fixed views (``views_per_image`` of the sampler), and a cache
+holds the target of each in float16:
 
 - ``cache.json``: what was cached, :class:`TargetCache`'s fields.
 - ``targets_00000.npy`` and so on: shards of ``rows`` samples, (rows, L, D);
@@ -142,8 +142,8 @@ class TargetCache:
 class CachedTargets:
     """A data set whose samples bring their targets from a cache.
 
-    Its sampler is a seeded one with ``views_per_image`` of the cache. Samples of
-    other views, as hooks draw them, have no target, and the model computes it.
+    Its sampler is a seeded one with ``views_per_image`` of the cache. Samples
+    of other views, as hooks draw them, have no target; the model computes it.
 
     Args:
         dataset (dict): Config of the data set, with seeded samples.
@@ -183,7 +183,7 @@ class CachedTargets:
             return data  # no view of the sampler's
         if view >= self.cache.views_per_image:
             raise ValueError(
-                f'expected one of {self.cache.views_per_image} views, those of the '
+                f'expected one of the {self.cache.views_per_image} views of the '
                 f'cache, got view {view + 1}; set views_per_image='
                 f'{self.cache.views_per_image} of the sampler')
         number = view * self.cache.num_images + int(idx)

@@ -18,9 +18,10 @@ class SeededSampler(DefaultSampler):
 
     Args:
         *args: See ``mmengine.dataset.DefaultSampler``.
-        views_per_image (int, optional): How many fixed views every image has, for
-            :class:`CachedTargets`; see :meth:`.seeding.SeededIndex.of_epoch`.
-            Defaults to None, a new view every epoch.
+        views_per_image (int, optional): How many fixed views every image has,
+            for :class:`CachedTargets`; see
+            :meth:`.seeding.SeededIndex.of_epoch`. Defaults to None, a new
+            view every epoch.
         **kwargs: See ``mmengine.dataset.DefaultSampler``.
     """
 
@@ -48,8 +49,8 @@ class SeededInfiniteSampler(InfiniteSampler):
 
     Args:
         *args: See ``mmengine.dataset.InfiniteSampler``.
-        views_per_image (int, optional): As of :class:`SeededSampler`. Defaults to
-            None.
+        views_per_image (int, optional): As of :class:`SeededSampler`. Defaults
+            to None.
         **kwargs: See ``mmengine.dataset.InfiniteSampler``.
     """
 

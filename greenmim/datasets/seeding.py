@@ -59,9 +59,9 @@ class SeededIndex(int):
             index (int): The index of the image.
             seed (int): The seed of the run.
             epoch (int): The epoch.
-            views_per_image (int, optional): How many views every image has, one
-                epoch each, then again from the first. They do not depend on
-                ``seed``; masks do, and differ in every epoch. Defaults to
+            views_per_image (int, optional): How many views every image has,
+                one epoch each, then again from the first. They do not depend
+                on ``seed``; masks do, and differ in every epoch. Defaults to
                 None, a new view every epoch.
         """
         drawn = mix_seeds(seed, epoch, index)

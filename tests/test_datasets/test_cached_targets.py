@@ -154,7 +154,7 @@ def test_only_the_samplers_views_have_targets(run_tool, config, tmp_path):
     assert 'cached_target' in dataset[view]['data_samples']
     assert 'cached_target' not in dataset[3]['data_samples']
     assert 'cached_target' not in dataset[SeededIndex(3, 5)]['data_samples']
-    with pytest.raises(ValueError, match='one of 2 views.*view 3'):
+    with pytest.raises(ValueError, match='one of the 2 views.*view 3'):
         dataset[SeededIndex.of_epoch(3, 0, 2, 3)]
 
 
