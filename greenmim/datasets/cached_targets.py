@@ -183,8 +183,8 @@ class CachedTargets:
             return data  # no view of the sampler's
         if view >= self.cache.views_per_image:
             raise ValueError(
-                f'expected one of the {self.cache.views_per_image} views of the '
-                f'cache, got view {view + 1}; set views_per_image='
+                f'expected one of the {self.cache.views_per_image} views of '
+                f'the cache, got view {view + 1}; set views_per_image='
                 f'{self.cache.views_per_image} of the sampler')
         number = view * self.cache.num_images + int(idx)
         write_cached_target(data['data_samples'], self._target(number),
