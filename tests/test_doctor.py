@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from greenmim import __main__ as doctor
+from greenmim import doctor
 from greenmim import requirements
-from greenmim.__main__ import LIBRARIES, Library, examine
+from greenmim.doctor import LIBRARIES, Library, examine
 from tests.conftest import CHECKOUT
 
 

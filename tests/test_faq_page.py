@@ -13,7 +13,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmpretrain.registry import MODELS, TRANSFORMS
 
 import greenmim.models  # noqa: F401
-from greenmim.__main__ import TORCH
+from greenmim.doctor import TORCH
 from greenmim.ops import unit_grid
 from tests.conftest import CHECKOUT
 from tests.documents import Page

@@ -1,17 +1,16 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What a run will take: hours, memory, batch size, energy.
 
-    python tools/analysis_tools/forecast.py CONFIG [--cfg-options ...]
+    greenmim forecast CONFIG [--cfg-options ...]
 
-starts the run as tools/train.py does, stops after some steps, and
+starts the run as training does, stops after some steps, and
 extrapolates. It measures data loading, planning and arithmetic together, on
 this machine while nothing else runs on it. Writing checkpoints and the start
 of the run are left out. Beside it stands the same backbone computing all
 tokens, forward and backward. How many images fit follows from how peak memory
 grows in steps on four times as many, or fewer where these would not fit.
 
-    python tools/analysis_tools/forecast.py FORECAST.json \\
-        --check work_dirs/RUN/report.json
+    greenmim forecast FORECAST.json --check work_dirs/RUN/report.json
 
 compares what --json has written with the report of the run that followed.
 """
@@ -20,13 +19,12 @@ import json
 import math
 import os
 import statistics
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from greenmim.engine.cost.energy import GRAMS_PER_KWH
@@ -34,6 +32,7 @@ from greenmim.engine.cost.memory import memory_limit, peak_memory
 from greenmim.engine.cost.run_meter_hook import RunMeterHook
 from greenmim.engine.cost.timing import synchronize
 from greenmim.engine.launch import build_runner, set_defaults, set_options
+from greenmim.options import ReadOptions
 from .results import environment, write_json
 
 TOLERANCE = 0.15
@@ -68,7 +67,8 @@ def forecast(cfg: Config,
              warmup: int = 5,
              steps: int = 20,
              watts: Optional[float] = None,
-             grams_per_kwh: float = GRAMS_PER_KWH) -> Dict[str, Any]:
+             grams_per_kwh: float = GRAMS_PER_KWH,
+             only: Optional[str] = None) -> Dict[str, Any]:
     """Measure some steps of a run, in a folder that is removed afterwards.
 
     For the last two arguments and the figures see :class:`.RunMeterHook`.
@@ -78,6 +78,8 @@ def forecast(cfg: Config,
         options (dict, optional): Settings that override the config's.
         warmup (int): Steps before those that are measured.
         steps (int): Steps that are measured.
+        only (str, optional): ``'time'`` leaves out how many images fit into
+            the memory, and like ``'batch'`` the backbone on all tokens.
 
     Raises:
         ValueError: If the run ends before the steps are measured.
@@ -108,8 +110,12 @@ def forecast(cfg: Config,
         figures.update(
             batch_size=runner.train_dataloader.batch_size * world_size,
             median_step_seconds=statistics.median(stopwatch.seconds),
-            **batch_figures(runner, figures['peak_memory']))
-        figures.update(stopwatch.dense_figures(runner, figures))
+            bytes_per_image=None,
+            largest_batch_size=None)
+        if only != 'time':
+            figures.update(batch_figures(runner, figures['peak_memory']))
+        if only is None:
+            figures.update(stopwatch.dense_figures(runner, figures))
     return figures
 
 
@@ -210,8 +216,10 @@ def check(forecast: Dict, report: Dict) -> bool:
     return max(map(abs, errors)) <= TOLERANCE
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Optional[Sequence[str]],
+               prog: Optional[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
+        prog,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -232,6 +240,11 @@ def parse_args() -> argparse.Namespace:
         default=GRAMS_PER_KWH,
         help='CO2e of your electricity (default: %(default)g, the world '
         'average of 2022)')
+    parser.add_argument(
+        '--only',
+        choices=('time', 'batch'),
+        help='leave out the twin that computes all tokens, and with `time` '
+        'also how many images fit')
     parser.add_argument('--json', help='write the figures to this file')
     parser.add_argument(
         '--check',
@@ -239,21 +252,31 @@ def parse_args() -> argparse.Namespace:
         help='compare with the report.json of the run, and fail where the '
         f'forecast was wrong by more than {TOLERANCE:.0%}%')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
-    return parser.parse_args()
+        '--cfg-options', nargs='+', action=ReadOptions, metavar='KEY=VALUE')
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: Optional[Sequence[str]] = None,
+         prog: Optional[str] = None) -> None:
+    """Forecast a run, or check a forecast.
+
+    Args:
+        argv (Sequence[str], optional): The words after the program. Defaults
+            to None, those of this process.
+        prog (str, optional): The program in its help. Defaults to None, the
+            script.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an argument does not fit.
+    """
+    args = parse_args(argv, prog)
     if args.config.endswith('.json'):
         figures = json.loads(Path(args.config).read_text())
     else:
-        try:
-            figures = forecast(
-                Config.fromfile(args.config), args.cfg_options, args.warmup,
-                args.steps, args.watts, args.grams_per_kwh)
-        except ValueError as error:
-            sys.exit(f'forecast: {error}')
+        figures = forecast(
+            Config.fromfile(args.config), args.cfg_options, args.warmup,
+            args.steps, args.watts, args.grams_per_kwh, args.only)
         show(figures)
     if args.json:
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -262,5 +285,6 @@ def main() -> None:
         print(f'written: {args.json}')
     if args.check and not check(figures,
                                 json.loads(Path(args.check).read_text())):
-        sys.exit('forecast: wrong by more than '
-                 f'{TOLERANCE:.0%}; was the machine busy with other things?')
+        raise ValueError(
+            f'the forecast was wrong by more than {TOLERANCE:.0%}; was the '
+            'machine busy with other things?')

@@ -10,12 +10,13 @@ from inspect import signature
 from typing import Any, Dict
 
 import torch.distributed as dist
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from greenmim.options import ReadOptions, read_options
 from greenmim.registry import MODELS
 from .use_data import use_data
 
@@ -75,7 +76,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ReadOptions,
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.mask_ratio=0.6; a '
         'list is written key="[a,b]" or key=a,b, a nested one '
@@ -161,7 +162,7 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
             raise ValueError(
                 f'--cfg-options {option}=None: expected the name of a hook, '
                 f'one of {", ".join(sorted(hooks))}')
-    cfg.merge_from_dict(options)
+    cfg.merge_from_dict(read_options(options, cfg))
 
 
 def build_runner(cfg: Config) -> Runner:

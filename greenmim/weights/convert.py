@@ -163,8 +163,9 @@ def read_backbone(source: Source,
     elif family is not None:
         norm_eps = family.layouts[layout_name].norm_eps
     tensors = {name: tensors[name] for name in expected}
-    settings = {} if family is None else family.infer_settings(
-        tensors, norm_eps, **hints)
+    # A config is all that describes a backbone without a family.
+    settings = dict(recorded or {}) if family is None else (
+        family.infer_settings(tensors, norm_eps, **hints))
     return Backbone(tensors, family, settings, img_size, norm_eps,
                     tuple(left_out), coverage)
 

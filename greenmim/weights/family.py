@@ -98,17 +98,10 @@ class Family:
     def build_recorded(self, config: Dict[str, Any]) -> nn.Module:
         """Build the backbone that a checkpoint's own config describes.
 
-        The file is not trusted: the constructor gets numbers, and no string
-        that it could look up as the name of other code.
-
         Raises:
             ValueError: If the constructor refuses the config.
         """
-        known = constructor_defaults(self.cls).keys() - {'compile_blocks'}
-        arguments = _numbers({k: v for k, v in config.items() if k in known})
-        for key in 'arch', 'out_type':
-            if isinstance(config.get(key), str):
-                arguments[key] = config[key]
+        arguments = safe_arguments(self.cls, config)
         try:
             return self.build(arguments)
         # Constructors raise errors of many types.
@@ -164,6 +157,20 @@ def constructor_defaults(cls: type) -> Dict[str, Any]:
         for parent in reversed(cls.__mro__[:-1])
         for name, parameter in inspect.signature(parent).parameters.items()
     }
+
+
+def safe_arguments(cls: type, config: Dict[str, Any]) -> Dict[str, Any]:
+    """The arguments of a class in a config whose origin is not trusted.
+
+    The constructor gets numbers, and no string that it could look up as the
+    name of other code.
+    """
+    known = constructor_defaults(cls).keys() - {'compile_blocks'}
+    arguments = _numbers({k: v for k, v in config.items() if k in known})
+    for key in 'arch', 'out_type':
+        if isinstance(config.get(key), str):
+            arguments[key] = config[key]
+    return arguments
 
 
 def shape_of(tensors: Tensors, name: str, ndim: int) -> List[int]:

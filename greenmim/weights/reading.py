@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from .layouts import Tensors
-from .recorded_config import read_model_config
+from .recorded_config import read_recorded
 
 # Where checkpoints keep the weights, and where their running averages (EMA).
 # MMEngine's EMAHook swaps the two: its `state_dict` holds the averages.
@@ -41,6 +41,8 @@ class Source:
         sha256: Its hash, in hexadecimal.
         metadata: What our exporter or importer recorded about the weights.
         config: The backbone's config, where the training recorded it.
+        images: How images were loaded and normalised, where that is recorded:
+            the settings under ``load``, ``crop`` and ``preprocessor``.
     """
     backbone: Tensors
     others: Tensors
@@ -50,6 +52,7 @@ class Source:
     sha256: str
     metadata: Dict[str, Any] = field(default_factory=dict)
     config: Optional[Dict[str, Any]] = None
+    images: Dict[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
@@ -140,7 +143,9 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
         path.name,
         sha256_of(path),
         metadata=_dict(meta.get(METADATA)),
-        config=read_model_config(meta.get('cfg')).get('backbone'))
+        config=read_recorded(meta.get('cfg'), 'model').get('backbone'),
+        images=_dict(_dict(meta.get(METADATA)).get('images'))
+        or _images(meta.get('cfg')))
 
 
 def add_ema_options(parser: argparse.ArgumentParser) -> None:
@@ -232,6 +237,18 @@ def _split(tensors: Tensors) -> Tuple[Tensors, Tensors, str]:
         else:
             others[name] = tensor
     return backbone, others, outer + part
+
+
+def _images(text: Any) -> Dict[str, Any]:
+    """How the training of a recorded config loads and normalises images."""
+    loader = read_recorded(text, 'train_dataloader')
+    pipeline = _dict(loader.get('dataset')).get('pipeline') or []
+    steps = [step for step in pipeline if isinstance(step, dict)]
+    found = dict(preprocessor=read_recorded(text, 'data_preprocessor'))
+    for name, word in dict(load='Load', crop='Crop').items():
+        found[name] = next(
+            (step for step in steps if word in str(step.get('type'))), {})
+    return {name: value for name, value in found.items() if value}
 
 
 def _dict(value: Any) -> Dict[Any, Any]:

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Reads the model's config that MMEngine records in checkpoints.
+"""Reads the config that MMEngine records in checkpoints.
 
 It is Python text, which is never executed: only calls of ``dict`` and literals
 are read.
@@ -8,10 +8,10 @@ import ast
 from typing import Any, Dict
 
 
-def read_model_config(text: Any) -> Dict[str, Any]:
-    """Read what ``meta['cfg']`` of a checkpoint assigns to ``model``.
+def read_recorded(text: Any, name: str) -> Dict[str, Any]:
+    """Read the dict that ``meta['cfg']`` of a checkpoint assigns to a name.
 
-    The config is empty if there is none or it cannot be read.
+    It is empty if there is none or it cannot be read.
     """
     if not isinstance(text, str):
         return {}
@@ -20,7 +20,7 @@ def read_model_config(text: Any) -> Dict[str, Any]:
         for node in tree.body:
             if isinstance(node, ast.Assign) and [
                     getattr(target, 'id', None) for target in node.targets
-            ] == ['model']:
+            ] == [name]:
                 value = _evaluate(node.value)
                 return value if isinstance(value, dict) else {}
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):

@@ -48,6 +48,7 @@ def write_weights(
         averaged=source.averaged,
         added=list(backbone.added),
         resized=list(backbone.resized),
+        images=source.images,
         source=dict(file=source.file, sha256=source.sha256, layout=layout),
         greenmim=__version__)
     target = TARGETS[library]

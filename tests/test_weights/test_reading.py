@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from greenmim.weights import read_source, read_state_dict
-from greenmim.weights.recorded_config import read_model_config
+from greenmim.weights.recorded_config import read_recorded
 from tests.micro_checkpoint import SWIN, recorded
 
 ONE, TWO = torch.ones(1), torch.full((1, ), 2.)
@@ -184,7 +184,7 @@ def test_values_beside_tensors(tmp_path):
 
 def test_recorded_config():
     """The text that MMEngine writes is the config again."""
-    backbone = read_model_config(recorded()['cfg'])['backbone']
+    backbone = read_recorded(recorded()['cfg'], 'model')['backbone']
     expected = Config(dict(a=SWIN)).a.to_dict()
     assert {key: backbone[key] for key in expected} == expected
 
@@ -196,5 +196,5 @@ def test_recorded_config():
 ])
 def test_other_text_says_nothing(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
-    assert read_model_config(text) == {}
+    assert read_recorded(text, 'model') == {}
     assert not list(tmp_path.iterdir())

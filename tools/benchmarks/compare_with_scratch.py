@@ -1,45 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Does pre-training help on your images? Compare with random weights.
-
-The images are a folder with train/ and test/ (or val/), each with a folder
-for every class; or just these folders, of which every fifth image is tested
-on; or lists of images and classes; or a zip archive of it. For every seed
-
-1. each method pre-trains on all training images, without their labels, for
-   as many iterations as fit into the budget (timed once, in turns);
-2. its weights, and random ones, are fine-tuned for the same iterations on
-   the same labelled images, and tested; random ones once more for as long as
-   pre-training and fine-tuning take together;
-3. the same weights, frozen, are tested by a linear probe and by k-NN.
-
-A finished run leaves a file in WORK_DIR/results. The same command resumes
-where it was stopped.
-"""
-import argparse
-from pathlib import Path
-
-from greenmim.benchmarking.comparison.arguments import (make_parser, parse,
-                                                        run_and_report)
-from greenmim.benchmarking.comparison.scratch import (ScratchComparison, draw,
-                                                      text)
-
-CONFIGS = Path(__file__).parents[2] / 'configs' / 'benchmarks' / 'small_images'
-NAME = 'swin-micro-p2-w4_1xb64-coslr'
-FINETUNING = str(CONFIGS / f'{NAME}-300i_folder-32px.py')
-PRETRAININGS = {
-    method: str(CONFIGS / f'{method}_{NAME}-1200i_folder-32px.py')
-    for method in ('greenmim', 'simmim')
-}
-
-
-def parse_args() -> argparse.Namespace:
-    return parse(
-        make_parser(__doc__, PRETRAININGS, FINETUNING, 'work_dirs/compare'))
-
-
-def main() -> None:
-    run_and_report(parse_args(), ScratchComparison, text, draw)
-
+"""Does pre-training help: `greenmim compare`."""
+from greenmim.apis.compare import main
+from greenmim.command import run_tool
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

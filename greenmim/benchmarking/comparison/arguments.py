@@ -3,10 +3,9 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Callable, Dict, Optional, Tuple, Type
+from typing import Callable, Dict, Optional, Sequence, Tuple, Type
 
-from mmengine.config import DictAction
-
+from greenmim.options import ReadOptions
 from .base import LONGER, SCRATCH, Comparison, write_report
 
 
@@ -69,16 +68,17 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         parser.add_argument(
             name,
             nargs='+',
-            action=DictAction,
+            action=ReadOptions,
             default={},
             metavar='KEY=VALUE',
             help=f'override settings of {overridden}')
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(parser: argparse.ArgumentParser,
+          argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Parse, and name the files that are not named."""
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if (args.data is None) == (args.folder is None):
         parser.error('expected the images, as DATA or as --data DATA')
     args.data = args.data or args.folder

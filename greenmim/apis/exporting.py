@@ -1,0 +1,155 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Export the backbone of a checkpoint for the library that will use it.
+
+Every tensor is checked. The backbone's settings, its image size and its
+origin are recorded in the file, and a report with hashes and coverage is
+written beside it.
+"""
+import argparse
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple, Optional, Sequence, Tuple, Union
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from greenmim.registry import MODELS
+from greenmim.weights import (TARGETS, add_ema_options, fit_to, loading_code,
+                              read_backbone, read_source, summarise,
+                              write_weights)
+from .runs import resolve
+
+
+class Exported(NamedTuple):
+    """What :func:`export` has written."""
+    file: Path
+    report: Path  # in JSON: hashes, origin and coverage
+    code: str  # Python that builds the backbone and loads the file
+
+
+def build_from(config: str) -> Tuple[nn.Module, dict]:
+    """The backbone of a config, and its part of the config."""
+    cfg = Config.fromfile(config)
+    scope = cfg.get('default_scope', 'mmpretrain')
+    init_default_scope(scope)
+    # Only its names and shapes are used, which do not need `init_cfg`.
+    backbone = cfg.model.backbone.to_dict()
+    model = MODELS.build({**backbone, 'init_cfg': None})
+    if '.' not in backbone['type']:
+        backbone['type'] = f'{scope}.{backbone["type"]}'
+    return model, backbone
+
+
+def export(run: Union[str, PathLike],
+           to: str,
+           *,
+           out: Optional[str] = None,
+           config: Optional[str] = None,
+           window_size: Optional[Sequence[int]] = None,
+           averaged: Optional[bool] = None) -> Exported:
+    """Write the backbone of a run or checkpoint for another library.
+
+    What was checked, left out and changed is printed.
+
+    Args:
+        run (str | PathLike): The folder of a run, a checkpoint of a
+            pre-training, or a file that ``greenmim import`` wrote.
+        to (str): Who will load the file: ``'mmpretrain'``, ``'mmdet'``,
+            ``'mmseg'``, ``'timm'`` or ``'safetensors'``.
+        out (str, optional): The file to write. Defaults to None,
+            CHECKPOINT_to-LIBRARY beside the checkpoint.
+        config (str, optional): Config of the pre-training, which the tensors
+            must match. Defaults to None, the config in the checkpoint.
+        window_size (Sequence[int], optional): Resize the bias tables, and the
+            buffers of Swin V2, to this window, one for all stages or one for
+            each. Defaults to None.
+        averaged (bool, optional): Take the running averages (True) or the
+            weights themselves (False). Defaults to None, those that MMEngine
+            would load.
+
+    Returns:
+        Exported: The file, its report, and the Python that loads it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a tensor is missing, unexpected or does not match.
+    """
+    if to not in TARGETS:
+        raise ValueError(f'expected a library of {list(TARGETS)}, got {to!r}')
+    target = TARGETS[to]
+    checkpoint = resolve(run)[1]
+    path = Path(out) if out else checkpoint.with_name(
+        f'{checkpoint.stem}_to-{to}{target.suffix}')
+    if path.suffix != target.suffix:
+        raise ValueError(f'expected --out with the suffix {target.suffix}, '
+                         f'which {to} reads, got {path}')
+    model, settings = build_from(config) if config else (None, None)
+    source = read_source(checkpoint, averaged)
+    backbone = read_backbone(source, model=model, config=settings)
+    print(backbone.coverage)
+    if source.averaged:
+        print('these are running averages (EMA)')
+    if backbone.left_out:
+        print('left out, not part of the backbone: '
+              f'{summarise(backbone.left_out)}')
+    backbone = fit_to(backbone, target, window_size)
+    if backbone.resized:
+        print(f'resized {len(backbone.resized)} bias tables to windows '
+              f'{backbone.windows}')
+    if backbone.dropped:
+        print('also left out, since maps of several layers have no norm: '
+              f'{", ".join(backbone.dropped)}')
+    if backbone.added:
+        print('added with weight 1 and bias 0, since pre-training does not '
+              f'have them: {", ".join(backbone.added)}')
+    report = write_weights(path, backbone, to, source)
+    code = loading_code(backbone, to, path, settings)
+    print(f'wrote {path}; report: {report}')
+    return Exported(path, report, code)
+
+
+def parse_args(argv: Optional[Sequence[str]],
+               prog: Optional[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog, description='Export the backbone of a checkpoint to a library')
+    parser.add_argument(
+        'run',
+        help='the folder of a run, a checkpoint, or a file that `greenmim '
+        'import` wrote')
+    parser.add_argument(
+        '--to', choices=TARGETS, required=True, help='who will load the file')
+    parser.add_argument(
+        '--out',
+        help='the file to write; by default '
+        'CHECKPOINT_to-LIBRARY beside the checkpoint')
+    parser.add_argument(
+        '--config',
+        help='config of the pre-training, which the tensors must '
+        'match; by default the config in the checkpoint')
+    parser.add_argument(
+        '--window-size',
+        type=int,
+        nargs='+',
+        help='resize the bias tables, and the buffers of Swin V2, to this '
+        'window, one for all stages or one for each')
+    add_ema_options(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Optional[Sequence[str]] = None,
+         prog: Optional[str] = None) -> None:
+    """Export a backbone, and print how it is loaded.
+
+    Args:
+        argv (Sequence[str], optional): The words after the program. Defaults
+            to None, those of this process.
+        prog (str, optional): The program in its help. Defaults to None, the
+            script.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If an argument does not fit.
+    """
+    exported = export(**vars(parse_args(argv, prog)))
+    print(f'use it with\n\n{exported.code}')
