@@ -3,7 +3,7 @@
 import inspect
 from os import PathLike
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Dict, Tuple, Union
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from greenmim.models import backbones
 from greenmim.registry import MODELS
 from greenmim.weights import SOURCES, Source, read_backbone, read_source
 from greenmim.weights.family import safe_arguments
+from greenmim.weights.layouts import Tensors
 from .runs import resolve
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -42,26 +43,33 @@ def load(run: Union[str, PathLike]) -> nn.Module:
         ValueError: If the file does not say which backbone it holds, or a
             tensor is missing, unexpected or of another shape.
     """
-    config, checkpoint = resolve(run)
-    source = read_source(checkpoint)
-    init_default_scope('mmpretrain')
-    if Path(run).is_dir() and config is not None:
-        settings = Config.fromfile(config).model.backbone.to_dict()
-        settings['init_cfg'] = None
-        backbone = MODELS.build(_with_maps(settings))
-        tensors = source.backbone
-    else:
-        settings, tensors = _described(source, checkpoint)
-        backbone = MODELS.build(_with_maps(settings))
+    settings, tensors = describe(run)
+    backbone = MODELS.build(settings)
     try:
         backbone.load_state_dict(tensors)
     except RuntimeError as error:
-        raise ValueError(f'expected in {checkpoint} every tensor of the '
-                         f'backbone, and no other: {error}') from error
+        raise ValueError(f'expected in {run} every tensor of the backbone, '
+                         f'and no other: {error}') from error
     return backbone.eval()
 
 
-def _described(source: Source, path: Path) -> Any:
+def describe(run: Union[str, PathLike]) -> Tuple[Dict[str, Any], Tensors]:
+    """The config of a backbone that returns maps, and its tensors.
+
+    The config of a run's folder is trusted, what a file says is not.
+    """
+    config, checkpoint = resolve(run)
+    source = read_source(checkpoint)
+    init_default_scope('mmpretrain')
+    if Path(run).expanduser().is_dir() and config is not None:
+        settings = Config.fromfile(config).model.backbone.to_dict()
+        settings['init_cfg'] = None
+        return _with_maps(settings), source.backbone
+    settings, tensors = _described(source, checkpoint)
+    return _with_maps(settings), tensors
+
+
+def _described(source: Source, path: Path) -> Tuple[Dict[str, Any], Tensors]:
     """Settings and tensors of a file that alone describes its backbone."""
     recorded = source.config or source.metadata.get('backbone') or {}
     kind = str(recorded.get('type', '')).split('.')[-1]
@@ -105,7 +113,9 @@ class Preprocess:
     def __init__(self, size: int, load: Dict[str, Any],
                  preprocessor: Dict[str, Any]) -> None:
         self.size = size
+        self.options, self.config = load, preprocessor
         self.load = LoadImage(**load)
+        self.channels: int = self.load.decoder.channels
         init_default_scope('mmpretrain')
         self.preprocessor = MODELS.build(preprocessor)
 
@@ -123,8 +133,7 @@ class Preprocess:
             array = self.load(dict(img_path=str(image)))['img']
         else:
             if isinstance(image, Image.Image):
-                image = image.convert('L' if self.load.decoder.channels ==
-                                      1 else 'RGB')
+                image = image.convert('L' if self.channels == 1 else 'RGB')
             array = np.asarray(image)
             if array.ndim == 3 and array.shape[-1] == 3:
                 array = array[..., ::-1]  # BGR, as files are loaded

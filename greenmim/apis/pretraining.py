@@ -112,7 +112,7 @@ def pretrain(data: str,
     if weights is not None:
         cfg.load_from = os.path.abspath(resolve(weights)[1])
     precision_used = settings.set_precision(cfg, precision)
-    folder = Path(out).expanduser() if out else _folder(name, resume)
+    folder = Path(out).expanduser() if out else free_folder(name, resume)
     cfg.resume, cfg.overwrite = resume, overwrite
     cfg.work_dir = str(folder)
 
@@ -165,11 +165,11 @@ def pretrain(data: str,
         print(f'time:    about {_duration(seconds)}, '
               f'{figures["peak_memory"] / 2**30:.1f} GiB of memory')
     print(f'results: {folder}', flush=True)
-    _train(cfg, devices)
+    train(cfg, devices)
     return read_run(folder)
 
 
-def _folder(name: str, resume: bool) -> Path:
+def free_folder(name: str, resume: bool) -> Path:
     """The next free folder; the last one in use to resume."""
     number = 1
     while Path('work_dirs', f'{name}_{number}').exists():
@@ -239,7 +239,7 @@ def _run(arguments: list) -> None:
         raise RuntimeError(f'{" ".join(arguments[:3])} failed:\n{last}')
 
 
-def _train(cfg: Config, devices: int) -> None:
+def train(cfg: Config, devices: int) -> None:
     """Start the runner that ``mim train greenmim`` starts."""
     with tempfile.TemporaryDirectory() as folder:
         # The runner writes the config into the folder of the run.

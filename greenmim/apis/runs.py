@@ -27,6 +27,8 @@ class Run:
             iteration.
         verdict: Whether the run is still improving, flat, collapsing, or too
             short to tell; empty if it did not measure that.
+        accuracy: Percentage of the held-out images that a fine-tuned model
+            has classified right; None in a pre-training.
     """
     folder: Path
     config: Path
@@ -34,6 +36,7 @@ class Run:
     losses: Dict[int, float]
     held_out_losses: Dict[int, float]
     verdict: str
+    accuracy: Optional[float] = None
 
     @property
     def loss(self) -> Optional[float]:
@@ -69,13 +72,16 @@ def read_run(folder: Union[str, Path]) -> Run:
         for step, line in scalars.items() if 'learning/loss' in line
     }
     config = config_of(path)
-    return Run(path, config, _last_checkpoint(path), {
-        step: line['loss']
-        for step, line in scalars.items() if 'loss' in line
-    }, {
-        step: line['learning/loss']
-        for step, line in measured.items()
-    }, _verdict(config, list(measured.values())))
+    return Run(
+        path, config, _last_checkpoint(path), {
+            step: line['loss']
+            for step, line in scalars.items() if 'loss' in line
+        }, {
+            step: line['learning/loss']
+            for step, line in measured.items()
+        }, _verdict(config, list(measured.values())),
+        next((line['accuracy/top1'] for line in reversed(scalars.values())
+              if 'accuracy/top1' in line), None))
 
 
 def config_of(folder: Path) -> Path:

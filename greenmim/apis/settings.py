@@ -122,19 +122,10 @@ def set_steps(cfg: Config, steps: int) -> None:
     def scaled(number: float) -> int:
         return round(number * share)
 
+    scale_schedule(cfg, share)
     for scheduler in cfg.param_scheduler:
-        for key in 'begin', 'end':
-            if key in scheduler:
-                scheduler[key] = scaled(scheduler[key])
-        if 'milestones' in scheduler:
-            scheduler.milestones = list(map(scaled, scheduler.milestones))
         scheduler.by_epoch = False
         scheduler.pop('convert_to_iter_based', None)
-    # A warm-up of no iterations is none.
-    cfg.param_scheduler = [
-        scheduler for scheduler in cfg.param_scheduler
-        if scheduler.get('end') is None or scheduler.end > scheduler.begin
-    ]
     for hook in cfg.default_hooks.values():
         for key in 'milestones', 'until':
             if hook and key in hook:
@@ -159,6 +150,31 @@ def set_steps(cfg: Config, steps: int) -> None:
         hooks.checkpoint.by_epoch = False
         hooks.checkpoint.interval = max(
             1, min(LONGEST_INTERVAL, max(100, steps // 20)))
+
+
+def set_epochs(cfg: Config, epochs: int) -> None:
+    """Train for a number of epochs, in a run that is counted in them."""
+    scale_schedule(cfg, epochs / cfg.train_cfg.max_epochs)
+    cfg.train_cfg.max_epochs = epochs
+
+
+def scale_schedule(cfg: Config, share: float) -> None:
+    """Stretch the curve of the learning rate."""
+
+    def scaled(number: float) -> int:
+        return round(number * share)
+
+    for scheduler in cfg.param_scheduler:
+        for key in 'begin', 'end':
+            if key in scheduler:
+                scheduler[key] = scaled(scheduler[key])
+        if 'milestones' in scheduler:
+            scheduler.milestones = list(map(scaled, scheduler.milestones))
+    # A warm-up of no iterations is none.
+    cfg.param_scheduler = [
+        scheduler for scheduler in cfg.param_scheduler
+        if scheduler.get('end') is None or scheduler.end > scheduler.begin
+    ]
 
 
 def usual_epochs(images: int) -> int:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import List
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from greenmim.benchmarking.results import finish
 from greenmim.benchmarking.step_comparison import compare_steps, show
 from greenmim.benchmarking.steps import DTYPES, Stepper
 from greenmim.ops import BACKENDS
+from greenmim.options import ReadOptions, read_options
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DEFAULT_CONFIG = 'greenmim_swin-base-w7_8xb256-amp-coslr-800e_in1k.py'
@@ -85,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ReadOptions,
         help='override settings of the configs, key=value')
     return parser.parse_args()
 
@@ -106,7 +107,7 @@ def names_of(*allowed: str):
 def model_config(path: str, args: argparse.Namespace) -> ConfigDict:
     cfg = Config.fromfile(path)
     if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+        cfg.merge_from_dict(read_options(args.cfg_options, cfg))
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     model = cfg.model
     if args.mask_ratio is not None:

@@ -1,7 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import argparse
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
+
+from greenmim.options import ReadOptions, read_options
 
 
 def main() -> None:
@@ -11,13 +13,13 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ReadOptions,
         metavar='KEY=VALUE',
         help='override settings of the config, as in tools/train.py')
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        cfg.merge_from_dict(read_options(args.cfg_options, cfg))
     print(cfg.pretty_text)
 
 

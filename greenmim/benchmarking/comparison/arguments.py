@@ -5,7 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence, Tuple, Type
 
-from greenmim.options import ReadOptions
+from greenmim.options import ReadOptions, read_options
 from .base import LONGER, SCRATCH, Comparison, write_report
 
 
@@ -83,6 +83,9 @@ def parse(parser: argparse.ArgumentParser,
         parser.error('expected the images, as DATA or as --data DATA')
     args.data = args.data or args.folder
     args.pretrain = dict(args.pretrain)
+    for name in ('pretrain', 'finetune', 'scratch'):
+        options = getattr(args, f'{name}_options')
+        setattr(args, f'{name}_options', read_options(options, None))
     for name, suffix in dict(json='json', table='md', plot='png').items():
         if getattr(args, name) is None:
             setattr(args, name, args.work_dir / f'comparison.{suffix}')
