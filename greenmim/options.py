@@ -7,6 +7,7 @@ its commas, so that ``data_root=my photos`` names another folder.
 import argparse
 import ast
 import re
+import shlex
 from typing import Any, Dict, Optional
 
 # Settings that hold a path, which is text whatever it looks like.
@@ -102,8 +103,8 @@ def read_value(text: str, key: str, now: Any) -> Any:
         words = [word.strip(' \'"') for word in text.strip('[]()').split(',')]
         raise ValueError(
             f'{key}={text}: expected text or a list, but this may be both. '
-            f'Write {key}="{text!r}" for the text, or {key}="{words}" for the '
-            'list')
+            f'Write {shlex.quote(f"{key}={text!r}")} for the text, or '
+            f'{shlex.quote(f"{key}={words}")} for the list')
     quoted = re.sub(r'[^\[\](),]+', lambda word: repr(plain(word[0])), packed)
     value = ast.literal_eval(quoted)
     return list(value) if isinstance(value, tuple) and not listed else value

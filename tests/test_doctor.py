@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from greenmim import doctor
-from greenmim import requirements
+from greenmim import doctor, requirements
 from greenmim.doctor import LIBRARIES, Library, examine
 from tests.conftest import CHECKOUT
 

@@ -1,7 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Short names of backbones, and the recipe that pre-trains each of them."""
+import copy
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Union
 
@@ -11,6 +13,7 @@ from mmengine.registry import init_default_scope
 from torch.overrides import TorchFunctionMode
 
 from greenmim.registry import MODELS
+from .settings import image_size_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -140,13 +143,18 @@ def recipe_of(backbone: str) -> Config:
             f'expected a backbone of `greenmim recipes`, got {backbone!r}'
             f'{did_you_mean(backbone, BACKBONES)}')
     choice = BACKBONES[backbone]
-    cfg = Config.fromfile(find_recipe(choice.recipe))
+    cfg = copy.deepcopy(_read(find_recipe(choice.recipe)))
     if choice.backbone:
         settings: Dict[str, Any] = dict(backbone=choice.backbone)
         if choice.channels:
             settings['neck'] = dict(in_channels=choice.channels)
         cfg.merge_from_dict(dict(model=settings))
     return cfg
+
+
+@lru_cache(maxsize=None)
+def _read(path: Path) -> Config:
+    return Config.fromfile(path)
 
 
 class EmptyOnMeta(TorchFunctionMode):
@@ -190,8 +198,8 @@ def recipes() -> List[Recipe]:
             model = MODELS.build(cfg.model.backbone)
         found.append(
             Recipe(name, sum(p.numel() for p in model.parameters()),
-                   cfg.model.backbone.get('img_size', 224),
-                   cfg.train_cfg.get('max_epochs', 0), choice.recipe))
+                   image_size_of(cfg), cfg.train_cfg.get('max_epochs', 0),
+                   choice.recipe))
     return found
 
 

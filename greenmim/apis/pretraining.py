@@ -218,7 +218,8 @@ def _largest_batch(cfg: Config, options: Optional[Dict[str, Any]],
     if largest is None:
         raise ValueError('the forecast did not find how many images fit into '
                          'the memory; give --batch-size')
-    return max(1, min(largest, images) // 8 * 8)
+    largest = min(largest, images)
+    return largest if largest < 8 else largest - largest % 8
 
 
 def _run(arguments: list) -> None:

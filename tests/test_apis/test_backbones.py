@@ -1,0 +1,83 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Short names of backbones."""
+import re
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+import greenmim
+from greenmim.apis import backbones
+from greenmim.apis.backbones import (BACKBONES, EmptyOnMeta, find_recipe,
+                                     recipe_of, recipes)
+from greenmim.models import backbones as classes
+from greenmim.registry import MODELS
+
+
+@pytest.fixture(scope='module')
+def found():
+    return {one.backbone: one for one in recipes()}
+
+
+def test_every_family_has_names(found):
+    """Each class that computes visible units alone, and a micro size."""
+    families = {recipe_of(name).model.backbone.type for name in BACKBONES}
+    assert families == {
+        f'greenmim.{name}'
+        for name in classes.__all__ if name.startswith('GreenMIM')
+    }
+    assert len([name for name in BACKBONES if name.endswith('-micro')]) == 9
+    assert set(found) == set(BACKBONES)
+
+
+def test_sizes_are_the_usual_ones(found):
+    """Parameters in millions, of the backbones' papers."""
+    millions = {
+        'swin-tiny': 28, 'swin-small': 49, 'swin-base': 87,
+        'swin-large': 195, 'convnext-tiny': 28, 'convnext-base': 88,
+        'pvt-v2-b2': 25, 'twins-svt-base': 55, 'vit-small': 22,
+        'vit-base': 86, 'vit-large': 303
+    }  # yapf: disable
+    for name, number in millions.items():
+        assert abs(found[name].parameters / 1e6 - number) < 1, name
+    assert found['swin-micro'].image_size == 128
+    assert found['convnext-micro'].image_size == 128
+    assert found['swin-v2-base'].image_size == 256
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_the_decoder_fits(name):
+    """Its input has the channels of the last norm of the backbone."""
+    cfg = recipe_of(name)
+    with DefaultScope.overwrite_default_scope('mmpretrain'), EmptyOnMeta():
+        backbone = MODELS.build(cfg.model.backbone)
+    vectors = [
+        parameter for parameter in backbone.parameters() if parameter.ndim == 1
+    ]
+    assert len(vectors[-1]) == cfg.model.neck.in_channels
+
+
+def test_a_micro_recipe_computes_a_loss():
+    cfg = recipe_of('twins-svt-micro')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
+    loss = model([torch.rand(2, 3, 128, 128)], mode='loss')['loss']
+    assert loss.isfinite()
+
+
+def test_unknown_names_get_a_hint():
+    with pytest.raises(ValueError, match="did you mean 'swin-tiny'"):
+        recipe_of('swin-tinny')
+    name = 'greenmim_swin-base_16xb128-amp-coslr-100e_in1k'
+    for given in (name, f'{name}.py', f'configs/{name}.py'):
+        assert find_recipe(given).stem == name
+    with pytest.raises(FileNotFoundError, match=f'did you mean {name!r}'):
+        find_recipe(f'{name}0')
+
+
+def test_the_list_is_printed(capsys):
+    backbones.print_recipes()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(BACKBONES) == 1 + len(greenmim.recipes())
+    assert re.match(r'swin-tiny +27\.5 M +224 +greenmim_swin-tiny', lines[2])

@@ -1,0 +1,237 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""``greenmim.pretrain``, and the choices that it makes."""
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config
+
+import greenmim
+from greenmim.apis import settings
+from greenmim.apis.backbones import BACKBONES, find_recipe, recipe_of
+from greenmim.command import main
+from greenmim.engine.launch import build_model
+from tests.conftest import CHECKOUT
+from tests.micro import save_images
+
+STEPS = 4
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Its own name and that of the images have what shells and MMEngine
+    treat specially."""
+    folder = tmp_path_factory.mktemp('a b') / 'Bäume, (中)'
+    save_images(folder / 'my photos, (1)', 6, (150, 140))
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(folder):
+    """A run in words of the command, from another folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main([
+            'pretrain', 'my photos, (1)', '--backbone', 'swin-micro',
+            '--steps', f'{STEPS}', '--batch-size', '3', '--out', 'a run',
+            '--set', 'default_hooks.logger.interval=1',
+            'optim_wrapper.optimizer.eps=1e-8'
+        ]) == 0
+    return greenmim.read_run(folder / 'a run')
+
+
+def test_a_run_and_what_it_says(run, folder):
+    assert run.folder == folder / 'a run'
+    assert run.config == folder / 'a run' / 'config.py'
+    assert run.checkpoint == folder / 'a run' / f'iter_{STEPS}.pth'
+    assert list(run.losses) == [1, 2, 3, 4]
+    assert run.loss == run.losses[4]
+    assert list(run.held_out_losses) == [0, 4]
+    assert run.held_out_loss == run.held_out_losses[4] > 0
+    log = next(run.folder.glob('*/*.log')).read_text('utf-8')
+    assert run.verdict in log and run.verdict.startswith(
+        ('still improving', 'too early'))
+    cfg = Config.fromfile(run.config)
+    assert cfg.optim_wrapper.optimizer.eps == 1e-8
+    assert cfg.train_dataloader.dataset.data_root == str(folder /
+                                                         'my photos, (1)')
+
+
+def test_mim_train_gives_the_same_losses(run, run_tool):
+    """By the file that ``mim train greenmim`` starts."""
+    run_tool(CHECKOUT / 'tools' / 'train.py', run.config, '--work-dir',
+             'the same again')
+    again = greenmim.read_run('the same again')
+    assert again.losses == run.losses
+    assert again.held_out_losses == run.held_out_losses
+
+
+def test_python_has_the_same_words(run, folder, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        again = greenmim.pretrain(
+            str(folder / 'my photos, (1)'),
+            backbone='swin-micro',
+            steps=STEPS,
+            batch_size=3,
+            set={'default_hooks.logger.interval': 1})
+        assert again.losses == run.losses
+        assert again.folder.as_posix() == 'work_dirs/swin-micro_1'
+
+
+def test_a_used_folder_is_left_alone(run, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    files = sorted(run.folder.rglob('*'))
+    words = [
+        'pretrain', 'my photos, (1)', '--backbone', 'swin-micro', '--steps',
+        '1', '--out', 'a run'
+    ]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert '--resume' in error and '--overwrite' in error
+    assert sorted(run.folder.rglob('*')) == files
+    assert main([*words, '--resume', '--overwrite']) == 1
+
+
+def test_a_run_is_resumed(run, folder, tmp_path, monkeypatch):
+    copy = tmp_path / 'copy'
+    shutil.copytree(run.folder, copy)
+    monkeypatch.chdir(folder)
+    resumed = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='swin-micro',
+        steps=STEPS + 2,
+        out=str(copy),
+        resume=True,
+        set={'default_hooks.logger.interval': 1})
+    assert list(resumed.losses) == [1, 2, 3, 4, 5, 6]
+    assert resumed.losses[4] == run.losses[4]
+    # The batch size was not given again.
+    assert Config.fromfile(resumed.config).train_dataloader.batch_size == 3
+
+
+def test_options_change_the_config(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    trained = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='convnext-micro',
+        out=str(tmp_path / 'new'),
+        epochs=0.5,
+        image_size=96,
+        batch_size=2,
+        mask_ratio=0.6,
+        target='hog',
+        precision='bf16')
+    assert len(trained.losses) == 1
+    cfg = Config.fromfile(trained.config)
+    assert cfg.train_dataloader.batch_size == 2 and cfg.auto_scale_lr.enable
+    assert cfg.train_cfg == dict(by_epoch=False, max_iters=2)
+    assert settings.image_size_of(cfg) == 96
+    assert cfg.model.mask_ratio == 0.6
+    assert cfg.model.head.target.type == 'greenmim.HOGTarget'
+    assert cfg.model.neck.out_channels == 16 * 9 * 3
+
+
+def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    trained = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='swin-micro',
+        out=str(tmp_path / 'new'),
+        steps=1,
+        batch_size=2,
+        weights='a run')
+    assert trained.held_out_losses[0] == pytest.approx(run.held_out_loss)
+
+
+@pytest.mark.slow
+def test_two_processes(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    trained = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='swin-micro',
+        out=str(tmp_path / 'new'),
+        steps=2,
+        batch_size=4,
+        devices=2)
+    cfg = Config.fromfile(trained.config)
+    assert cfg.train_dataloader.batch_size == 2
+    assert max(trained.losses) == 2
+
+
+@pytest.mark.parametrize('target', settings.TARGETS)
+@pytest.mark.parametrize('backbone', ['swin-micro', 'vit-micro'])
+def test_targets_fit_the_decoder(target, backbone):
+    cfg = recipe_of(backbone)
+    settings.set_target(cfg, target)
+    loss = build_model(cfg)([torch.rand(2, 3, 128, 128)], mode='loss')['loss']
+    assert loss.isfinite()
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(steps=1, epochs=1), 'one of epochs, steps and hours'),
+    (dict(steps=0), 'steps of 1 or more'),
+    (dict(backbone='swin-tinny'), "did you mean 'swin-tiny'"),
+    (dict(recipe='nothing'), 'the name of a recipe'),
+    (dict(steps=1, image_size=100), 'multiple of the mask unit, 32'),
+    (dict(steps=1, devices=2, batch_size=3), 'multiple of 2 devices'),
+    (dict(steps=1, set={'model.mask_ration': 1}), 'mask_ratio'),
+    (dict(steps=1, weights='nothing'), 'no nothing'),
+])
+def test_what_is_refused(folder, tmp_path, options, message):
+    out = tmp_path / 'new'
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        greenmim.pretrain(
+            str(folder / 'my photos, (1)'),
+            out=str(out),
+            **dict(dict(backbone='swin-micro', batch_size=2), **options))
+    assert not out.exists()
+
+
+def test_epochs_become_iterations():
+    """The curve of the learning rate keeps its shape."""
+    for name in ('swin-base', 'swin-micro'):
+        cfg = recipe_of(name)
+        settings.set_steps(cfg, 1000)
+        warmup, cosine = cfg.param_scheduler
+        assert warmup.end == cosine.begin == 50
+        assert not warmup.by_epoch and 'convert_to_iter_based' not in warmup
+    cfg = Config.fromfile(
+        find_recipe(
+            'greenmim_swin-base-w7_8xb256-amp-coslr-400e_in1k-128to224px'))
+    settings.set_steps(cfg, 1000)
+    assert cfg.default_hooks.image_size.milestones == [500, 750]
+    assert cfg.default_hooks.image_size.by_epoch is False
+    cfg = Config.fromfile(
+        find_recipe('simmim_swin-base-w6_8xb256-amp-steplr-800e_in1k-192px'))
+    settings.set_steps(cfg, 16)
+    assert cfg.param_scheduler[0].milestones == [14]  # and no warm-up
+
+
+def test_small_folders_are_seen_more_often():
+    epochs = [settings.usual_epochs(10**power) for power in range(1, 7)]
+    assert epochs == [1600, 1600, 1600, 800, 400, 200]
+
+
+def test_hours_and_batch_are_measured(folder, tmp_path, monkeypatch, capsys):
+    """By the command ``greenmim forecast``, in a process of its own."""
+    monkeypatch.chdir(folder)
+    trained = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='swin-micro',
+        out=str(tmp_path / 'new'),
+        batch_size='auto',
+        hours=1e-9)
+    cfg = Config.fromfile(trained.config)
+    assert cfg.train_dataloader.batch_size == 6  # no more than there are
+    assert cfg.train_cfg.max_iters == 1
+    assert 'GiB of memory' in capsys.readouterr().out
+
+
+def test_every_backbone_has_a_recipe_that_can_be_set():
+    for name in BACKBONES:
+        cfg = recipe_of(name)
+        settings.set_image_size(cfg, 128)
+        settings.set_steps(cfg, 10)
+        settings.set_batch_size(cfg, 4, 1)
+        assert settings.set_precision(cfg, 'fp32') == 'fp32'
