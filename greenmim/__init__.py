@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, List
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .apis import (export, features, load, preprocess, pretrain, read_run,
-                       recipes)
+    from .apis import (export, features, finetune, load, preprocess, pretrain,
+                       read_run, recipes)
 
 __all__ = [
-    '__version__', 'export', 'features', 'load', 'preprocess', 'pretrain',
-    'read_run', 'recipes'
+    '__version__', 'export', 'features', 'finetune', 'load', 'preprocess',
+    'pretrain', 'read_run', 'recipes'
 ]
 
 

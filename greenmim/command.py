@@ -24,6 +24,8 @@ from .requirements import requirements
 COMMANDS: Dict[str, Tuple[str, str]] = {
     'pretrain': ('pre-train a backbone on a folder of images',
                  'apis.pretraining:pretrain'),
+    'finetune':
+    ('train a classifier on labelled images', 'apis.finetuning:finetune'),
     'features':
     ('compute the features of images', 'apis.image_features:features'),
     'export': ('write the backbone for MMDetection, timm and others',
@@ -32,8 +34,8 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     ('convert a checkpoint of another library', 'apis.import_checkpoint:main'),
     'reconstruct':
     ('draw what a model sees behind the mask', 'apis.reconstruct:main'),
-    'knn':
-    ('classify labelled images by their nearest neighbours', 'apis.knn:main'),
+    'knn': ('classify labelled images by their nearest neighbours',
+            'apis.knn:main'),
     'compare': ('does pre-training help on labelled images?',
                 'apis.compare:main'),
     'forecast': ('hours, memory and energy that a config will take',

@@ -3,6 +3,7 @@
 from greenmim import mmcv_check  # noqa: F401
 from .backbones import Recipe, recipes
 from .exporting import Exported, export
+from .finetuning import finetune
 from .image_features import Features, features
 from .loading import Preprocess, load, preprocess
 from .pretraining import pretrain
@@ -10,5 +11,6 @@ from .runs import Run, read_run
 
 __all__ = [
     'Exported', 'Features', 'Preprocess', 'Recipe', 'Run', 'export',
-    'features', 'load', 'preprocess', 'pretrain', 'read_run', 'recipes'
+    'features', 'finetune', 'load', 'preprocess', 'pretrain', 'read_run',
+    'recipes'
 ]

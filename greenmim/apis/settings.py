@@ -6,13 +6,13 @@ of any size train for the time that they need.
 """
 import math
 import os
-from pathlib import Path
 from typing import Any, Dict, Tuple
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from greenmim.engine.use_data import use_data
 from greenmim.registry import DATASETS
 
 # What each word predicts, and the values of a channel in 8 x 8 pixels.
@@ -32,24 +32,16 @@ def set_data(cfg: Config, data: str) -> int:
     Returns:
         int: The number of images.
     """
-    path = Path(data).expanduser()
-    old = cfg.train_dataloader.dataset
-    pipeline = list(old.pipeline)
+    pipeline = cfg.train_dataloader.dataset.pipeline
     if not any('Load' in transform['type'] for transform in pipeline):
         # JPEG photographs of a camera are decoded at the smallest scale that
         # leaves the smallest crop its pixels.
         low = crop_of(cfg).get('crop_ratio_range', (1, ))[0]
         side = math.ceil(image_size_of(cfg) / math.sqrt(low))
         pipeline.insert(0, dict(type='greenmim.LoadImage', min_side=side))
-    dataset: Dict[str, Any] = dict(data_root=os.path.abspath(path))
-    if path.is_file() or (path / 'data.mdb').is_file():
-        dataset['type'] = 'greenmim.ImageArchive'
-    else:
-        dataset['type'] = 'greenmim.ImageFolder'
-        dataset['index_dir'] = old.get('index_dir', '~/.cache/greenmim')
-    cfg.train_dataloader.dataset = ConfigDict(dataset, pipeline=pipeline)
-    listed = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
-    return len(listed.load_data_list())
+    use_data(cfg, data)
+    dataset = dict(cfg.train_dataloader.dataset, pipeline=[], lazy_init=True)
+    return len(DATASETS.build(dataset).load_data_list())
 
 
 def crop_of(cfg: Config) -> dict:
