@@ -124,6 +124,9 @@ def tool_flags(script: Path) -> Set[str]:
         return tool_flags(tool) | {'--work-dir'}
     sources = [script]
     text = script.read_text('utf-8')
+    main = re.search(r'^from ([\w.]+) import main$', text, re.M)
+    if main:  # a thin tool
+        return tool_flags(CHECKOUT / f'{main[1].replace(".", "/")}.py')
     for name in re.findall(r'^from ([\w.]+) import', text, re.M):
         file = name.replace('.', '/') + '.py'
         sources += filter(Path.is_file,

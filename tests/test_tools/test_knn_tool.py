@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 from skimage import data
 
-from greenmim.evaluation import knn_accuracy
+from greenmim.evaluation import knn_accuracy, labelled_folder
 from tests.test_evaluation.test_frozen_features import load
 
 ROOT = Path(__file__).parents[2]
@@ -48,14 +48,14 @@ def test_accuracy_is_that_of_the_loaded_backbone(run_tool, pre_trained,
     config, checkpoint, model = pre_trained
     options = ('--data', labelled, '--device', 'cpu', '--num-workers', 0,
                '--size', 128)
-    scope = run_tool(TOOL, config, checkpoint, *options, '--k', 3,
-                     '--temperature', 0.1, '--batch-size', 7)
+    run_tool(TOOL, config, checkpoint, *options, '--k', 3, '--temperature',
+             0.1, '--batch-size', 7)
     printed = capsys.readouterr().out
     total = len(model.backbone.state_dict())
     assert f'Loaded all {total} tensors' in printed
-    expected = knn_accuracy(
-        model, *map(load, scope['labelled_folder'](str(labelled), 128)), 3,
-        0.1)
+    expected = knn_accuracy(model,
+                            *map(load, labelled_folder(str(labelled), 128)), 3,
+                            0.1)
     results = mmengine.load(tmp_path / 'knn.json')
     assert {name: results[name] for name in expected} == expected
     assert f'top1 {expected["top1"]:.2f} %' in printed

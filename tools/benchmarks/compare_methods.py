@@ -13,8 +13,7 @@ where it was stopped.
 """
 import argparse
 
-from compare_with_scratch import CONFIGS, FINETUNING, NAME, PRETRAININGS
-
+from greenmim.apis.compare import CONFIGS, FINETUNING, NAME, PRETRAININGS
 from greenmim.benchmarking.comparison.arguments import (make_parser, parse,
                                                         run_and_report)
 from greenmim.benchmarking.comparison.methods import (MethodComparison, draw,
