@@ -189,14 +189,6 @@ def test_features_downstream(export, trained, batch, library, own, capsys):
             assert_same_features(ours(), model(batch))
 
 
-def test_norms_that_a_file_lacks(export, trained):
-    """That for classifiers has one norm, and MMEngine says so."""
-    path = export(trained, 'mmpretrain')
-    _, warnings = load_warnings(lambda: SwinTransformer(
-        **SWIN, out_indices=OUTPUTS, init_cfg=pretrained(path)))
-    assert len(warnings) == 1 and 'norm0.weight' in warnings[0]
-
-
 def test_metadata_and_report(export, trained):
     path = export(trained, 'mmseg')
     metadata = metadata_of(path)

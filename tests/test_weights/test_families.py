@@ -81,6 +81,12 @@ RECIPES = [
 ]
 NAMED = [
     dict(type='greenmim.GreenMIMSwinTransformer', arch='tiny'),
+    dict(
+        type='greenmim.GreenMIMSwinTransformer',
+        arch='tiny',
+        in_channels=5,
+        window_size=(14, 14, 14, 7),
+        use_abs_pos_embed=True),
     dict(type='greenmim.GreenMIMVisionTransformer', arch='deit-tiny'),
     dict(type='greenmim.GreenMIMPVTv2', arch='b0', in_channels=4),
     dict(type='greenmim.GreenMIMPVTv2', arch='b5', qkv_bias=False),

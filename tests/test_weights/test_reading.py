@@ -86,12 +86,6 @@ def test_averages_of_others(tmp_path, raw, average):
     assert read_source(path, averaged=True).averaged
 
 
-def test_no_averages(tmp_path):
-    path = write(tmp_path / 'a.pth', dict(model={'a': ONE}))
-    with pytest.raises(ValueError, match='expected running averages .*--ema'):
-        read_source(path, averaged=True)
-
-
 def test_metadata_of_safetensors(tmp_path):
     metadata = dict(greenmim=json.dumps(dict(img_size=192)))
     path = tmp_path / 'a.safetensors'
