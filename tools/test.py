@@ -45,7 +45,6 @@ def parse_args() -> argparse.Namespace:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Merge the arguments into the config."""
     if cfg.get('test_cfg') is None or cfg.get('test_dataloader') is None:
         raise ValueError(
             f'{args.config} has no `test_cfg` or no `test_dataloader`. A '

@@ -88,7 +88,6 @@ def measure(windows: Sequence[int], batch_size: int, num_heads: int,
 
 
 def show(result: dict) -> None:
-    """Print what was measured, what was fitted, and the coefficient."""
     for g, n, t in zip(result['group_sizes'], result['num_groups'],
                        result['seconds']):
         fitted = result['logit_seconds'] * n * g**2

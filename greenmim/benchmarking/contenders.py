@@ -126,7 +126,6 @@ def other_contenders(cfg: ConfigDict, model: GreenMIM, images: Tensor,
 
 
 def against_names(green: nn.Module) -> Tuple[str, ...]:
-    """What a backbone can be compared with."""
     if isinstance(green, GreenMIMSwinTransformer):
         return 'simmim', 'dense'
     if isinstance(green, GreenMIMConvNeXt):
@@ -136,7 +135,6 @@ def against_names(green: nn.Module) -> Tuple[str, ...]:
 
 def simmim_contender(simmim: Any, images: Tensor,
                      planner: MaskPlanner) -> Contender:
-    """MMPretrain's SimMIM."""
     grid = unit_grid(images.shape[-2:], planner.unit_size)
     patch_size = simmim.head.patch_size
     side = planner.unit_size // patch_size  # SimMIM's masks are per patch

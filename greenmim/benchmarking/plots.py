@@ -1,5 +1,15 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Pictures of the results of benchmarks."""
+"""Draw benchmarks/*.json and write their tables into the documents.
+
+The pictures go to docs/images, the tables between the lines
+
+    <!-- benchmark:begin -->
+    <!-- benchmark:end -->
+
+of README.md and docs/benchmarks.md, so that no number is typed by hand. What a
+file is used for is the first word of its name, see benchmarks/README.md.
+"""
+import argparse
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -7,8 +17,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from .pages import (Results, image_name, model_name, row_of,
-                    token_microseconds, with_breakdown)
+from .pages import (MARK, Results, docs_block, image_name, load, model_name,
+                    readme_block, row_of, token_microseconds, with_breakdown)
+from .results import write_marked
 
 GREEN, DENSE = '#2a9d5c', '#7a7a7a'
 COLORS = {
@@ -142,3 +153,24 @@ def draw_all(results: Dict[str, Results], folder: Path) -> None:
             figure.savefig(folder / f'{name}.svg', metadata=dict(Date=None))
             plt.close(figure)
         print(f'drawn: {folder / name}.svg')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        '--root',
+        type=Path,
+        default=Path(__file__).parents[2],
+        help='folder that holds benchmarks, docs and README.md (default: '
+        'this checkout)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    root = parse_args().root
+    results = load(root / 'benchmarks')
+    draw_all(results, root / 'docs' / 'images')
+    write_marked(root / 'README.md', readme_block(results), MARK)
+    write_marked(root / 'docs' / 'benchmarks.md', docs_block(results), MARK)

@@ -104,7 +104,6 @@ def compare_steps(cfg: ConfigDict,
 
 
 def show(result: dict) -> None:
-    """Print the table of a comparison."""
     options = [f'dtype {result["dtype"]}', f'attention {result["attention"]}']
     options += [
         name.replace('_', ' ') for name in ('with_cp', 'compile', 'plan_ahead')

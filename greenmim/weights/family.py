@@ -6,8 +6,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type
 
 from torch import Tensor, nn
 
-from .layouts import Layout, Tensors, rename_all
-from .merge_order import merge_permutation
+from .layouts import Layout, Tensors, merge_permutation, rename_all
 
 
 class Family:

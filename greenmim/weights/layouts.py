@@ -4,15 +4,26 @@
 A table of names has pairs of templates, (theirs, ours), each the beginning of
 a tensor's name. ``{i}`` stands for a number, ``{i+1}`` for the next number,
 and ``{last}`` for the last stage. One table serves both directions.
+
+Patch merging joins the C channels of a 2x2 square of tokens to one vector of
+4 * C. Its order is given by the axes of this vector, outermost first: the row
+(y) and the column (x) of a token in the square, and its channel (c).
 """
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
+import torch
 from torch import Tensor
 
 Tensors = Dict[str, Tensor]
 Renames = Tuple[Tuple[str, str], ...]
+
+MERGE_ORDERS = {
+    'microsoft': 'xyc',  # Microsoft's Swin; GreenMIM since its last commit
+    'greenmim-2022': 'yxc',  # GreenMIM as of 2022
+    'openmmlab': 'cyx',  # MMCV's PatchMerging, and ours
+}
 
 _FIELD = re.compile(r'\{(\w)(?:\+(\d+))?\}')
 _STAGE = re.compile(r'(?:layers|stages)\.(\d+)\.')
@@ -66,6 +77,28 @@ def rename_all(tensors: Tensors, renames: Renames,
     return renamed, tuple(unexpected)
 
 
+def merge_permutation(channels: int,
+                      source: str,
+                      target: str = 'openmmlab') -> Tensor:
+    """Where a merged vector in one order finds its values in another.
+
+    ``merged_target = merged_source[..., permutation]``; the parameters of a
+    norm and the input columns of a weight are taken over in the same way.
+
+    Returns:
+        Tensor: Int64 of shape (4 * C, ).
+    """
+    for order in source, target:
+        if order not in MERGE_ORDERS:
+            raise ValueError(f'expected a merge order of {[*MERGE_ORDERS]}, '
+                             f'got {order!r}')
+    axes = MERGE_ORDERS[source]
+    places = torch.arange(4 * channels).view(
+        [channels if axis == 'c' else 2 for axis in axes])
+    return places.permute([axes.index(axis)
+                           for axis in MERGE_ORDERS[target]]).flatten()
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one library names and orders the weights of a backbone.
@@ -73,8 +106,8 @@ class Layout:
     Args:
         renames: Pairs (theirs, ours) of names without the backbone's prefix;
             by default all names are the same.
-        merge_order: Order of the channels in patch merging, see
-            :mod:`greenmim.weights.merge_order`.
+        merge_order: Order of the channels in patch merging, a key of
+            ``MERGE_ORDERS``.
         not_stored: Ends of our names of buffers that the library computes
             and does not save.
         norm_eps: Eps of all LayerNorms of this library's models; None if it

@@ -4,7 +4,7 @@ import torch
 from mmcv.cnn.bricks.transformer import PatchMerging
 from torch.nn import functional as F
 
-from greenmim.weights.merge_order import MERGE_ORDERS, merge_permutation
+from greenmim.weights.layouts import MERGE_ORDERS, merge_permutation
 
 # Neighbours (dy, dx) in the order in which their channels are joined.
 NEIGHBOURS = {
