@@ -36,6 +36,7 @@ class Library:
     after: Tuple[str, ...] = ()
     # Maps the module to what was found in it.
     check: Optional[Callable[[ModuleType], Finding]] = None
+    reads: str = ''  # kinds of images, if it is for these alone
 
 
 def check_torch(torch: ModuleType) -> Finding:
@@ -134,6 +135,13 @@ LIBRARIES = [
     simple('safetensors'),
     simple('skimage', 'scikit-image'),
     simple('tifffile'),
+    *(Library(
+        module, (package, ), f'pip install {package}', extra, reads=reads)
+      for module, package, extra, reads in (
+          ('imagecodecs', 'imagecodecs', 'tiff', 'TIFF with LZW or ZSTD'),
+          ('pillow_heif', 'pillow-heif', 'heif', 'HEIC'),
+          ('pydicom', 'pydicom', 'dicom', 'DICOM'),
+          ('rasterio', 'rasterio', 'geo', 'windows of GeoTIFF'))),
     Library('triton', ('triton', ), '', 'triton'),
     Library(
         'mim', ('openmim', ),
@@ -168,7 +176,11 @@ def examine(
     if not name:
         missing = f'{library.packages[0]} is not installed'
         if library.extra not in ('', *extras):
-            return f'{missing} (not needed)', ''
+            reason = 'not needed'
+            if library.reads:
+                reason = (f'needed for {library.reads} alone: pip install '
+                          f'"greenmim[{library.extra}]"')
+            return f'{missing} ({reason})', ''
         return missing, library.fix
     for line in requirements('', library.extra, *extras):
         if package_of(line) in library.packages and not is_met(

@@ -110,6 +110,19 @@ def test_a_library_that_is_missing(extras, needed):
     assert fix == ('pip install it' if needed else '')
 
 
+@pytest.mark.parametrize('extra', ['tiff', 'heif', 'dicom', 'geo'])
+def test_a_reader_of_images_that_is_missing(extra, monkeypatch):
+    """The line names the kind of image and the extra."""
+    library, = (one for one in LIBRARIES if one.extra == extra)
+    assert requirements.requirements(extra) == list(library.packages)
+    monkeypatch.setattr(doctor, 'installed', lambda packages: '')
+    assert examine(library) == (
+        f'{library.packages[0]} is not installed (needed for {library.reads} '
+        f'alone: pip install "greenmim[{extra}]")', '')
+    assert examine(library, (),
+                   [extra])[1] == (f'pip install {library.packages[0]}')
+
+
 def test_a_library_that_is_too_old(monkeypatch):
     monkeypatch.setattr(doctor, 'requirements', lambda *extras: ['torch>=99'])
     library = Library('torch', ('torch', ), 'pip install another')

@@ -8,7 +8,7 @@ from typing import Dict, Optional, Tuple
 
 from PIL import features
 
-from .decoding.containers import HEIF, JPEG_2000, PNG, TIFF
+from .decoding.containers import AVIF, HEIF, JPEG_2000, PNG, TIFF
 
 #: Endings that are read without an extra.
 ALWAYS = ('.jpg', '.jpeg', '.jfif', '.jpe', '.png', '.bmp', '.ppm', '.pgm',
@@ -75,7 +75,7 @@ def kind_of(head: bytes) -> Optional[str]:
         return '.jp2'
     if head[4:8] == b'ftyp' and head[8:12] in HEIF:
         return '.heic'
-    if head[4:8] == b'ftyp' and head[8:12] in (b'avif', b'avis'):
+    if head[4:8] == b'ftyp' and head[8:12] in AVIF:
         return '.avif'
     if head[128:132] == b'DICM':
         return '.dcm'

@@ -14,7 +14,7 @@ from io import BytesIO
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 #: Pillow's own limit, in pixels.
 MAX_PIXELS = 178_956_970
@@ -24,6 +24,7 @@ PNG = b'\x89PNG\r\n\x1a\n'
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 JPEG_2000 = (b'\0\0\0\x0cjP  ', b'\xff\x4f\xff\x51')
 HEIF = (b'heic', b'heix', b'heim', b'heis', b'hevc', b'hevx', b'mif1', b'msf1')
+AVIF = (b'avif', b'avis')
 
 TRUNCATED = 'the image file is truncated'
 
@@ -125,6 +126,10 @@ def read_raster(content: bytes,
             if raster.values.dtype.kind == 'u':
                 raster.window = full_scale(max(depths))
             return raster
+    if (content[4:8] == b'ftyp' and content[8:12] in AVIF
+            and not features.check('avif')):
+        raise ValueError('expected Pillow 11.3 or later, which reads AVIF; '
+                         'run: pip install -U pillow')
     with open_by_pillow(content, max_pixels, min_side) as image:
         return _raster_of(image, grey)
 
