@@ -191,7 +191,7 @@ def test_too_many_broken_files_stop_the_run(broken, kind, workers):
 
     see(.25)
     message = r'(?s)max_skipped=20%.*5 of the first \d\d are \(\d\d%\)' \
-        '.*two/\d ü.png: its content.*train_dataloader.dataset.max_skipped'
+        r'.*two/\d ü.png: its content.*train_dataloader.dataset.max_skipped'
     with pytest.raises(UnreadableImageError, match=message):
         see(.2)
     with pytest.raises(ValueError, match='within 0 and 1, got 2'):
