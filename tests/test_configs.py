@@ -88,7 +88,7 @@ def test_every_launcher_finds_what_it_needs(path):
     """MMSelfSup's train.py fills in nothing, MMPretrain's little."""
     config = load(path)
     loader = config.train_dataloader
-    assert loader.collate_fn.type == 'default_collate'
+    assert loader.collate_fn.type == 'greenmim.collate'
     assert loader.persistent_workers == (loader.num_workers > 0)
     assert 'pin_memory' in loader
     checkpoint = config.default_hooks.checkpoint

@@ -50,7 +50,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='ImageList',
         data_root='data/imagenet/',

@@ -66,7 +66,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='greenmim.SeededInfiniteSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.SamplePhotographs',
         num_views=1024,

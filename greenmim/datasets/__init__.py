@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from greenmim import mmcv_check  # noqa: F401
 from .cached_targets import CachedTargets, TargetCache
+from .collate import collate
 from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
@@ -16,6 +17,6 @@ __all__ = [
     'CachedTargets', 'ImageArchive', 'ImageFolder', 'ImageWindows',
     'LabelledFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
     'SeededInfiniteSampler', 'SeededSampler', 'TargetCache',
-    'UnreadableImageError', 'fixed_batches', 'fixed_samples',
+    'UnreadableImageError', 'collate', 'fixed_batches', 'fixed_samples',
     'folder_with_pipeline', 'padding_collate'
 ]

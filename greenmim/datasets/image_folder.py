@@ -13,6 +13,7 @@ from mmengine.structures import BaseDataElement
 from greenmim.models.masking.data_samples import write_skipped_images
 from greenmim.registry import DATASETS
 from . import file_kinds
+from .collate import CropWatchingPipeline
 from .folder_index import list_images
 from .seeding import seeded
 from .transforms import UnreadableImageError
@@ -96,6 +97,8 @@ class ImageFolder(BaseDataset):
             pipeline=list(pipeline),
             indices=indices,
             lazy_init=lazy_init)
+        transforms = getattr(self, 'pipeline').transforms
+        self.pipeline = CropWatchingPipeline(transforms)
 
     def load_data_list(self) -> List[dict]:
         return [

@@ -1,6 +1,10 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from typing import Any
+
 import torch
 from mmengine.runner import EpochBasedTrainLoop
+from torch import nn
+from torch.utils.data import DataLoader
 
 from greenmim.registry import LOOPS
 
@@ -15,13 +19,26 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     samples do not depend on what was drawn before.
 
     Raises:
-        ValueError: If a resumed run has another number of iterations per
-            epoch, since then the position in the epoch and in the schedule
-            is unknown.
+        ValueError: If the images do not fill a batch that is to be complete;
+            if the last batch of an epoch has one image, of which
+            ``BatchNorm1d`` has no variance; or if a resumed run has another
+            number of iterations per epoch, since then the position in the
+            epoch and in the schedule is unknown.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not len(self.dataloader):
+            raise ValueError(
+                'expected as many images as a batch has, '
+                f'train_dataloader.batch_size={self.dataloader.batch_size}, '
+                f'got {_images(self.dataloader)} with drop_last=True, which '
+                'leaves no batch; lower train_dataloader.batch_size, or set '
+                'train_dataloader.drop_last=False')
 
     def run(self) -> torch.nn.Module:
         """Launch training."""
+        _check_last_batch(self.dataloader, self.runner.model)
         info = self.runner.message_hub.runtime_info  # of the checkpoint
         before = info.get('max_iters', 0) // info.get('max_epochs', 1)
         if self._iter and before not in (0, len(self.dataloader)):
@@ -49,3 +66,24 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         sampler.start = 0
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
+
+
+def _images(loader: DataLoader) -> str:
+    """How many images a process has."""
+    total, own = len(loader.dataset), len(loader.sampler)  # type: ignore
+    return f'{own} (of {total}) in each process' if own < total else str(total)
+
+
+def _check_last_batch(loader: DataLoader, model: nn.Module) -> None:
+    size = loader.batch_size
+    if size is None or loader.drop_last:
+        return
+    own = len(loader.sampler)  # type: ignore[arg-type]
+    if (own - 1) % size == 0 and any(
+            isinstance(module, nn.BatchNorm1d) for module in model.modules()):
+        raise ValueError(
+            'expected two images or more in every batch, as BatchNorm1d of '
+            f'the model needs, got one in the last batch of an epoch: '
+            f'{_images(loader)} images with train_dataloader.batch_size='
+            f'{size}; choose another batch_size, or leave this batch out by '
+            'train_dataloader.drop_last=True')

@@ -58,7 +58,7 @@ train_dataloader = dict(
     # MixUp and CutMix, and the norm of the linear probe, want full batches.
     drop_last=True,
     sampler=dict(type='greenmim.SeededSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.LabelledFolder',
         data_root='data/imagenet',
@@ -71,7 +71,7 @@ val_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.LabelledFolder',
         data_root='data/imagenet',

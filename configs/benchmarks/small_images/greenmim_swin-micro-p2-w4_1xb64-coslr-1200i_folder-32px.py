@@ -69,7 +69,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.ImageFolder',
         data_root='data/images/train',

@@ -71,7 +71,7 @@ train_dataloader = dict(
     persistent_workers=False,
     pin_memory=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.LabelledFolder',
         data_root='data/images',
@@ -83,7 +83,7 @@ test_dataloader = dict(
     persistent_workers=False,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='default_collate'),
+    collate_fn=dict(type='greenmim.collate'),
     dataset=dict(
         type='greenmim.LabelledFolder',
         data_root='data/images',

@@ -17,6 +17,8 @@ It is all meta information, unless said otherwise:
   ``target_key``, meta information, which names the target that made them.
 - ``skipped_images``, of a sample that replaces unreadable files: the reason
   for each file.
+- ``short_crop``, of a sample whose image was smaller than a crop: the
+  transform, and the image's height and width.
 
 The letters of shapes are defined in :mod:`greenmim.ops`.
 """
@@ -120,6 +122,16 @@ def read_cached_targets(samples: Samples, key: str) -> Optional[Tensor]:
             f'{len(samples)} images, and the target is {key!r}; make the '
             'cache again with tools/misc/cache_targets.py, or train without')
     return torch.stack(cached)
+
+
+def write_short_crop(sample: BaseDataElement, short: Tuple[str, Grid]) -> None:
+    """Set the crop that was larger than a sample's image."""
+    sample.set_metainfo(dict(short_crop=short))
+
+
+def read_short_crop(sample: BaseDataElement) -> Optional[Tuple[str, Grid]]:
+    """The crop that was larger than a sample's image, and its size."""
+    return sample.get('short_crop')
 
 
 def read_masks(samples: Samples) -> Optional[Tensor]:
