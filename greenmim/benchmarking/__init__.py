@@ -5,6 +5,7 @@
   of GreenMIM and of dense pre-training, compared.
 - ``grouping``, ``attention_cost``: parts of the method, measured alone.
 - ``forecast``: what a run will take.
+- ``windows``: loading windows of large images, and tiles cut before.
 - ``comparison``: pre-trainings of the same budget, compared by what they
   learn.
 - ``results``, ``pages``, ``plots``: JSON files with the hardware and versions

@@ -8,13 +8,16 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 import numpy as np
 
 from greenmim.registry import DATASETS
-from .decoding.containers import Raster, need
+from .decoding.containers import Raster, full_scale, need
 from .decoding.levels import valid_values
 from .image_folder import ImageFolder
 from .transforms import UnreadableImageError
 
 OPEN_FILES = 16
-TRIES = 32
+TRIES = 128
+# MiB of decompressed blocks that a process keeps. GDAL would keep a twentieth
+# of the memory, in every worker.
+CACHE = 256
 
 
 @DATASETS.register_module()
@@ -30,6 +33,7 @@ class ImageWindows(ImageFolder):
     strip all of it.
 
     A window with too few pixels of data is replaced by that of another cell.
+    Pixels are no data by their value or by the mask or opacity of their file.
 
     Args:
         data_root (str): The folder.
@@ -95,8 +99,8 @@ class ImageWindows(ImageFolder):
         """Read a window around a cell and run the pipeline."""
         for _ in range(TRIES):
             info = self.get_data_info(idx)
-            raster = self._read(info['img_path'], info['cell'])
-            if self._share_of_data(raster) >= self.min_data:
+            raster, share = self._read(info['img_path'], info['cell'])
+            if share >= self.min_data:
                 return self.pipeline(dict(info, img_raster=raster))
             idx = np.random.randint(len(self))
         raise UnreadableImageError(
@@ -104,24 +108,41 @@ class ImageWindows(ImageFolder):
             f'{TRIES} windows none had {self.min_data:.0%} of data; lower '
             'min_data, or leave out files without data')
 
-    def _read(self, path: str, cell: Tuple[int, int]) -> Raster:
-        from rasterio.enums import ColorInterp
+    def _read(self, path: str, cell: Tuple[int, int]) -> Tuple[Raster, float]:
+        """A window around a cell, and the share of its pixels with data."""
+        from rasterio.enums import ColorInterp, MaskFlags
         from rasterio.windows import Window
         file = self._open(path)
         top, height = self._place(cell[0], file.height)
         left, width = self._place(cell[1], file.width)
+        window = Window(left, top, width, height)
+        kinds = file.colorinterp
         try:
-            values = file.read(window=Window(left, top, width, height))
+            if kinds[0] in (ColorInterp.palette, ColorInterp.cyan):
+                raise ValueError(
+                    f'expected grey, colours or bands, got {kinds[0].name}; '
+                    'convert the file by gdal_translate -expand rgb, or by '
+                    'gdalwarp')
+            values = file.read(window=window)
+            bits = file.tags(1, ns='IMAGE_STRUCTURE').get('NBITS')
+            inverted = file.tags(ns='IMAGE_STRUCTURE').get('MINISWHITE')
+            raster = Raster(
+                np.ascontiguousarray(values.transpose(1, 2, 0)),
+                is_colour=kinds[0] == ColorInterp.red,
+                has_alpha=kinds[-1] == ColorInterp.alpha,
+                is_tiff=True,
+                window=full_scale(int(bits))
+                if bits and values.dtype.kind == 'u' else None,
+                inverted=inverted == 'YES',
+                nodata=file.nodata if self.nodata is None else self.nodata)
+            valid = valid_values(raster.values, raster.nodata)
+            has_data: Any = True if valid is None else valid.any(-1)
+            if MaskFlags.per_dataset in file.mask_flag_enums[0]:
+                has_data = has_data & (file.dataset_mask(window=window) > 0)
         except Exception as error:
             raise UnreadableImageError(
                 f'cannot read the image {path}: {error}') from error
-        kinds = file.colorinterp
-        return Raster(
-            np.ascontiguousarray(values.transpose(1, 2, 0)),
-            is_colour=kinds[0] == ColorInterp.red,
-            has_alpha=kinds[-1] == ColorInterp.alpha,
-            is_tiff=True,
-            nodata=file.nodata if self.nodata is None else self.nodata)
+        return raster, float(np.mean(has_data))
 
     def _place(self, cell: int, side: int) -> Tuple[int, int]:
         """Start and length of a window along an axis, around its cell."""
@@ -130,14 +151,11 @@ class ImageWindows(ImageFolder):
         first, last = max(0, end - length), min(cell, side - length)
         return np.random.randint(first, last + 1), length
 
-    def _share_of_data(self, raster: Raster) -> float:
-        valid = valid_values(raster.values, raster.nodata)
-        return 1. if valid is None else float(valid.any(-1).mean())
-
     def _open(self, path: str) -> Any:
         """An open file of this process, of which a few are kept."""
         try:
             import rasterio
+            from rasterio.env import set_gdal_config
             from rasterio.errors import NotGeoreferencedWarning
         except ImportError:
             raise ImportError(need('rasterio', 'windows of images')) from None
@@ -145,6 +163,7 @@ class ImageWindows(ImageFolder):
         file = self._files.pop(key, None)
         if file is None:
             try:
+                set_gdal_config('GDAL_CACHEMAX', CACHE)
                 with warnings.catch_warnings():
                     warnings.simplefilter('ignore', NotGeoreferencedWarning)
                     file = rasterio.open(path)

@@ -6,11 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from mmengine.hooks import Hook
 from torch.utils.data import DataLoader
 
 from greenmim.datasets import ImageWindows, LoadImage
 from greenmim.datasets.seeding import SeededIndex
 from greenmim.registry import DATASETS
+from tests.micro import micro_runner
 
 rasterio = pytest.importorskip('rasterio')
 from rasterio.enums import ColorInterp  # noqa: E402
@@ -171,3 +173,108 @@ def test_bad_options(options, message, tmp_path):
                 data_root=str(tmp_path),
                 window_size=64,
                 **options))
+
+
+def test_pixels_without_data_by_a_mask_or_opacity(tmp_path):
+    whole = position_image(256, 256)
+    write(tmp_path / 'mask.tif', whole, **KINDS[0])
+    with rasterio.open(tmp_path / 'mask.tif', 'r+') as file:
+        file.write_mask(np.arange(256)[None] < np.full((256, 1), 100))
+    opacity = np.where(np.arange(256) < 100, 255, 0).astype(np.uint8)
+    opacity = np.broadcast_to(opacity[None, :, None], (256, 256, 1))
+    write(
+        tmp_path / 'opacity.tif',
+        np.concatenate([whole, opacity], -1),
+        photometric='RGB',
+        alpha='YES',
+        **KINDS[0])
+    dataset = ImageWindows(str(tmp_path), LOAD, window_size=64, min_data=.75)
+    for i in range(0, len(dataset), 3):
+        window = dataset[SeededIndex(i, i)]['img'][..., ::-1]
+        x = int(window[0, 0, 1])  # columns before 241 say where they are
+        assert x + 48 <= 100
+
+
+def test_bits_and_white_as_zero_are_those_of_the_file(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (64, 64, 1), np.uint16)
+    write(tmp_path / 'a.tif', pixels, nbits=12, photometric='MINISWHITE')
+    image = ImageWindows(
+        str(tmp_path), [dict(type='greenmim.LoadImage', channels=1)])[0]['img']
+    assert abs(image - (255 - pixels[..., 0] / 4095 * 255)).max() <= 1
+    direct = LoadImage(channels=1)(dict(img_path=str(tmp_path / 'a.tif')))
+    assert np.array_equal(image, direct['img'])
+
+
+@pytest.mark.parametrize('options, kind, message', [
+    (dict(photometric='PALETTE'), np.uint8, 'got palette; convert'),
+    (dict(), np.complex64, 'complex64'),
+])
+def test_pixels_that_are_no_values(options, kind, message, tmp_path):
+    pixels = np.ones((64, 64, 1), kind)
+    write(tmp_path / 'a.tif', pixels, **options)
+    if options:
+        with rasterio.open(tmp_path / 'a.tif', 'r+') as file:
+            file.write_colormap(1, {0: (0, 0, 0, 255), 1: (9, 8, 7, 255)})
+    with pytest.raises(ValueError, match=message):
+        ImageWindows(str(tmp_path), LOAD)
+
+
+def test_every_worker_keeps_few_blocks(tmp_path):
+    from rasterio.env import get_gdal_config
+    write(tmp_path / 'a.tif', position_image(64, 64), **KINDS[0])
+    ImageWindows(str(tmp_path), LOAD)
+    assert get_gdal_config('GDAL_CACHEMAX') == 256
+
+
+class Stop(Hook):
+    """Records losses, and dies in an iteration."""
+
+    def __init__(self, losses, at=None):
+        self.losses, self.at = losses, at
+
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
+        if runner.iter == self.at:
+            raise KeyboardInterrupt
+        self.losses.append((runner.iter, float(outputs['loss'])))
+
+
+@pytest.mark.parametrize('start_method', ['fork', 'spawn'])
+def test_training_resumes_within_an_epoch(tmp_path, start_method):
+    """With the windows, and so the losses, of a run that did not stop."""
+    (tmp_path / 'data').mkdir()
+    write(tmp_path / 'data' / 'a.tif', position_image(200, 260), **KINDS[0])
+    workers = int(start_method == 'spawn')
+    pipeline = [*LOAD, dict(type='RandomFlip', prob=.5)]
+    loader = dict(
+        num_workers=workers,
+        persistent_workers=bool(workers),
+        multiprocessing_context='spawn' if workers else None,
+        sampler=dict(type='greenmim.SeededSampler'),
+        dataset=dict(
+            type='greenmim.ImageWindows',
+            data_root=str(tmp_path / 'data'),
+            window_size=64,
+            cell_size=64,
+            pipeline=[*pipeline, dict(type='PackInputs')]))
+
+    def run(name, at=None, **options):
+        losses = []
+        hooks = [dict(type='greenmim.SeedStepHook'), Stop(losses, at)]
+        runner = micro_runner(
+            tmp_path / name,
+            loader,
+            hooks,
+            checkpoint=dict(by_epoch=False, interval=2),
+            train_cfg=dict(type='greenmim.ResumableEpochLoop', max_epochs=2),
+            **options)
+        try:
+            runner.train()
+        except KeyboardInterrupt:
+            pass
+        return losses
+
+    whole = run('whole')
+    assert len(whole) == 10 and len({loss for _, loss in whole}) == 10
+    before = run('stopped', at=7)
+    after = run('stopped', resume=True)
+    assert before == whole[:7] and after == whole[6:]
