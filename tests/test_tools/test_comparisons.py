@@ -160,7 +160,7 @@ def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
     assert json.loads(lost.read_text()) == before
     assert {*files.items()} - {*times_of(out).items()} == {(lost, files[lost])}
 
-    with pytest.raises(ValueError, match='labels_per_class changed'):
+    with pytest.raises(SystemExit, match='labels_per_class changed'):
         compare(*arguments, '--labels-per-class', 3)
 
 
