@@ -6,12 +6,13 @@ MMEngine, MMPretrain or PyTorch. A function that does names the version that it
 was written for, and :data:`OVERRIDDEN` lists the private methods and
 attributes that classes of this package inherit. Check both on an upgrade.
 """
+import sys
 from typing import Any, List, Optional, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper, update_init_info
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from torch import Tensor
 
 OVERRIDDEN = {
@@ -51,6 +52,34 @@ def set_checkpoint_to_load(runner: Runner, path: str) -> None:
 def is_resuming(runner: Runner) -> bool:
     """The ``resume`` of a run (MMEngine 0.10.7)."""
     return runner._resume
+
+
+def is_training(runner: Runner) -> bool:
+    """Whether ``runner.train()`` was called (MMEngine 0.10.7)."""
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def runner_being_built() -> Optional[Runner]:
+    """The runner whose constructor builds the caller, a hook; None elsewhere.
+
+    MMEngine hands it to no hook before training (0.10.7), and a setting that
+    the constructor or ``train()`` reads must be changed before.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        found = frame.f_locals.get('self')
+        if isinstance(found, Runner) and frame.f_code.co_name == '__init__':
+            return found
+    return None
+
+
+def postpone_config(runner: Runner) -> None:
+    """Let the constructor write no config into the folder of the run.
+
+    ``Runner.dump_config(runner)`` writes it (MMEngine 0.10.7).
+    """
+    runner.dump_config = lambda: None
 
 
 def skip_weight_initialization(runner: Runner) -> None:

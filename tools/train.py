@@ -18,6 +18,12 @@ def parse_args() -> argparse.Namespace:
         help='resume the run that wrote this checkpoint; without a value, '
         'resume from the latest one in the work folder, if any')
     parser.add_argument(
+        '--overwrite',
+        action='store_true',
+        help='start again in a folder that holds an earlier run, whose files '
+        'are moved to replaced_1 there; without it and --resume such a folder '
+        'is refused')
+    parser.add_argument(
         '--no-validate',
         action='store_true',
         help='do not evaluate the model during training')
@@ -39,6 +45,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.overwrite:
+        cfg.overwrite = True
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ValueError(

@@ -3,6 +3,8 @@ _base_ = ['default_runtime.py']
 
 default_hooks = dict(
     _delete_=True,  # the hooks that are for pre-training
+    # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
+    run_folder=dict(type='greenmim.RunFolderHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),

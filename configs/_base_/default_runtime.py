@@ -6,6 +6,8 @@ default_scope = 'mmpretrain'
 # Every hook has a name: `default_hooks.learning.data_root=...` sets one of its
 # arguments, and a config that inherits adds a hook under a name of its own.
 default_hooks = dict(
+    # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
+    run_folder=dict(type='greenmim.RunFolderHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -47,6 +49,7 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
 log_level = 'INFO'
 load_from = None
 resume = False
+overwrite = False
 
 # Samples and steps draw from seeds made of this one, the epoch and the index,
 # or the iteration and the rank.

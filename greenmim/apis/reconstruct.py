@@ -2,7 +2,7 @@
 """Draw what a pre-trained model reconstructs of masked images."""
 import argparse
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
 import torch
 from mmcv.transforms import Compose
@@ -17,7 +17,8 @@ from greenmim.engine.launch import build_model
 from greenmim.models.masking import random_mask
 from greenmim.ops import unit_grid
 from greenmim.visualization import (add_display_arguments, captions_of,
-                                    reconstruction_columns, write_pictures)
+                                    error_remarks, reconstruction_columns,
+                                    write_pictures)
 from greenmim.weights import read_state_dict
 from .runs import add_run_arguments, config_and_checkpoint
 
@@ -26,8 +27,8 @@ def parse_args(argv: Optional[Sequence[str]],
                prog: Optional[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog,
-        description='Draw input, masked input, reconstruction, paste and '
-        'error')
+        description='Draw input, masked input, reconstruction, paste, a '
+        'naive filling and the error')
     add_run_arguments(parser)
     parser.add_argument(
         'images',
@@ -60,13 +61,6 @@ def parse_args(argv: Optional[Sequence[str]],
         type=int,
         default=0,
         help='seed of the masks (default: %(default)s)')
-    parser.add_argument(
-        '--statistics',
-        choices=['truth', 'neighbours'],
-        default='truth',
-        help='whose mean and deviation undo the normalisation of a masked '
-        'unit: its own, which the model does not know, or what follows from '
-        'the visible units nearby (default: %(default)s)')
     add_display_arguments(parser)
     args = parser.parse_args(argv)
     args.config, args.checkpoint = config_and_checkpoint(args, args.images)
@@ -106,26 +100,6 @@ def load_samples(cfg: Config, paths: List[str], number: int) -> List[dict]:
     return [load(file) for file in files]
 
 
-def error_remarks(result: Dict[str, Any]) -> List[str]:
-    """The error of each image where it is masked, relative to a constant.
-
-    A prediction that is 0 % right is no better than the true average of all
-    masked pixels.
-    """
-    remarks = []
-    for pred, truth, mask in zip(result['pred'], result['drawn_target'],
-                                 result['mask']):
-        hidden = mask.expand_as(truth)
-        if not hidden.any():
-            return [''] * len(result['pred'])
-        error = (pred - truth)[hidden].square().mean()
-        spread = truth[hidden].var(unbiased=False).clamp(min=1e-12)
-        explained = 100 * (1 - error / spread).item()
-        remarks.append(f'{explained:.0f} % of the variance of masked pixels '
-                       'is explained')
-    return remarks
-
-
 def main(argv: Optional[Sequence[str]] = None,
          prog: Optional[str] = None) -> None:
     """Draw reconstructions.
@@ -160,7 +134,7 @@ def main(argv: Optional[Sequence[str]] = None,
         len(images), unit_grid(images.shape[2:], model.unit_size), mask_ratio,
         torch.Generator().manual_seed(args.seed))
     data = model.data_preprocessor(dict(inputs=[images], data_samples=None))
-    result = model.reconstruct(data['inputs'], mask, args.statistics)
+    result = model.reconstruct(data['inputs'], mask)
     columns = reconstruction_columns(result, model.data_preprocessor,
                                      args.bands, args.stretch)
     captions = captions_of(result)

@@ -37,8 +37,8 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # Settings that are read but are not arguments of the runner.
 OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
-                  'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
-                  'tta_pipeline')
+                  'model_wrapper_cfg', 'overwrite', 'runner_type', 'sync_bn',
+                  'tta_model', 'tta_pipeline')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +137,7 @@ def set_defaults(cfg: Config) -> None:
 
     # Checkpoints of MMEngine's own hook cannot be resumed since PyTorch 2.6.
     hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hooks.setdefault('run_folder', ConfigDict(type='greenmim.RunFolderHook'))
     hook = hooks.setdefault('checkpoint', ConfigDict())
     if hook is not None and hook.get('type') in (None, 'CheckpointHook'):
         hook.type = 'greenmim.SafeCheckpointHook'

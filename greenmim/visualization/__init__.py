@@ -2,9 +2,9 @@
 from .display import ColourDisplay, add_display_arguments
 from .gallery import draw_sheet, write_pictures
 from .mlflow_backend import MLflowBackend
-from .reconstruction import captions_of, reconstruction_columns
+from .reconstruction import captions_of, error_remarks, reconstruction_columns
 
 __all__ = [
     'ColourDisplay', 'MLflowBackend', 'add_display_arguments', 'captions_of',
-    'draw_sheet', 'reconstruction_columns', 'write_pictures'
+    'draw_sheet', 'error_remarks', 'reconstruction_columns', 'write_pictures'
 ]

@@ -5,7 +5,8 @@ import skimage.data
 import torch
 from mmpretrain.models import SelfSupDataPreprocessor
 
-from greenmim.visualization import captions_of, reconstruction_columns
+from greenmim.visualization import (captions_of, error_remarks,
+                                    reconstruction_columns)
 from greenmim.visualization.reconstruction import GREY
 
 SIZE = 96
@@ -22,18 +23,27 @@ def photographs(channels=3):
     return rgb.flip(1) if channels == 3 else rgb[:, :channels]
 
 
-def reconstruct(preprocessor, channels=3, norm_pix=True, perfect=False):
+def result_of(pred, images, mask):
+    return dict(
+        pred=pred,
+        target=images,
+        drawn_target=images,
+        mask=mask,
+        known=images,
+        drawn_known=images,
+        naive=dict(mean=torch.zeros_like(images), smooth=images / 2),
+        pred_is_image=True,
+        pred_uses_neighbour_statistics=False)
+
+
+def reconstruct(preprocessor, channels=3, perfect=False):
     """A result of the interface's form, and the mask as (B, H, W)."""
     images = preprocessor(
         dict(inputs=photographs(channels), data_samples=None))['inputs']
     mask = torch.zeros(2, 1, SIZE, SIZE, dtype=torch.bool)
     mask[0, :, 32:64, :64] = True
     mask[1, :, :, 64:] = True
-    result = dict(
-        pred=images if perfect else -images,
-        target=images,
-        mask=mask,
-        pred_uses_target_statistics=norm_pix)
+    result = result_of(images if perfect else -images, images, mask)
     return result, mask[:, 0].numpy()
 
 
@@ -72,8 +82,7 @@ def test_error_is_that_of_masked_pixels():
     mask[..., :32] = True
     # Off by 64 levels on average, half of what is drawn white
     pred = images + torch.tensor([0., 96., -96.])[:, None, None]
-    result = dict(
-        pred=pred, target=images, mask=mask, pred_uses_target_statistics=False)
+    result = result_of(pred, images, mask)
     part = reconstruction_columns(result, preprocessor)
     assert (part['error'][:, :, :32] == [255, 128, 0]).all()
     assert not part['error'][:, :, 32:].any()
@@ -87,8 +96,9 @@ def test_bars_are_drawn_in_their_own_brightness():
     result.update(
         pred=drawn / 2,
         drawn_target=drawn,
-        pred_is_image=False,
-        pred_uses_target_statistics=False)
+        drawn_known=drawn,
+        naive={},
+        pred_is_image=False)
     part = reconstruction_columns(result, preprocessor)
     original = photographs().flip(1).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(part['input'], original)
@@ -102,15 +112,25 @@ def test_bars_are_drawn_in_their_own_brightness():
     assert not error[~mask[:, 40]].any()
 
 
-def test_captions_say_whose_statistics():
-    result = dict(pred_uses_target_statistics=False)
-    assert len(captions_of(result)) == 1
-    assert 'noise there is normal' in captions_of(result)[0]
+def test_captions():
+    """What is guessed, and errors in units of the hidden variance."""
+    images = torch.zeros(1, 3, SIZE, SIZE)
+    images[..., ::2] = 2.
+    mask = torch.zeros(1, 1, SIZE, SIZE, dtype=torch.bool)
+    mask[..., :32] = True
+    result = result_of(images - 1.5, images, mask)
+    captions = captions_of(result)
+    assert 'noise there is normal' in captions[0]
+    assert captions[-1] == (
+        'Mean over the images: error of masked pixels in units of their '
+        'variance 2.25 for the model, 2.00 for the mean of the visible '
+        'pixels, 0.50 for a smooth interpolation.')
+    assert error_remarks(result) == [captions[-1][22:-1]]
     result['pred_uses_neighbour_statistics'] = True
     assert 'guessed from the visible' in captions_of(result)[1]
-    result['pred_uses_target_statistics'] = True
-    assert 'taken from the input' in captions_of(result)[1]
-    assert 'bars' in captions_of(dict(result, pred_is_image=False))[1]
+    result.update(pred_is_image=False, naive={})
+    assert 'bars' in captions_of(result)[1]
+    assert captions_of(result)[-1].endswith('variance 2.25 for the model.')
 
 
 @pytest.mark.parametrize('channels', [1, 2])

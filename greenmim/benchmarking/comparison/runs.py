@@ -29,6 +29,7 @@ def read_config(path: str, options: dict, seed: int, work_dir: Path) -> Config:
     cfg.merge_from_dict(options)
     cfg.randomness.seed = seed
     cfg.launcher = 'none'
+    cfg.overwrite = True  # what an interrupted run of this name left
     cfg.work_dir = str(work_dir)
     # Runs of one process that share a name share their history.
     cfg.experiment_name = uuid.uuid4().hex

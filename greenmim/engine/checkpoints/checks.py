@@ -3,6 +3,7 @@
 import re
 from typing import Any, Dict, Tuple
 
+from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -72,6 +73,37 @@ def warn_of_settings(runner: Runner, checkpoint: Dict[str, Any]) -> None:
                     'For another value start a new run from its weights with '
                     'load_from, without --resume.')
                 break
+
+
+def schedule_of(runner: Runner) -> Dict[str, int]:
+    """The length of a run and of its batches, for its checkpoints."""
+    counts = (runner.cfg.get('optim_wrapper') or {}).get('accumulative_counts')
+    return dict(
+        max_epochs=runner.max_epochs,
+        max_iters=runner.max_iters,
+        batch_size=runner.train_dataloader.batch_size * get_world_size() *
+        (counts or 1),
+        images=len(runner.train_dataloader.dataset))
+
+
+def warn_of_schedule(runner: Runner, checkpoint: Dict[str, Any]) -> None:
+    """Warn where a resumed run has another length or batch than before."""
+    before = checkpoint.get('meta', {}).get('schedule', {})
+    if not before:  # written by an earlier version
+        info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+        before = {key: info.get(key) for key in ('max_epochs', 'max_iters')}
+    now = schedule_of(runner)
+    changed = [
+        f'{name}={now[name]} instead of {before[name]}' for name in now
+        if before.get(name) not in (None, now[name])
+    ]
+    if not changed:
+        return
+    text = f'The resumed run has {", ".join(changed)}.'
+    if before.get('max_iters') not in (None, now['max_iters']):
+        text += (' The learning rate still follows the schedule of the '
+                 f'checkpoint, made for {before["max_iters"]} iterations.')
+    runner.logger.warning(text)
 
 
 def _shapes(runner: Runner, checkpoint: Dict[str,

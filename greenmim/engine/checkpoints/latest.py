@@ -20,9 +20,11 @@ def is_whole(path: str) -> bool:
 
 
 def find_latest_whole_checkpoint(folder: str) -> Optional[str]:
-    """Find the newest checkpoint of a run that is not damaged.
+    """Find the checkpoint of a run to resume from.
 
-    The log names the damaged ones that are skipped.
+    This is the one that the file ``last_checkpoint`` names. Where it is
+    damaged or missing, the log says so, and the newest other one that is not
+    damaged is found.
 
     Args:
         folder (str): The work folder of the run.
@@ -40,26 +42,39 @@ def find_latest_whole_checkpoint(folder: str) -> Optional[str]:
         for name in os.listdir(folder)
         if re.fullmatch(r'(epoch|iter)_\d+\.pth', name)
     }
-    # This one may be elsewhere: in the out_dir of the hook.
+    # The one named may be elsewhere: in the out_dir of the hook.
     named = find_latest_checkpoint(folder) if osp.isfile(
         osp.join(folder, 'last_checkpoint')) else None
     if named and not osp.isfile(named):
-        paths.discard(named)
-        if not paths:
+        # The folder was moved, or named relative to another one.
+        moved = osp.join(folder, osp.basename(named))
+        if moved in paths:
+            named = moved
+        elif not paths:
             return named  # remote
-    elif named:
+        else:
+            _warn(f'{folder}/last_checkpoint names {named}, which is missing; '
+                  'using the newest checkpoint of the folder.')
+            named = None
+    if named:
         paths.add(named)
-    for path in sorted(paths, key=osp.getmtime, reverse=True):
+    newest = sorted(paths, key=osp.getmtime, reverse=True)
+    for path in sorted(newest, key=lambda path: path != named):
         if is_whole(path):
+            if path == named and path != newest[0]:
+                _warn(f'Using {path}, which last_checkpoint names, although '
+                      f'{newest[0]} is newer; resume from that with '
+                      f'--resume {newest[0]}.')
             return path
-        print_log(
-            f'The checkpoint {path} is damaged, perhaps by an interrupted '
-            'copy; using the one before it.',
-            logger='current',
-            level=logging.WARNING)
+        _warn(f'The checkpoint {path} is damaged, perhaps by an interrupted '
+              'copy; using the one before it.')
     if paths:
         raise ValueError(
             f'expected a whole checkpoint in {folder}, but all '
             f'{len(paths)} are damaged; remove them to start from the '
             'beginning, or name another with --resume')
     return None
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)

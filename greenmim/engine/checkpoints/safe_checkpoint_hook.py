@@ -2,10 +2,12 @@
 import logging
 import os.path as osp
 from collections import deque
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner import CheckpointLoader, Runner
@@ -17,7 +19,8 @@ from greenmim.registry import HOOKS
 from greenmim.weights import read_checkpoint
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
-from .checks import check_model, check_overlap, warn_of_settings
+from .checks import (check_model, check_overlap, schedule_of, warn_of_schedule,
+                     warn_of_settings)
 from .latest import find_latest_whole_checkpoint
 
 WEIGHTS = ('state_dict', 'ema_state_dict')
@@ -95,8 +98,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     Files are written completely or not at all, and ``--resume`` skips damaged
     ones. A checkpoint of another model is refused. Where the config and the
-    checkpoint differ in a setting of the optimizer, the log says that the
-    checkpoint's is used.
+    checkpoint differ in a setting of the optimizer or in the length of the
+    run or its batches, the log says so, and which is used.
 
     The file to load or resume is read with ``weights_only=True``. An older or
     foreign file that needs more is refused, unless ``trusted`` names it.
@@ -166,6 +169,20 @@ class SafeCheckpointHook(CheckpointHook):
             save_param_scheduler=not weights_only,
             by_epoch=False,
             backend_args=self.backend_args)
+        if not weights_only and is_main_process():
+            path = osp.join(self.out_dir or runner.work_dir, filename)
+            Path(runner.work_dir, 'last_checkpoint').write_text(path)
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        last = runner.message_hub.runtime_info.get('last_ckpt')
+        if last and osp.realpath(osp.dirname(last)) != osp.realpath(
+                str(self.out_dir)):
+            # Resumed from another folder, whose files are not to be removed.
+            self.keep_ckpt_ids: deque = deque([], max(self.max_keep_ckpts, 0))
+            self.best_ckpt_path: Optional[str] = None
+            if self.save_best:
+                self.best_ckpt_path_dict = dict.fromkeys(self.key_indicators)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int,
                                    meta: dict) -> None:
@@ -178,6 +195,7 @@ class SafeCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Convert all but the weights to plain types."""
         checkpoint.update(self._gathered)
+        checkpoint['meta']['schedule'] = schedule_of(runner)
         weights = {
             key: checkpoint.pop(key)
             for key in WEIGHTS if key in checkpoint
@@ -193,6 +211,7 @@ class SafeCheckpointHook(CheckpointHook):
         if is_resuming(runner):
             check_model(runner, checkpoint)
             warn_of_settings(runner, checkpoint)
+            warn_of_schedule(runner, checkpoint)
         else:
             check_overlap(runner, checkpoint)
         if is_sharded(runner):

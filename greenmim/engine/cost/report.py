@@ -20,8 +20,8 @@ class RunReportHook(RunMeterHook):
     ``report.md``, ``report.json`` and ``report.png`` in the work folder hold
     the measurements of the entire run (see :class:`RunMeterHook` for them and
     the arguments), its energy, and the time that the backbone would need for
-    all tokens, measured at the end. The report of a resumed run starts where
-    it was resumed.
+    all tokens, measured at the end. The report of a resumed run covers all of
+    it, without what was computed after the checkpoint and lost.
     """
 
     @master_only
@@ -63,10 +63,13 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
     if figures.get('planned_by_workers'):
         planning = (f'done by the data-loading workers, '
                     f'{show("plan_seconds", "{:.2g}", 1000.)} ms a batch')
+    first = figures.get('first_iteration')
+    resumed = [('measured from iteration', str(first + 1))] if first else []
     return [
         ('config', figures['config'] or 'not from a file'),
         ('iterations, images',
          f'{figures["iterations"]}, {figures["images"]}'),
+        *resumed,
         ('hours', show('hours')),
         ('seconds of a step', show('step_seconds')),
         ('images per second', show('images_per_second')),
@@ -96,9 +99,10 @@ def draw_report(figures: Dict[str, Any], losses: Sequence[float],
     figure = Figure(figsize=(11, 7), layout='constrained')
     figure.suptitle(_title(figures))
     axes = figure.subplots(2, 2)
-    _draw_curve(axes[0, 0], losses, 'loss')
+    first = figures.get('first_iteration', 0)
+    _draw_curve(axes[0, 0], losses, 'loss', first)
     images = figures['images'] / figures['iterations']
-    _draw_curve(axes[0, 1], [images / s for s in seconds], 'images/s')
+    _draw_curve(axes[0, 1], [images / s for s in seconds], 'images/s', first)
     axes[0, 1].set_ylim(bottom=0)
     _draw_shares(axes[1, 0], figures)
     _draw_dense_equivalent(axes[1, 1], figures)
@@ -117,15 +121,22 @@ def _title(figures: Dict[str, Any]) -> str:
     return '\n'.join([figures['config'], '  ·  '.join(parts)]).strip()
 
 
-def _draw_curve(ax: Any, values: Sequence[float], name: str) -> None:
+def _draw_curve(ax: Any, values: Sequence[float], name: str,
+                first: int) -> None:
     """Every value, and their mean over a fiftieth of the run."""
     width = max(len(values) // 50, 1)
     means = [
         sum(values[i:i + width]) / len(values[i:i + width])
         for i in range(0, len(values), width)
     ]
-    middles = [1 + i * width + (width - 1) / 2 for i in range(len(means))]
-    ax.plot(range(1, len(values) + 1), values, color=GREY, linewidth=0.8)
+    middles = [
+        first + 1 + i * width + (width - 1) / 2 for i in range(len(means))
+    ]
+    ax.plot(
+        range(first + 1, first + len(values) + 1),
+        values,
+        color=GREY,
+        linewidth=0.8)
     ax.plot(middles, means, color=BLUE, linewidth=1.8)
     ax.set_xlabel('iteration')
     ax.set_ylabel(name)

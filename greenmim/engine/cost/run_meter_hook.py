@@ -9,11 +9,15 @@ from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from greenmim._mmengine import is_resuming
 from greenmim.models.masking.data_samples import read_plan
 from ..non_finite import NonFiniteHook
 from .energy import GRAMS_PER_KWH, EnergyMeter
 from .memory import peak_memory
 from .timing import time_backbone, time_planning
+
+# What is measured of every iteration.
+SERIES = ('data_seconds', 'step_seconds', 'seconds', 'fill_rates', 'losses')
 
 
 class _Clock(Hook):
@@ -69,6 +73,7 @@ class RunMeterHook(Hook):
         self.batch: Optional[dict] = None
         self.planning: Dict[str, float] = dict()
         self.planned_by_workers = False
+        self._before: Dict[str, Any] = dict()
         self._clear()
 
     def restart(self) -> None:
@@ -77,7 +82,51 @@ class RunMeterHook(Hook):
         self.energy.start()
         self.start = self._last = time.perf_counter()
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the measurements so far, for the report of a resumed run."""
+        if 'optimizer' not in checkpoint or not self.step_seconds:
+            return  # of weights alone, or before the first step
+        seconds = list(self.seconds)
+        if len(seconds) < len(self.step_seconds):  # it saves before it ends
+            seconds.append(time.perf_counter() - self._last)
+        series = {name: getattr(self, name) for name in SERIES}
+        checkpoint['measurements'] = dict(
+            self._totals(runner),
+            first=self.first_iteration,
+            **{
+                name: torch.tensor(values, dtype=torch.float32)
+                for name, values in dict(series, seconds=seconds).items()
+            })
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take the measurements of the part of the run before."""
+        if is_resuming(runner):
+            self._before = dict(checkpoint.get('measurements', {}))
+
+    def _totals(self, runner: Runner) -> Dict[str, Any]:
+        """Sums and peaks, those of the run before it was resumed included."""
+        before = self._before
+        joules = self.energy.joules()
+        if joules is not None and before:
+            earlier = before['joules']
+            joules = None if earlier is None else joules + earlier
+        totals: Dict[str, Any] = dict(
+            elapsed=time.perf_counter() - self.start +
+            before.get('elapsed', 0.),
+            joules=joules,
+            images=self.images,
+            peak_memory=max(peak_memory(), before.get('peak_memory', 0)))
+        for hook in runner.hooks:
+            if isinstance(hook, NonFiniteHook):
+                totals.update(
+                    steps_left_out=hook.skipped +
+                    before.get('steps_left_out', 0),
+                    went_back=hook.rollbacks + before.get('went_back', 0))
+        return totals
+
     def _clear(self) -> None:
+        self._before = dict()
+        self.first_iteration = 0
         self.images = 0
         self.data_seconds = array('d')
         self.step_seconds = array('d')
@@ -90,7 +139,15 @@ class RunMeterHook(Hook):
         runner.register_hook(_Clock(self))
 
     def before_train(self, runner: Runner) -> None:
+        before = self._before
         self.restart()
+        self.first_iteration = runner.iter
+        if before:
+            self._before = before
+            self.first_iteration = before['first']
+            self.images = before['images']
+            for name in SERIES:
+                getattr(self, name).extend(before[name].tolist())
 
     def exclude_pause(self) -> None:
         """Exclude the time since the last iteration from the next one."""
@@ -162,17 +219,17 @@ class RunMeterHook(Hook):
         None.
         """
         number = len(self.seconds)
-        seconds = time.perf_counter() - self.start
-        joules = self.energy.joules()
+        totals = self._totals(runner)
+        seconds, joules = totals.pop('elapsed'), totals.pop('joules')
         factor = 1. if iterations is None else iterations / number
         figures: Dict[str, Any] = dict(
             config=os.path.basename(runner.cfg.filename or ''),
             iterations=iterations or number,
-            images=round(self.images * factor),
+            first_iteration=self.first_iteration,
             hours=seconds * factor / 3600,
             step_seconds=seconds / number,
             images_per_second=self.images / seconds,
-            peak_memory=peak_memory(),
+            **dict(totals, images=round(self.images * factor)),
             **self._shares(self.data_seconds, self.step_seconds,
                            sum(self.seconds)),
             plan_seconds=self.planning.get('seconds'),
@@ -183,10 +240,6 @@ class RunMeterHook(Hook):
         if joules is not None:
             kwh = joules * factor / 3.6e6
             figures.update(kwh=kwh, kg_co2e=kwh * self.grams_per_kwh / 1000)
-        for hook in runner.hooks:
-            if isinstance(hook, NonFiniteHook):
-                figures.update(
-                    steps_left_out=hook.skipped, went_back=hook.rollbacks)
         return figures
 
     def dense_figures(self, runner: Runner,

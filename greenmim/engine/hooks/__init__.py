@@ -7,11 +7,12 @@ from .plan_ahead_hook import PlanAheadHook
 from .plan_changing_hook import PlanChangingHook
 from .progress_hook import ProgressHook
 from .provenance_hook import ProvenanceHook
+from .run_folder_hook import RunFolderHook, check_run_folder
 from .seed_step_hook import SeedStepHook
 from .unreadable_image_hook import UnreadableImageHook
 
 __all__ = [
     'ClassCountHook', 'ImageSizeHook', 'MaskRatioHook', 'PlanAheadHook',
-    'PlanChangingHook', 'ProgressHook', 'ProvenanceHook', 'SeedStepHook',
-    'UnreadableImageHook'
+    'PlanChangingHook', 'ProgressHook', 'ProvenanceHook', 'RunFolderHook',
+    'SeedStepHook', 'UnreadableImageHook', 'check_run_folder'
 ]

@@ -120,13 +120,14 @@ class LearningHook(MeasuringHook):
         return history
 
     def _save(self, runner: Runner, step: int) -> None:
-        """Save the weights, then remove the previous best ones."""
+        """Save the weights, then remove the best ones of this run before."""
         name = f'best_heldout_iter_{step}.pth'
         hook = checkpoint_hook_of(runner)
         assert hook is not None
         hook.save(runner, name, weights_only=True)
-        if is_main_process():
-            folder = Path(hook.out_dir or runner.work_dir)
-            for file in folder.glob('best_heldout_iter_*.pth'):
-                if file.name != name:
-                    file.unlink()
+        file = Path(hook.out_dir or runner.work_dir, name)
+        before = runner.message_hub.runtime_info.get('best_heldout')
+        runner.message_hub.update_info('best_heldout', str(file))
+        if before and is_main_process() and Path(before) != file and Path(
+                before).resolve().parent == file.resolve().parent:
+            Path(before).unlink(missing_ok=True)

@@ -22,9 +22,6 @@ class ReconstructionHook(MeasuringHook):
     TensorBoard and others show them. Images and mask are always the same.
 
     Args:
-        statistics (str): See
-            :meth:`greenmim.models.MaskedImageModeling.reconstruct`. Defaults
-            to ``'truth'``.
         bands (Sequence[int], optional): Bands to show of images of more than
             three channels, see :class:`greenmim.visualization.ColourDisplay`.
             Defaults to None, the first three.
@@ -36,13 +33,11 @@ class ReconstructionHook(MeasuringHook):
     times = 10
 
     def __init__(self,
-                 statistics: str = 'truth',
                  bands: Optional[Sequence[int]] = None,
                  stretch: bool = False,
                  num_images: int = 8,
                  **kwargs: Any) -> None:
         super().__init__(num_images=num_images, **kwargs)
-        self.statistics = statistics
         self.bands = bands
         self.stretch = stretch
 
@@ -63,17 +58,15 @@ class ReconstructionHook(MeasuringHook):
                 data = model.data_preprocessor(batch, training=False)
                 plan = read_plan(batch['data_samples'])
                 assert plan is not None  # fixed batches have one
-                sheets.append(
-                    model.reconstruct(data['inputs'], plan.layout,
-                                      self.statistics))
+                sheets.append(model.reconstruct(data['inputs'], plan.layout))
         return sheets
 
 
-def _join(results: Sequence[dict]) -> dict:
+def _join(results: Sequence[Any]) -> Any:
     """One result of several batches."""
-    return {
-        key:
-        torch.cat([result[key] for result in results]) if isinstance(
-            value, torch.Tensor) else value
-        for key, value in results[0].items()
-    }
+    first = results[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(list(results))
+    if isinstance(first, dict):
+        return {key: _join([part[key] for part in results]) for key in first}
+    return first

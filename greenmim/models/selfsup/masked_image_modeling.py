@@ -17,7 +17,7 @@ from ..masking import MaskPlanner
 from ..masking.data_samples import (Images, plan_masks, read_cached_targets,
                                     read_own_sizes, single_view)
 from ..necks import Neck
-from ..target_generators import Target, fill_from_neighbours
+from ..target_generators import Target, fill_from_neighbours, naive_fillings
 from ..utils import Encoded
 
 
@@ -169,13 +169,18 @@ class MaskedImageModeling(BaseSelfSupervisor):
         return images, plan
 
     @torch.no_grad()
-    def reconstruct(self,
-                    inputs: Images,
-                    mask: Optional[Union[Tensor, VisibleLayout]] = None,
-                    statistics: str = 'truth') -> Dict[str, Any]:
+    def reconstruct(
+            self,
+            inputs: Images,
+            mask: Optional[Union[Tensor,
+                                 VisibleLayout]] = None) -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
         Call ``eval()`` first: dropout and drop path depend on the mode.
+        Masked pixels affect no value but those of ``target`` and
+        ``drawn_target``: where the target is normalised unit by unit, mean
+        and deviation of masked units are guessed from visible ones by
+        ``fill_from_neighbours``.
 
         Args:
             inputs (Tensor | list[Tensor]): Preprocessed images of shape
@@ -183,11 +188,6 @@ class MaskedImageModeling(BaseSelfSupervisor):
             mask (Tensor | VisibleLayout, optional): Bool of shape
                 (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
                 True = masked. Defaults to None, a mask is drawn.
-            statistics (str): Where the target is normalised unit by unit,
-                the mean and deviation that undo it in masked units are those
-                of the true pixels, ``'truth'``, or follow from the visible
-                units nearby, ``'neighbours'``, see
-                ``fill_from_neighbours``. Defaults to ``'truth'``.
 
         Returns:
             dict: On the device of the images and in their (preprocessed)
@@ -200,19 +200,20 @@ class MaskedImageModeling(BaseSelfSupervisor):
             - ``mask``: Bool of shape (B, 1, H, W), True = masked.
             - ``pred_is_image``: Whether ``pred`` and ``drawn_target`` are in
                 the values of images, False of histograms drawn as bars.
-            - ``pred_uses_target_statistics``: True if the target is
+            - ``pred_uses_neighbour_statistics``: True if the target is
                 normalised, so that ``pred`` has been scaled and shifted, unit
-                by unit, by the statistics of the true pixels.
-            - ``pred_uses_neighbour_statistics``: True if by those of
-                neighbours.
+                by unit, by statistics guessed from visible units.
+            - ``known`` and ``drawn_known``: As ``target`` and
+                ``drawn_target``, of the images with masked units filled from
+                visible ones, for brightness and contrast of the pictures.
+            - ``naive``: Predictions without a model, drawn as ``pred`` is, by
+                name: the mean of the visible pixels, and a smooth
+                interpolation of the means of visible units. Empty where
+                ``pred`` is no image.
 
         Raises:
-            ValueError: As :meth:`loss`, if ``statistics`` is neither, or the
-                target cannot be drawn.
+            ValueError: As :meth:`loss`, or if the target cannot be drawn.
         """
-        if statistics not in ('truth', 'neighbours'):
-            raise ValueError("expected statistics to be 'truth' or "
-                             f"'neighbours', got {statistics!r}")
         images = single_view(inputs)
         plan = self.mask_planner(len(images), images.shape[2:], mask)
         layout = plan.layout
@@ -220,21 +221,25 @@ class MaskedImageModeling(BaseSelfSupervisor):
         size = self.unit_size
         masked = layout.masked[:, None]
         masked = masked.repeat_interleave(size, 2).repeat_interleave(size, 3)
-        known = images
-        if statistics == 'neighbours':
-            known = fill_from_neighbours(images, layout, size)
+        known = fill_from_neighbours(images, layout, size)
         target = self.head.target
-        uses_statistics = target.uses_target_statistics
+        naive = {}
+        if target.draws_images:
+            naive = {
+                name: self.head.draw_target(filled)
+                for name, filled in naive_fillings(images, layout,
+                                                   size).items()
+            }
         return dict(
             pred=self.head.to_images(pred, known),
             target=images,
             drawn_target=self.head.draw_target(images),
             mask=masked.to(images.device).expand(images.shape[0], -1, -1, -1),
             pred_is_image=target.draws_images,
-            pred_uses_target_statistics=(uses_statistics
-                                         and statistics == 'truth'),
-            pred_uses_neighbour_statistics=(uses_statistics
-                                            and statistics == 'neighbours'))
+            pred_uses_neighbour_statistics=target.uses_target_statistics,
+            known=known,
+            drawn_known=self.head.draw_target(known),
+            naive=naive)
 
 
 def _scale_down(images: Tensor, size: Tuple[int, int]) -> Tensor:

@@ -199,7 +199,7 @@ def test_reconstruct(norm_pix, scope):
     for b in range(2):
         for unit in range(6):
             y, x = 32 * (unit // 3), 32 * (unit % 3)
-            patch = images[b, :, y:y + 32, x:x + 32]
+            patch = result['known'][b, :, y:y + 32, x:x + 32]
             expected = pred[b, unit].view(32, 32, 3).permute(2, 0, 1)
             if norm_pix:
                 std = (patch.var() + 1e-6).sqrt()
@@ -211,7 +211,7 @@ def test_reconstruct(norm_pix, scope):
     assert result['mask'].shape == (2, 1, 64, 96)
     assert result['mask'].dtype == torch.bool
     assert torch.equal(result['target'], images)
-    assert result['pred_uses_target_statistics'] is norm_pix
+    assert result['pred_uses_neighbour_statistics'] is norm_pix
     assert not result['pred'].requires_grad
 
 

@@ -1,11 +1,14 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What a reconstruction holds for every target and way to undo its norm."""
+import numpy as np
 import pytest
 import torch
+from mmpretrain.models import SelfSupDataPreprocessor
 
 from greenmim.models.masking import random_mask
 from greenmim.models.target_generators import fill_from_neighbours
 from greenmim.ops import VisibleLayout
+from greenmim.visualization import captions_of, reconstruction_columns
 from tests.micro import micro_config, micro_model
 
 GRID = 2, 3
@@ -25,31 +28,38 @@ def model_for(target, channels=3):
         head=dict(type='greenmim.GreenMIMHead', target=target)).eval()
 
 
-@pytest.mark.parametrize('channels', [1, 4])
-@pytest.mark.parametrize('target', [PIXEL, LOW])
-def test_statistics_of_neighbours(target, channels):
+@pytest.mark.parametrize('channels', [1, 3, 5])
+@pytest.mark.parametrize('target', [PIXEL, LOW, HOG])
+def test_masked_pixels_do_not_leak(target, channels):
+    """They change what shows the truth, and nothing else."""
     model = model_for(target, channels)
     images = 1 + 2 * torch.randn(2, channels, 64, 96)
-    near = model.reconstruct(images, MASK, statistics='neighbours')
-    true = model.reconstruct(images, MASK)
-    assert near['pred_uses_neighbour_statistics']
-    assert not near['pred_uses_target_statistics']
-    assert true['pred_uses_target_statistics']
-    assert not true['pred_uses_neighbour_statistics']
-    visible = ~true['mask'].expand_as(images)
-    assert torch.equal(near['pred'][visible], true['pred'][visible])
-    assert not torch.allclose(near['pred'], true['pred'])
+    hidden = model.reconstruct(images, MASK)['mask'].expand_as(images)
+    others = torch.where(hidden, 9 * torch.randn_like(images) - 4, images)
+    given, changed = (model.reconstruct(x, MASK) for x in (images, others))
+    for name in ('pred', 'mask', 'known', 'drawn_known'):
+        assert torch.equal(given[name], changed[name]), name
+    assert given['naive'].keys() == changed['naive'].keys()
+    for name, filling in given['naive'].items():
+        assert torch.equal(filling, changed['naive'][name]), name
+    assert set(given['naive']) == (
+        set() if target is HOG else {'mean', 'smooth'})
 
-    # Nothing of what is masked is left in the picture.
-    others = torch.where(visible, images, torch.randn_like(images))
-    again = model.reconstruct(others, MASK, statistics='neighbours')
-    assert torch.equal(again['pred'], near['pred'])
+    preprocessor = SelfSupDataPreprocessor(mean=[50.], std=[20.])
+    bands = [4, 2, 0] if channels == 5 else None
+    panels, others = (
+        reconstruction_columns(result, preprocessor, bands, stretch=True)
+        for result in (given, changed))
+    for name in panels.keys() - {'input', 'target', 'error'}:
+        assert np.array_equal(panels[name], others[name]), name
+    assert not np.array_equal(panels['error'], others['error'])
+    assert captions_of(given)[:-1] == captions_of(changed)[:-1]
 
 
 def test_interpolated_mean_and_deviation_are_those_of_the_prediction():
     model = model_for(PIXEL)
     images = 1 + 2 * torch.randn(2, 3, 64, 96)
-    pred = model.reconstruct(images, MASK, statistics='neighbours')['pred']
+    pred = model.reconstruct(images, MASK)['pred']
     known = fill_from_neighbours(images, VisibleLayout.from_mask(MASK), 32)
     values = model.neck(model.backbone(images, MASK), MASK).detach()
     for b in range(2):
@@ -78,14 +88,8 @@ def test_drawn_target(target, is_image):
         assert drawn.min() == 0 and torch.equal(
             drawn,
             model.head.target.to_images(model.head.target(images), images))
-        assert not result['pred_uses_target_statistics']
+        assert not result['pred_uses_neighbour_statistics']
     else:
         squares = images[..., :4, :4].mean((2, 3), keepdim=True)
         torch.testing.assert_close(drawn[..., :4, :4],
                                    squares.expand(-1, -1, 4, 4))
-
-
-def test_bad_statistics_are_refused():
-    with pytest.raises(ValueError, match="'neighbours', got 'mean'"):
-        model_for(PIXEL).reconstruct(
-            torch.randn(2, 3, 64, 96), MASK, statistics='mean')

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from greenmim.models.masking import random_mask
-from greenmim.models.target_generators import fill_from_neighbours
+from greenmim.models.target_generators import (fill_from_neighbours,
+                                               naive_fillings)
 from greenmim.ops import VisibleLayout
 
 SIZE = 8
@@ -63,3 +64,15 @@ def test_flat_units_stay_flat():
     images[..., SIZE:] = torch.randn(SIZE, SIZE)
     filled = fill_from_neighbours(images, layout, SIZE)
     torch.testing.assert_close(filled, torch.full_like(images, 3.))
+
+
+def test_naive_fillings():
+    """A ramp is interpolated; the mean is that of visible pixels alone."""
+    ramp = torch.arange(96.).expand(1, 2, 32, 96).clone()
+    mask = torch.tensor([[[False, True, False]]])
+    ramp[..., 32:64] = float('nan')
+    found = naive_fillings(ramp, VisibleLayout.from_mask(mask), 32)
+    assert (found['mean'] == 47.5).all()
+    smooth = found['smooth']
+    torch.testing.assert_close(smooth[..., 16:80],
+                               torch.arange(16., 80).expand(1, 2, 32, 64))

@@ -2,6 +2,8 @@
 default_scope = 'mmdet'
 
 default_hooks = dict(
+    # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
+    run_folder=dict(type='greenmim.RunFolderHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -24,3 +26,4 @@ log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
 log_level = 'INFO'
 load_from = None
 resume = False
+overwrite = False

@@ -2,6 +2,8 @@
 default_scope = 'mmseg'
 
 default_hooks = dict(
+    # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
+    run_folder=dict(type='greenmim.RunFolderHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
@@ -27,3 +29,4 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
+overwrite = False
