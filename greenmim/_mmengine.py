@@ -7,7 +7,7 @@ was written for, and :data:`OVERRIDDEN` lists the private methods and
 attributes that classes of this package inherit. Check both on an upgrade.
 """
 import sys
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 from mmengine.model import is_model_wrapper, update_init_info
@@ -80,6 +80,24 @@ def postpone_config(runner: Runner) -> None:
     ``Runner.dump_config(runner)`` writes it (MMEngine 0.10.7).
     """
     runner.dump_config = lambda: None
+
+
+def loaders_of(runner: Runner) -> List[Any]:
+    """The configs of the data loaders of a run (MMEngine 0.10.7)."""
+    loaders = (runner._train_dataloader, runner._val_dataloader,
+               runner._test_dataloader)
+    return [loader for loader in loaders if isinstance(loader, dict)]
+
+
+def adapt_schedulers(runner: Runner, adapt: Callable[[Runner, Any],
+                                                     Any]) -> None:
+    """Change the configs of the schedulers when ``train()`` builds them.
+
+    By then the length of the run is known (MMEngine 0.10.7).
+    """
+    build = runner.build_param_scheduler
+    runner.build_param_scheduler = (
+        lambda scheduler: build(adapt(runner, scheduler)))
 
 
 def skip_weight_initialization(runner: Runner) -> None:

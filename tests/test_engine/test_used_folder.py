@@ -95,7 +95,7 @@ def test_no_run_damages_another(folder):
         assert process.poll() is None, process.communicate()[0][-2000:]
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 75, output
     done = torch.load(
         find_latest_whole_checkpoint(str(run)), weights_only=True)['meta']

@@ -2,6 +2,7 @@
 """Hooks that belong to none of the folders beside this one."""
 from .class_count_hook import ClassCountHook
 from .image_size_hook import ImageSizeHook
+from .linked_settings_hook import LinkedSettingsHook
 from .mask_ratio_hook import MaskRatioHook
 from .plan_ahead_hook import PlanAheadHook
 from .plan_changing_hook import PlanChangingHook
@@ -12,7 +13,7 @@ from .seed_step_hook import SeedStepHook
 from .unreadable_image_hook import UnreadableImageHook
 
 __all__ = [
-    'ClassCountHook', 'ImageSizeHook', 'MaskRatioHook', 'PlanAheadHook',
-    'PlanChangingHook', 'ProgressHook', 'ProvenanceHook', 'RunFolderHook',
-    'SeedStepHook', 'UnreadableImageHook', 'check_run_folder'
+    'ClassCountHook', 'ImageSizeHook', 'LinkedSettingsHook', 'MaskRatioHook',
+    'PlanAheadHook', 'PlanChangingHook', 'ProgressHook', 'ProvenanceHook',
+    'RunFolderHook', 'SeedStepHook', 'UnreadableImageHook', 'check_run_folder'
 ]

@@ -1,0 +1,128 @@
+# Copyright (c) greenmim authors. All rights reserved.
+import os.path as osp
+import shutil
+from typing import Any, List
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from greenmim._mmengine import (adapt_schedulers, loaders_of,
+                                runner_being_built)
+from greenmim.registry import HOOKS
+
+# Docker's default is 64 MiB, less than a batch of large images.
+SHARED_MEMORY = '/dev/shm'
+MIN_SHARED_MEMORY = 2**28
+
+
+@HOOKS.register_module()
+class LinkedSettingsHook(Hook):
+    """Lets settings follow those on which they depend, with a line each.
+
+    - A warm-up that is not shorter than the run is shortened to a tenth of
+      the run, and the schedule after it begins there.
+    - A data loader without workers has neither ``persistent_workers`` nor
+      ``prefetch_factor``, and one without a GPU no ``pin_memory``.
+    - ``auto_scale_lr`` counts the batches of ``accumulative_counts``.
+    - A small ``/dev/shm``, through which data-loading workers send batches,
+      is named with what to do.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        runner = runner_being_built()
+        if runner is None:
+            return
+        for loader in loaders_of(runner):
+            for text in link_loader(loader):
+                runner.logger.info(text)
+        _count_accumulated(runner)
+        adapt_schedulers(runner, _shorten_warm_up)
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the memory that workers share."""
+        if not runner.train_dataloader.num_workers or not osp.isdir(
+                SHARED_MEMORY):
+            return
+        size = shutil.disk_usage(SHARED_MEMORY).total
+        if size < MIN_SHARED_MEMORY:
+            runner.logger.warning(
+                f'{SHARED_MEMORY} has {size / 2**20:.0f} MiB, which may be '
+                'too little for the batches of the data-loading workers; '
+                'start the container with --shm-size=8g, or train with '
+                'train_dataloader.num_workers=0.')
+
+
+def link_loader(loader: Any) -> List[str]:
+    """Make the settings of a data loader fit each other; say what changed.
+
+    Args:
+        loader (dict): Its config, which is changed.
+    """
+    texts = []
+    if loader.get('num_workers') == 0:
+        unfit = [
+            name for name in ('persistent_workers', 'prefetch_factor')
+            if loader.get(name)
+        ]
+        for name in unfit:
+            del loader[name]
+        if unfit:
+            texts.append(f'num_workers=0: without {" and ".join(unfit)}.')
+    if loader.get('pin_memory') and not torch.cuda.is_available():
+        loader['pin_memory'] = False
+    return texts
+
+
+def _count_accumulated(runner: Runner) -> None:
+    wrapper, scaling = runner.optim_wrapper, runner.auto_scale_lr
+    if not (isinstance(wrapper, dict) and scaling and scaling.get('enable')):
+        return
+    counts = wrapper.get('accumulative_counts', 1)
+    if counts > 1 and 'base_batch_size' in scaling:
+        base = scaling['base_batch_size']
+        # MMEngine compares it with the batch of one iteration.
+        runner.auto_scale_lr = dict(scaling, base_batch_size=base / counts)
+        runner.logger.info(
+            f'accumulative_counts={counts}: the learning rate is scaled by '
+            f'{counts} times the batch size over {base}.')
+
+
+def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
+    """Shorten what begins at 0 and ends where another one begins."""
+    if not isinstance(schedulers, list) or not all(
+            isinstance(scheduler, dict) for scheduler in schedulers):
+        return schedulers
+    total, epochs = runner.max_iters, runner.max_epochs
+    length = len(runner.train_dataloader)
+    kept = []
+    for warm_up in schedulers:
+        end = warm_up.get('end')
+        by_epoch = warm_up.get('by_epoch', True)
+        converted = warm_up.get('convert_to_iter_based', False)
+        later = [s for s in schedulers if end and s.get('begin') == end]
+        if warm_up.get('begin', 0) or not later or (end *
+                                                    (length if by_epoch else 1)
+                                                    < total):
+            kept.append(warm_up)
+            continue
+        if not by_epoch:
+            short: Any = total // 10 or min(total - 1, 1)
+        elif converted:
+            # Half an iteration more, since MMEngine rounds it down.
+            short = (total // 10 or min(total - 1, 1)) + 0.5
+            short = 0 if short < 1 else short / length
+        else:
+            short = epochs // 10 or min(epochs - 1, 1)
+        for scheduler in later:
+            scheduler['begin'] = short
+        if short:
+            warm_up['end'] = short
+            kept.append(warm_up)
+        unit = 'epochs' if by_epoch else 'iterations'
+        runner.logger.info(
+            f'The warm-up of {end} {unit} is not shorter than the run of '
+            f'{epochs if by_epoch else total}: it takes {short:.3g} {unit}.')
+    return kept
