@@ -3,11 +3,13 @@
 
 ROOT=$(cd "$(dirname "$0")/.." && pwd)
 
+# On one machine torchrun finds a free port, so that two jobs do not meet.
+NODES=(--standalone)
+if [ "${NNODES:-1}" != 1 ] || [ -n "${PORT:-}" ]; then
+    NODES=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
+        --master_addr="${MASTER_ADDR:-127.0.0.1}"
+        --master_port="${PORT:-29500}")
+fi
+
 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" \
-torchrun \
-    --nnodes="${NNODES:-1}" \
-    --node_rank="${NODE_RANK:-0}" \
-    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
-    --nproc_per_node="$1" \
-    --master_port="${PORT:-29500}" \
-    "$ROOT/tools/$2" "${@:3}"
+torchrun "${NODES[@]}" --nproc_per_node="$1" "$ROOT/tools/$2" "${@:3}"

@@ -7,7 +7,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 from greenmim.engine.launch import (add_common_arguments, build_runner,
-                                    merge_common_arguments)
+                                    merge_common_arguments, one_line_errors,
+                                    read_config)
 
 
 def parse_args() -> argparse.Namespace:
@@ -82,9 +83,10 @@ def use_tta(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    merge_args(cfg, args)
-    runner = build_runner(cfg)
+    with one_line_errors(args.debug):
+        cfg = read_config(args.config)
+        merge_args(cfg, args)
+        runner = build_runner(cfg)
     if args.out is not None and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(args.out))
     metrics = runner.test()

@@ -4,7 +4,8 @@ import argparse
 from mmengine.config import Config
 
 from greenmim.engine.launch import (add_common_arguments, build_runner,
-                                    merge_common_arguments)
+                                    merge_common_arguments, one_line_errors,
+                                    read_config)
 
 
 def parse_args() -> argparse.Namespace:
@@ -59,9 +60,10 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    merge_args(cfg, args)
-    build_runner(cfg).train()
+    with one_line_errors(args.debug):
+        cfg = read_config(args.config)
+        merge_args(cfg, args)
+        build_runner(cfg).train()
 
 
 if __name__ == '__main__':

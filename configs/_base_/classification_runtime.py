@@ -5,6 +5,8 @@ default_hooks = dict(
     _delete_=True,  # the hooks that are for pre-training
     # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
     run_folder=dict(type='greenmim.RunFolderHook'),
+    # Let settings follow those on which they depend, such as the warm-up.
+    settings=dict(type='greenmim.LinkedSettingsHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -8,6 +8,8 @@ default_scope = 'mmpretrain'
 default_hooks = dict(
     # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
     run_folder=dict(type='greenmim.RunFolderHook'),
+    # Let settings follow those on which they depend, such as the warm-up.
+    settings=dict(type='greenmim.LinkedSettingsHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=100),
     param_scheduler=dict(type='ParamSchedulerHook'),

@@ -3,11 +3,14 @@
 import argparse
 import os
 import os.path as osp
+import re
 import subprocess
+import sys
+from contextlib import contextmanager
 from datetime import timedelta
 from difflib import get_close_matches
 from inspect import signature
-from typing import Any, Dict
+from typing import Any, Dict, Iterator
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
@@ -18,6 +21,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from greenmim.options import ReadOptions, read_options
 from greenmim.registry import MODELS
+from .hooks.linked_settings_hook import link_loader
+from .spelling import check_spelling
 from .use_data import use_data
 
 # Where each launcher writes the rank, world size and local rank.
@@ -83,6 +88,10 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         'key="[(a,b),(c,d)]", with the quotation marks and without spaces; '
         'default_hooks.NAME=None switches a hook off')
     parser.add_argument(
+        '--debug',
+        action='store_true',
+        help='show the traceback of a wrong setting')
+    parser.add_argument(
         '--launcher',
         choices=['none', *RANK_VARIABLES],
         default='none',
@@ -138,6 +147,8 @@ def set_defaults(cfg: Config) -> None:
     # Checkpoints of MMEngine's own hook cannot be resumed since PyTorch 2.6.
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('run_folder', ConfigDict(type='greenmim.RunFolderHook'))
+    hooks.setdefault('settings',
+                     ConfigDict(type='greenmim.LinkedSettingsHook'))
     hook = hooks.setdefault('checkpoint', ConfigDict())
     if hook is not None and hook.get('type') in (None, 'CheckpointHook'):
         hook.type = 'greenmim.SafeCheckpointHook'
@@ -147,7 +158,8 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
     """Override settings of a config, which would accept a misspelt one.
 
     Raises:
-        ValueError: If an option is no setting of the config or the runner.
+        ValueError: If an option is no setting of the config or the runner, or
+            resembles an argument of the class whose settings it would join.
     """
     known = {*cfg, *signature(Runner).parameters, *OTHER_SETTINGS}
     hooks = {*MMENGINE_HOOKS, *cfg.default_hooks}
@@ -163,7 +175,72 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
             raise ValueError(
                 f'--cfg-options {option}=None: expected the name of a hook, '
                 f'one of {", ".join(sorted(hooks))}')
+        if name in cfg:
+            check_spelling(cfg, option)
     cfg.merge_from_dict(read_options(options, cfg))
+    for field in LOADERS:
+        link_loader(cfg.get(field) or {})
+
+
+def read_config(path: str) -> Config:
+    """Read a config file.
+
+    Args:
+        path (str): The file.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is a folder, or no config.
+    """
+    if osp.isdir(path):
+        raise ValueError(
+            f'expected a config file, got the folder {path}; to train on the '
+            f'images in it, name a config and add --data {path}')
+    if not osp.isfile(path):
+        raise FileNotFoundError(f'expected a config file, found no {path}')
+    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
+        raise ValueError(
+            f'expected a config file that ends in .py, got {path}')
+    return Config.fromfile(path)
+
+
+@contextmanager
+def one_line_errors(debug: bool = False) -> Iterator[None]:
+    """Exit with one line where a setting or a file is wrong.
+
+    Errors of a run that has begun to train keep their traceback.
+
+    Args:
+        debug (bool): Whether to show the traceback. Defaults to False.
+
+    Raises:
+        SystemExit: Instead of such an error.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AssertionError, ImportError,
+            FileNotFoundError, FileExistsError) as error:
+        if debug or _has_trained(error):
+            raise
+        # MMEngine names the class that it was building.
+        text = re.sub(r'^(class `\w+` in \S+: )+', '',
+                      str(error.args[0] if error.args else error))
+        if isinstance(error, (KeyError, AssertionError, TypeError)):
+            text = f'{type(error).__name__}: {text}'
+        if isinstance(error, OSError) and error.errno is not None:
+            text = str(error)
+        program = osp.basename(sys.argv[0])
+        sys.exit(f'{program}: {text} (--debug shows where)')
+
+
+def _has_trained(error: BaseException) -> bool:
+    """Whether an error came from a training step."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name in ('run_iter', 'run_epoch'):
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def build_runner(cfg: Config) -> Runner:

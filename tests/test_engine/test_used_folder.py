@@ -112,7 +112,7 @@ def test_no_run_damages_another(folder):
     report = json.loads((run / 'report.json').read_text())
     assert report['iterations'] == 30 and report['first_iteration'] == 0
     assert report['images'] == 120
-    assert report['kwh'] == pytest.approx(0.1 * report['hours'])
+    assert report['kwh'] == pytest.approx(0.1 * report['hours'], rel=1e-3)
     assert 30 * report['step_seconds'] == pytest.approx(3600 * report['hours'])
     assert report['first_loss'] > 0
 

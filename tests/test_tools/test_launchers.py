@@ -117,8 +117,7 @@ def commands(tmp_path, environment):
     return folder
 
 
-TORCHRUN = ('torchrun --nnodes=1 --node_rank=0 --master_addr=127.0.0.1 '
-            '--nproc_per_node=8 --master_port=29500')
+TORCHRUN = 'torchrun --standalone --nproc_per_node=8'
 SRUN = ('srun -p P --job-name=JOB --gres=gpu:8 --ntasks=16 '
         '--ntasks-per-node=8 --cpus-per-task=5 --kill-on-bad-exit=1 '
         '--exclusive --time=1:00 python -u')

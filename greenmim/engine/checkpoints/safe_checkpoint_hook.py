@@ -175,11 +175,14 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
-        last = runner.message_hub.runtime_info.get('last_ckpt')
+        info = runner.message_hub.runtime_info
+        last = info.get('last_ckpt')
         if last and osp.realpath(osp.dirname(last)) != osp.realpath(
                 str(self.out_dir)):
             # Resumed from another folder, whose files are not to be removed.
             self.keep_ckpt_ids: deque = deque([], max(self.max_keep_ckpts, 0))
+            for name in [name for name in info if name.startswith('best_')]:
+                del info[name]
             self.best_ckpt_path: Optional[str] = None
             if self.save_best:
                 self.best_ckpt_path_dict = dict.fromkeys(self.key_indicators)

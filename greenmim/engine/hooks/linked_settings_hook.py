@@ -21,7 +21,8 @@ class LinkedSettingsHook(Hook):
     """Lets settings follow those on which they depend, with a line each.
 
     - A warm-up that is not shorter than the run is shortened to a tenth of
-      the run, and the schedule after it begins there.
+      the run, and the schedule after it begins there. A warm-up of less than
+      two steps is left out.
     - A data loader without workers has neither ``persistent_workers`` nor
       ``prefetch_factor``, and one without a GPU no ``pin_memory``.
     - ``auto_scale_lr`` counts the batches of ``accumulative_counts``.
@@ -91,8 +92,8 @@ def _count_accumulated(runner: Runner) -> None:
 
 
 def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
-    """Shorten what begins at 0 and ends where another one begins."""
-    if not isinstance(schedulers, list) or not all(
+    """Shorten a warm-up, and let begin there what began at its end."""
+    if not isinstance(schedulers, list) or len(schedulers) < 2 or not all(
             isinstance(scheduler, dict) for scheduler in schedulers):
         return schedulers
     total, epochs = runner.max_iters, runner.max_epochs
@@ -101,28 +102,32 @@ def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
     for warm_up in schedulers:
         end = warm_up.get('end')
         by_epoch = warm_up.get('by_epoch', True)
-        converted = warm_up.get('convert_to_iter_based', False)
-        later = [s for s in schedulers if end and s.get('begin') == end]
-        if warm_up.get('begin', 0) or not later or (end *
-                                                    (length if by_epoch else 1)
-                                                    < total):
+        steps = epochs if by_epoch else total
+        if not _is_warm_up(warm_up) or end < (total /
+                                              length if by_epoch else total):
             kept.append(warm_up)
             continue
-        if not by_epoch:
-            short: Any = total // 10 or min(total - 1, 1)
-        elif converted:
-            # Half an iteration more, since MMEngine rounds it down.
-            short = (total // 10 or min(total - 1, 1)) + 0.5
-            short = 0 if short < 1 else short / length
-        else:
-            short = epochs // 10 or min(epochs - 1, 1)
-        for scheduler in later:
-            scheduler['begin'] = short
+        converted = by_epoch and warm_up.get('convert_to_iter_based')
+        short: Any = (total if converted else steps) // 10
+        if short < 2:  # of a single step, the rate would stay low for ever
+            short = 0
+        elif converted:  # and rounded down by MMEngine
+            short = (short + 0.5) / length
+        for scheduler in schedulers:
+            if scheduler.get('begin') == end:
+                scheduler['begin'] = short
         if short:
             warm_up['end'] = short
             kept.append(warm_up)
         unit = 'epochs' if by_epoch else 'iterations'
         runner.logger.info(
             f'The warm-up of {end} {unit} is not shorter than the run of '
-            f'{epochs if by_epoch else total}: it takes {short:.3g} {unit}.')
+            f'{steps}: it takes {short:.3g} {unit}.')
     return kept
+
+
+def _is_warm_up(scheduler: dict) -> bool:
+    return ('LinearLR' in str(scheduler.get('type'))
+            and not scheduler.get('begin') and bool(scheduler.get('end'))
+            and scheduler.get('start_factor', 1 / 3) < scheduler.get(
+                'end_factor', 1.))

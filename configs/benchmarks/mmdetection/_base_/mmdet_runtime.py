@@ -4,6 +4,8 @@ default_scope = 'mmdet'
 default_hooks = dict(
     # Refuse a folder that holds checkpoints, unless `resume` or `overwrite`.
     run_folder=dict(type='greenmim.RunFolderHook'),
+    # Let settings follow those on which they depend, such as the warm-up.
+    settings=dict(type='greenmim.LinkedSettingsHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
