@@ -10,6 +10,10 @@ from pathlib import Path
 
 from .requirements import requirement
 
+# What mmcv-lite lacks, greenmim does not need.
+warnings.filterwarnings('ignore', 'Fail to import')
+warnings.filterwarnings('ignore', '.*torch.jit.*deprecated')
+
 
 def check_mmcv() -> None:
     """Check the installed mmcv, and warn of siblings that it does not suit.

@@ -65,7 +65,7 @@ def test_from_top_to_bottom(workspace, run_tool, monkeypatch, capsys):
     pictures = Path('work_dirs/pictures').rglob('reconstruction_*.png')
     assert sorted(p.stem[-1] for p in pictures) == ['0', '4']
     page = Path('work_dirs/watched/reconstructions.html').read_text()
-    assert page.count('<img src="data:') == 30
+    assert page.count('<img src="data:') == 36
     samples = Path('work_dirs/samples.html').read_text()
     assert samples.count('data/own/') == 3
     assert Path('work_dirs/groups.png').is_file()

@@ -119,7 +119,8 @@ def forecast(cfg: Config,
     return figures
 
 
-def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
+def batch_figures(runner: Runner,
+                  peak: Optional[int]) -> Dict[str, Optional[int]]:
     """How many images would fill the memory, a tenth left free.
 
     Steps on some times as many images say how peak memory grows. ``peak`` is
@@ -127,6 +128,8 @@ def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
     where the run fills most of the memory already, or needs less than the
     process did before.
     """
+    if peak is None:  # not measured
+        return dict(bytes_per_image=None, largest_batch_size=None)
     batch = runner.train_dataloader.batch_size
     limit = 0.9 * memory_limit()
     for factor in (4, 2, 1.25):
@@ -137,7 +140,7 @@ def batch_figures(runner: Runner, peak: int) -> Dict[str, Optional[int]]:
         return dict(bytes_per_image=None, largest_batch_size=None)
     for _ in range(3):  # until the allocator's cache stays the same
         run_step(runner, number)
-    growth = (peak_memory() - peak) / (number - batch)
+    growth = ((peak_memory() or 0) - peak) / (number - batch)
     if growth <= 0:  # something before the run needed more
         return dict(bytes_per_image=None, largest_batch_size=None)
     return dict(
@@ -161,7 +164,6 @@ def run_step(runner: Runner, number: int) -> None:
 
 def show(figures: Dict) -> None:
     """Print the figures in words."""
-    gib = figures['peak_memory'] / 2**30
     speed = f'{figures["images_per_second"]:.1f} images/s'
     rows = dict(
         run=f'{figures["iterations"]} iterations of '
@@ -170,7 +172,8 @@ def show(figures: Dict) -> None:
         f'{figures["data_share"]:.0%} of it waiting for data, '
         f'{figures["plan_share"]:.1%} planning masks',
         time=f'{figures["hours"]:.2f} hours',
-        memory=f'{gib:.2f} GiB at most')
+        memory='not measured' if figures['peak_memory'] is None else
+        f'{figures["peak_memory"] / 2**30:.2f} GiB at most')
     if 'dense_hours' in figures:
         rows['dense'] = (
             f'{figures["dense_hours"]:.2f} hours with all tokens in '

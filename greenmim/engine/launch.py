@@ -22,6 +22,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from greenmim.options import ReadOptions, read_options
 from greenmim.registry import MODELS
 from .hooks.linked_settings_hook import link_loader
+from .screen import QuietRunner
 from .spelling import check_spelling
 from .use_data import use_data
 
@@ -267,7 +268,11 @@ def build_runner(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:
-        runner = Runner.from_cfg(cfg)
+        shown = hooks.get('progress') or {}
+        kind = Runner
+        if 'ProgressHook' in str(shown.get('type')):
+            kind = QuietRunner  # the hook says what matters
+        runner = kind.from_cfg(cfg)
     if without_amp:
         runner.logger.warning(
             'Automatic mixed precision needs a GPU and there is none: '

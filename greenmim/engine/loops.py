@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from greenmim.registry import LOOPS
+from .screen import show
 
 
 @LOOPS.register_module()
@@ -57,7 +58,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         first = self._iter - self._epoch * len(self.dataloader)
         sampler = self.dataloader.sampler
         if first:
-            self.runner.logger.info(
+            show(
+                self.runner.logger,
                 f'Continuing epoch {self._epoch + 1} with iteration '
                 f'{first + 1} of {len(self.dataloader)}.')
         sampler.start = first * self.dataloader.batch_size

@@ -11,9 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.logging import HistoryBuffer
+from torch import nn
+from torch.utils.data import DataLoader
 
 from greenmim.engine import ProgressHook, ProvenanceHook
 from greenmim.engine.hooks import provenance_hook
+from greenmim.engine.screen import quiet
 
 
 class Terminal(io.StringIO):
@@ -24,13 +27,24 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def runner(tmp_path):
+    model = nn.Linear(8, 8)
     return SimpleNamespace(
+        work_dir=str(tmp_path),
         log_dir=str(tmp_path),
         max_iters=4,
+        max_epochs=1,
         iter=1,
+        hooks=[],
+        model=model,
+        train_loop=None,
+        train_dataloader=DataLoader(range(16), batch_size=4),
         logger=logging.Logger('run'),
         message_hub=SimpleNamespace(
-            get_scalar=lambda name: HistoryBuffer([0.25], [1])))
+            log_scalars={
+                'train/loss': HistoryBuffer([0.25], [1]),
+                'train/images_per_second': HistoryBuffer([7.], [1])
+            },
+            runtime_info=dict(verdict='still improving')))
 
 
 @pytest.mark.parametrize(
@@ -39,14 +53,46 @@ def test_a_bar_on_a_terminal_alone(runner, monkeypatch, stream):
     monkeypatch.setattr(sys, 'stderr', stream)
     hook = ProgressHook()
     hook.before_train(runner)
+    # Of a resumed run, whose loss is known before the first step.
+    if stream.isatty():
+        assert 'loss 0.2500' in hook.bar.tasks[0].fields['figures']
+        assert hook.bar.tasks[0].completed == 1
     for i in range(3):
         hook.after_train_iter(runner, batch_idx=i)
     hook.after_run(runner)
     text = stream.getvalue()
     if stream.isatty():
         assert '4/4' in text and 'loss 0.2500' in text
+        assert '7.0 images/s' in text and 'still improving' in text
     else:
         assert text == ''
+
+
+def test_lines_of_a_file(runner, tmp_path):
+    """A few of what is trained, then one for each interval; warnings."""
+    screen, log = io.StringIO(), tmp_path / 'log'
+    runner.logger.addHandler(logging.StreamHandler(screen))
+    runner.logger.addHandler(logging.FileHandler(log))
+    quiet(runner.logger)
+    runner.logger.info('the environment')
+    runner.logger.warning('look')
+    hook = ProgressHook(interval=10)
+    runner.iter, runner.max_iters = 0, 25
+    hook.before_train(runner)
+    for runner.iter in range(25):
+        hook.after_train_iter(runner)
+    lines = screen.getvalue().splitlines()
+    assert lines[0] == 'look' and len(lines) <= 15
+    for word in ('Linear', '0.0 M parameters', '16 images', '4 a batch',
+                 '25 iterations', 'cpu', str(tmp_path)):
+        assert any(word in line for line in lines[1:6]), word
+    steps = [line for line in lines if re.match(r'\d+/25', line)]
+    assert [line.split('/')[0] for line in steps] == ['1', '10', '20', '25']
+    for line in steps:
+        assert re.search(
+            r'loss 0.2500  7.0 images/s  still improving  '
+            r'\d:\d\d:\d\d left$', line), line
+    assert len(log.read_text().splitlines()) == len(lines) + 1
 
 
 @pytest.mark.parametrize('log_to_file', [False, True])
@@ -77,7 +123,7 @@ def test_the_log_stays_legible_above_the_bar(runner, monkeypatch, tmp_path,
     os.close(leader)
     shown = shown.decode()
     logged = [f'line {i} of the log' for i in range(3)] + ['the last line']
-    assert 'loss 0.2500' in shown
+    assert 'loss 0.2500' in shown and '7.0 images/s' in shown
     assert shown.rindex('\x1b[?25h') > shown.rindex('\x1b[?25l')  # the cursor
     lines = re.split(r'[\r\n]+', re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', shown))
     if log_to_file:

@@ -16,6 +16,8 @@ from mmpretrain.registry import MODELS
 from PIL import Image
 
 from greenmim.benchmarking.comparison import base, over_compute, runs, scratch
+from greenmim.benchmarking.comparison.base import (mean_and_spread, over_seeds,
+                                                   still_falls, verdicts)
 from greenmim.benchmarking.comparison.data import (find_labelled_folder,
                                                    write_labels)
 from greenmim.benchmarking.comparison.frozen import (STRENGTHS, accuracy,
@@ -423,6 +425,25 @@ def test_folders_that_do_not_fit(labelled, tmp_path):
     with pytest.raises(ValueError, match='neither'):
         find_labelled_folder(tmp_path / 'file', tmp_path)
     assert find_labelled_folder(labelled.parent, tmp_path) == labelled
+
+
+def test_verdict_and_spread():
+    """A loss that still falls, one that is flat, and a single seed."""
+    falls = [[i, 1 / (i + 1)**.5] for i in range(40)]
+    flat = [[i, .4 + .6 * .5**i] for i in range(40)]
+    assert still_falls([loss for _, loss in falls])
+    assert not still_falls([loss for _, loss in flat])
+    assert not still_falls([1., .9])
+    results = [
+        dict(method=name, seed=0, pretraining=dict(loss=loss))
+        for name, loss in (('a', falls), ('b', flat))
+    ]
+    sentence, = verdicts(results)
+    assert sentence.startswith(
+        'Too short to tell') and ' of a still' in sentence
+    assert verdicts(results[1:]) == []
+    assert '±' not in over_seeds(1) and '3 seeds' in over_seeds(3)
+    assert mean_and_spread([50.]) == '50.0'
 
 
 def small_report() -> dict:

@@ -1,4 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import json
 import os
 import re
 import shlex
@@ -56,18 +57,25 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     assert 'data: 9 images' in result.stdout
     assert f'results: {work_dir / "run_2"}' in result.stdout
     assert not list((work_dir / 'run_1').iterdir())
-    progress = re.findall(r'Iter\(train\).*eta: .*loss: ([\d.]+)',
+    progress = re.findall(r'(\d)/6  loss ([\d.]+)  [\d.]+ images/s .* left',
                           result.stdout)
-    assert len(progress) == 6
+    assert [int(number) for number, _ in progress] == list(range(1, 7))
+    before = result.stdout.split('1/6  loss')[0].splitlines()
+    start = next(i for i, line in enumerate(before) if 'results: ' in line)
+    assert len(before) - start <= 15, before
     assert 'env_cfg' not in result.stdout, 'the config is for the log'
 
     summary = dict(re.findall(r'^([a-z ]+): +(.*)$', result.stdout, re.M))
-    first, last = re.findall(r'[\d.]+', summary['loss'])
-    assert (first, last) == (progress[0], progress[-1])
+    report = json.loads(
+        Path(summary['report']).with_suffix('.json').read_text())
+    first, last = re.findall(r'\d\.\d+', summary['loss'])
+    assert first == f'{report["first_loss"]:.4f}'
+    assert last == f'{report["last_loss"]:.4f}'
     assert float(summary['speed'].split()[0]) > 0
-    assert 100 < float(summary['peak memory'].split()[0]) < 20000
+    assert 0.1 < float(summary['peak memory'].split()[0]) < 20
+    assert summary['verdict'] == report['verdict']
     assert 'broken.jpg' in Path(summary['skipped images']).read_text()
-    for name in ('log', 'checkpoint', 'backbone', 'reconstructions'):
+    for name in ('report', 'log', 'checkpoint', 'backbone', 'reconstructions'):
         file = Path(summary[name])
         assert file.is_file() and work_dir / 'run_2' in file.parents
     following = result.stdout.split('\nnext:\n')[1]

@@ -8,12 +8,8 @@ import contextlib
 import itertools
 import json
 import os
-import re
-import resource
-import statistics
 import subprocess
 import sys
-from collections import deque
 from pathlib import Path
 
 from mmengine.config import Config
@@ -26,8 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 CONFIGS = ROOT / 'configs' / 'quickstart'
 NAME = 'greenmim_swin-micro-w4_1xb32-coslr-600i'
-# The rest of what a run prints (environment, config, hooks) is in its log.
-SHOWN = re.compile(r'Iter\(train\)| - (WARNING|ERROR|CRITICAL) - ')
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,9 +56,8 @@ def new_run_folder(work_dir: Path) -> Path:
             return folder
 
 
-def run_tool(tool: str, *arguments: object,
-             shown: re.Pattern = re.compile('')) -> None:
-    """Run a tool, print the lines that match, exit if it fails."""
+def run_tool(tool: str, *arguments: object) -> None:
+    """Run a tool, print what it prints, exit if it fails."""
     command = [sys.executable, '-u', str(TOOLS / tool), *map(str, arguments)]
     path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
     process = subprocess.Popen(
@@ -73,13 +66,10 @@ def run_tool(tool: str, *arguments: object,
         stderr=subprocess.STDOUT,
         text=True,
         env=dict(os.environ, PYTHONPATH=path, PYTHONWARNINGS='ignore'))
-    last = deque(maxlen=40)
     for line in process.stdout:
-        last.append(line)
-        if shown.search(line):
-            print(line, end='', flush=True)
+        print(line, end='', flush=True)
     if process.wait():
-        sys.exit(''.join(['\n', *last, f'\n{tool} failed, see above']))
+        sys.exit(f'\n{tool} failed, see above')
 
 
 def main() -> None:
@@ -104,8 +94,7 @@ def main() -> None:
     config = run / Path(cfg.filename).name
     cfg.dump(config)
     options = ['--cfg-options', *args.options] if args.options else []
-    run_tool('train.py', config, '--work-dir', run, *options, shown=SHOWN)
-    peak_rss = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    run_tool('train.py', config, '--work-dir', run, *options)
 
     checkpoint = find_latest_checkpoint(run)
     backbone, picture = run / 'backbone.pth', run / 'reconstruction.png'
@@ -114,22 +103,18 @@ def main() -> None:
     run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
              picture)
 
-    log = next(run.glob('*/vis_data/scalars.json')).read_text()
-    scalars = [
-        line for line in map(json.loads, log.splitlines()) if 'loss' in line
-    ]
-    batch_size = Config.fromfile(config).train_dataloader.batch_size
-    seconds = statistics.median(line['time'] for line in scalars)
-    if device == 'cuda':
-        memory = f'{max(line["memory"] for line in scalars)} MB on the GPU'
-    else:
-        unit = 2**20 if sys.platform == 'darwin' else 2**10
-        memory = f'{peak_rss // unit} MB'
-    first, last = scalars[0]['loss'], scalars[-1]['loss']
+    report = json.loads((run / 'report.json').read_text())
+    memory = report['peak_memory']
+    memory = ('not measured' if memory is None else
+              f'{memory / 2**30:.2f} GiB' + ' on the GPU' * (device == 'cuda'))
+    first, last = report['first_loss'], report['last_loss']
     print(f'''
-loss:            {first:.4f} at first, {last:.4f} at last
-speed:           {batch_size / seconds:.1f} images per second
+verdict:         {report['verdict']}
+loss:            {first:.4f} at first, {last:.4f} at last (mean of ten)
+speed:           {report['images_per_second']:.1f} images per second
+time:            {60 * report['hours']:.1f} minutes
 peak memory:     {memory}
+report:          {run / 'report.md'}
 log:             {next(run.glob('*/*.log'))}
 checkpoint:      {checkpoint}
 backbone:        {backbone}

@@ -180,16 +180,21 @@ class Comparison:
 
         No run starts after ``minutes``.
         """
-        end = time.monotonic() + 60 * minutes
+        begin = time.monotonic()
         self.check_settings()
-        for name, run in self.runs().items():
-            file = self.result_file(name)
-            if file.exists():
-                continue
-            if time.monotonic() > end:
+        runs = self.runs()
+        missing = [n for n in runs if not self.result_file(n).exists()]
+        for i, name in enumerate(missing):
+            passed = time.monotonic() - begin
+            if passed > 60 * minutes:
                 print(f'stopped before {name}; the same command resumes')
                 return False
-            write_json(run(), file)
+            left = '' if not i else (
+                f', about {passed / i * (len(missing) - i) / 60:.0f} min left')
+            number = len(runs) - len(missing) + i + 1
+            print(f'run {number} of {len(runs)}{left}: {name}', flush=True)
+            file = self.result_file(name)
+            write_json(runs[name](), file)
             print(f'written: {file}')
         return True
 
@@ -234,6 +239,43 @@ def by_method(results: Sequence[dict]) -> Dict[str, List[dict]]:
     for result in results:
         groups.setdefault(result['method'], []).append(result)
     return groups
+
+
+def over_seeds(seeds: int) -> str:
+    """What a number in a table is, with as many seeds."""
+    if seeds == 1:
+        return 'one seed, so the spread is unknown'
+    return f'mean ± standard deviation over {seeds} seeds'
+
+
+def verdicts(results: Sequence[dict]) -> List[str]:
+    """Sentences on pre-trainings whose loss still fell at their end."""
+    falling = [
+        method for method, ones in by_method(results).items()
+        if any('pretraining' in one and still_falls(
+            [loss for _, loss in one['pretraining'].get('loss', [])])
+               for one in ones)
+    ]
+    if not falling:
+        return []
+    return [
+        f'Too short to tell: at the end of its budget the loss of '
+        f'{" and ".join(falling)} still falls. Give more seconds by --budget.'
+    ]
+
+
+def still_falls(losses: Sequence[float]) -> bool:
+    """Whether the last quarter lowered the loss by a twentieth or more.
+
+    That is of the whole decrease from the first to the last quarter.
+    """
+    quarter = len(losses) // 4
+    if not quarter:
+        return False
+    first, third, last = (
+        statistics.mean(losses[i:i + quarter])
+        for i in (0, len(losses) - 2 * quarter, len(losses) - quarter))
+    return third - last > max(0.05 * (first - last), 0.)
 
 
 def mean_and_spread(values: Sequence[float], sign: str = '') -> str:

@@ -13,7 +13,7 @@ from ..results import origin
 from ..results import table as markdown
 from .base import (MEASURES, SCRATCH, Comparison, Run, Runs, by_method,
                    colours_of, cost_cells, draw_measure, mean_and_spread,
-                   save_figure)
+                   over_seeds, save_figure, verdicts)
 from .data import find_labelled_folder, labelled_part, unpack
 from .runs import memory_of_step, train
 
@@ -129,10 +129,8 @@ def text(report: dict) -> str:
         parts.append(
             'Top-1 accuracy in percent on the test images; labels: '
             f'{labels}, drawn anew for every seed. {SCRATCH}: random weights.')
-    if seeds > 1:
-        parts.append(f'Mean ± standard deviation over {seeds} seeds.')
-    else:
-        parts.append('One seed, so that the spread is not known.')
+    parts.append(f'{over_seeds(seeds)}.'.capitalize())
+    parts += verdicts(report['results'])
     parts.append(f'Measured on {origin(machine)}.')
     return f'{table(report)}\n\n{" ".join(parts)}'
 

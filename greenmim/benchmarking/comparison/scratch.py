@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from ..results import origin
 from ..results import table as markdown
 from .base import (LONGER, MEASURES, SCRATCH, Comparison, Runs, by_method,
-                   cost_cells, draw_measure, mean_and_spread, save_figure)
+                   cost_cells, draw_measure, mean_and_spread, over_seeds,
+                   save_figure, verdicts)
 from .data import find_labelled_folder
 from .runs import seconds_per_iteration
 
@@ -89,7 +90,7 @@ def text(report: dict) -> str:
         for key in ('seconds', 'cpu_seconds'))
     return (
         f'{table(report)}\n\nTop-1 accuracy in percent on the test images, '
-        f'mean ± standard deviation over {seeds} seeds; the differences are '
+        f'{over_seeds(seeds)}; the differences are '
         f'taken seed by seed. Data: {settings["data"]}, {labels}, drawn anew '
         f'for every seed. A pre-training has {settings["budget"]:.0f} s of '
         f'{machine["clock"]}. A fine-tuning is the same for all: '
@@ -97,7 +98,8 @@ def text(report: dict) -> str:
         f'images, {cpu_seconds:.0f} s of CPU time, {seconds:.0f} s on the '
         f'clock. "{LONGER}" has {longer["iterations"]} iterations, which take '
         f'the time of a pre-training more. Measured on '
-        f'{origin(machine)}.')
+        f'{origin(machine)}.' +
+        ''.join(f' {one}' for one in verdicts(report['results'])))
 
 
 def draw(report: dict, file: Path) -> None:

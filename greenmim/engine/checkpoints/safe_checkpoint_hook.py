@@ -183,9 +183,10 @@ class SafeCheckpointHook(CheckpointHook):
             self.keep_ckpt_ids: deque = deque([], max(self.max_keep_ckpts, 0))
             for name in [name for name in info if name.startswith('best_')]:
                 del info[name]
-            self.best_ckpt_path: Optional[str] = None
-            if self.save_best:
+            if self.save_best and len(self.key_indicators) > 1:
                 self.best_ckpt_path_dict = dict.fromkeys(self.key_indicators)
+            else:
+                self.best_ckpt_path: Optional[str] = None
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int,
                                    meta: dict) -> None:

@@ -3,20 +3,21 @@
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_memory() -> int:
+def peak_memory() -> Optional[int]:
     """The peak memory of this process in bytes, on the GPU if it has one.
 
     Without a GPU it is all memory of the process, the program itself
-    included, without its data-loading workers.
+    included, without its data-loading workers; None on Windows.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
@@ -27,7 +28,9 @@ def peak_memory() -> int:
         for line in status.read_text().splitlines():
             if line.startswith('VmHWM:'):
                 return 1024 * int(line.split()[1])
-    import resource  # which Windows lacks
+    if find_spec('resource') is None:  # on Windows
+        return None
+    import resource
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

@@ -8,6 +8,7 @@ from mmengine.dist import master_only
 from mmengine.runner import Runner
 
 from greenmim.registry import HOOKS
+from ..screen import show
 from .run_meter_hook import RunMeterHook
 
 BLUE, ORANGE, GREY = '#3b6fb6', '#d98032', '#b9b9b9'
@@ -32,6 +33,7 @@ class RunReportHook(RunMeterHook):
         figures = self.figures(runner)
         figures.update(self.dense_figures(runner, figures))
         last = self.losses[-10:]
+        figures['verdict'] = runner.message_hub.runtime_info.get('verdict')
         figures.update(
             first_loss=self.losses[0] if self.losses else None,
             last_loss=sum(last) / len(last) if last else None)
@@ -40,7 +42,7 @@ class RunReportHook(RunMeterHook):
         (folder / 'report.json').write_text(text + '\n')
         (folder / 'report.md').write_text(report_text(figures))
         draw_report(figures, self.losses, self.seconds, folder / 'report.png')
-        runner.logger.info(f'Report of the run: {folder / "report.md"}')
+        show(runner.logger, f'Report of the run: {folder / "report.md"}')
 
 
 def report_text(figures: Dict[str, Any]) -> str:
@@ -80,6 +82,7 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
         ('group slots that hold a token', show('fill_rate', '{:.1%}')),
         ('loss, first and mean of the last ten',
          f'{show("first_loss", "{:.4f}")}, {show("last_loss", "{:.4f}")}'),
+        ('is it learning?', figures.get('verdict') or 'not measured'),
         ('steps skipped since they were not finite',
          show('steps_left_out', '{:.0f}')),
         ('rollbacks to a checkpoint', show('went_back', '{:.0f}')),
@@ -112,9 +115,10 @@ def draw_report(figures: Dict[str, Any], losses: Sequence[float],
 def _title(figures: Dict[str, Any]) -> str:
     parts = [
         f'{figures["iterations"]} iterations, {figures["images"]} images',
-        _duration(figures['hours']),
-        f'{figures["peak_memory"] / 2**30:.2f} GiB'
+        _duration(figures['hours'])
     ]
+    if figures['peak_memory'] is not None:
+        parts.append(f'{figures["peak_memory"] / 2**30:.2f} GiB')
     if 'kwh' in figures:
         parts.append(f'{figures["kwh"]:.3g} kWh, '
                      f'{figures["kg_co2e"]:.3g} kg CO$_2$e')

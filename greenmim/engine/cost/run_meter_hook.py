@@ -115,7 +115,8 @@ class RunMeterHook(Hook):
             before.get('elapsed', 0.),
             joules=joules,
             images=self.images,
-            peak_memory=max(peak_memory(), before.get('peak_memory', 0)))
+            peak_memory=max(peak_memory() or 0,
+                            before.get('peak_memory') or 0) or None)
         for hook in runner.hooks:
             if isinstance(hook, NonFiniteHook):
                 totals.update(

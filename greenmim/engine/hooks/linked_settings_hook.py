@@ -7,9 +7,9 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from greenmim._mmengine import (adapt_schedulers, loaders_of,
-                                runner_being_built)
+from greenmim._mmengine import adapt_schedulers, loaders_of, runner_being_built
 from greenmim.registry import HOOKS
+from ..screen import show
 
 # Docker's default is 64 MiB, less than a batch of large images.
 SHARED_MEMORY = '/dev/shm'
@@ -38,7 +38,7 @@ class LinkedSettingsHook(Hook):
             return
         for loader in loaders_of(runner):
             for text in link_loader(loader):
-                runner.logger.info(text)
+                show(runner.logger, text)
         _count_accumulated(runner)
         adapt_schedulers(runner, _shorten_warm_up)
 
@@ -86,7 +86,8 @@ def _count_accumulated(runner: Runner) -> None:
         base = scaling['base_batch_size']
         # MMEngine compares it with the batch of one iteration.
         runner.auto_scale_lr = dict(scaling, base_batch_size=base / counts)
-        runner.logger.info(
+        show(
+            runner.logger,
             f'accumulative_counts={counts}: the learning rate is scaled by '
             f'{counts} times the batch size over {base}.')
 
@@ -120,9 +121,11 @@ def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
             warm_up['end'] = short
             kept.append(warm_up)
         unit = 'epochs' if by_epoch else 'iterations'
-        runner.logger.info(
+        show(
+            runner.logger,
             f'The warm-up of {end} {unit} is not shorter than the run of '
-            f'{steps}: it takes {short:.3g} {unit}.')
+            f'{steps}: ' +
+            (f'it takes {short:.3g} {unit}.' if short else 'it is left out.'))
     return kept
 
 

@@ -92,6 +92,7 @@ class LearningHook(MeasuringHook):
         history = self._record(runner, figures)
         verdict = judge(
             **history, patience=self.patience, min_gain=self.min_gain)
+        runner.message_hub.update_info('verdict', verdict.word)
         runner.logger.info(
             f'Learning after {step} iterations: {verdict.word} '
             f'({verdict.reason}). Held-out loss {loss:.4f}, effective rank '
