@@ -94,6 +94,8 @@ class RunFolderHook(Hook):
             if is_main_process():
                 _move_earlier_run(runner, folder)
             barrier()
+            # The settings that are written must not overwrite this run.
+            runner.cfg.overwrite = False
         Runner.dump_config(runner)
 
     def _check(self, runner: Runner, folder: Path) -> None:
