@@ -22,10 +22,11 @@ CONFIGS = [
 COMMANDS = [line for block in PAGE.take('bash') for line in lines_of(block)]
 
 
-def test_every_command(workspace, run_tool, capfd):
+def test_every_command(workspace, labelled, run_tool, capfd):
     """From top to bottom; every run ends with a checkpoint."""
     save_images(Path('data/images/tall'), 2, (160, 90))
     save_images(Path('data/images/wide'), 2, (100, 150))
+    Path('data/labelled').symlink_to(labelled)
     Path('data/bands').mkdir()
     rng = np.random.default_rng(0)
     bands = rng.integers(0, 256, (4, 140, 140, 13), dtype=np.uint8)
@@ -33,18 +34,19 @@ def test_every_command(workspace, run_tool, capfd):
         np.save(f'data/bands/{i}.npy', image)
     for name, text in CONFIGS:
         Path(name).write_text(text)
-    assert len(CONFIGS) == 2 and len(COMMANDS) == 5
+    assert len(CONFIGS) == 2 and len(COMMANDS) == 7
     for command in COMMANDS:
         capfd.readouterr()
         if not command.startswith('python'):
             subprocess.run(shlex.split(command), check=True)
             continue
+        options = short_run(2, by_epoch='classification' in command)
         run_line(run_tool, command,
-                 *(short_run(2) if 'train.py' in command else []))
+                 *(options if 'train.py' in command else []))
         if 'channel_statistics' in command:
             printed = capfd.readouterr().out
     runs = {path.parent.name for path in workspace.glob('work_dirs/*/*_2.pth')}
-    assert runs == {'archive', 'mixed', 'bands'}
+    assert runs == {'archive', 'mixed', 'bands', 'strict', 'labelled'}
 
     assert re.match(r'# 4 of 4 images, decoded at \d+ images/s', printed)
     Path('printed.py').write_text(printed)

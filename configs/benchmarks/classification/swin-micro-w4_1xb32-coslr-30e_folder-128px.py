@@ -4,7 +4,7 @@
 Paper: none; it shows that weights, data and tools fit together.
 Command: python tools/train.py \\
     configs/benchmarks/classification/swin-micro-w4_1xb32-coslr-30e_folder-128px.py \\
-    --cfg-options model.head.num_classes=N data_preprocessor.num_classes=N
+    --data FOLDER
 Hardware: a GPU, or one CPU core.
 Batch: 1 x 32; learning rate 1e-3, not scaled.
 Expected: depends on the images.
