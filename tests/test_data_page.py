@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmpretrain.registry import MODELS
 from PIL import Image
 
@@ -37,6 +38,7 @@ def test_every_command(workspace, labelled, run_tool, capfd):
     assert len(CONFIGS) == 2 and len(COMMANDS) == 7
     for command in COMMANDS:
         capfd.readouterr()
+        MMLogger._instance_dict.clear()  # as in a process of its own
         if not command.startswith('python'):
             subprocess.run(shlex.split(command), check=True)
             continue
@@ -70,6 +72,7 @@ def test_statistics_of_images(workspace, run_tool, capsys, channels):
     for i in range(4):
         Image.new('RGB', (4, 4),
                   (10 * i, 100, 200)).save(f'data/images/{i}.png')
+    MMLogger._instance_dict.clear()  # as in a process of its own
     run_line(
         run_tool, 'python tools/misc/channel_statistics.py data/images '
         f'--channels {channels}')

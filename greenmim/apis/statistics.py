@@ -11,6 +11,8 @@ the images: with a range, where their values need one, and with mean and
 deviation of exactly what the model will see.
 """
 import argparse
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Optional, Sequence
@@ -110,6 +112,8 @@ def main(argv: Optional[Sequence[str]] = None,
         ImageArchive if is_archive else ImageFolder,
         args.data,
         extensions=tuple(args.extensions))
-    found = measure(make_dataset, args.channels, options_of(args),
-                    args.num_images, tuple(args.percentiles))
+    # What is printed is a config, and the log of the data set no part of it.
+    with redirect_stdout(sys.stderr):
+        found = measure(make_dataset, args.channels, options_of(args),
+                        args.num_images, tuple(args.percentiles))
     print(f'{table(found)}\n{config_lines(found, args.channels)}')
