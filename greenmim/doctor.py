@@ -196,9 +196,9 @@ def examine(
         module = importlib.import_module(library.module)
         found, fix = library.check(module) if library.check else ('', '')
     except Exception as error:
-        reason = str(error).strip().splitlines() or ['']
+        lines = str(error).strip().splitlines() or ['']
         return (f'{name} fails at import: {type(error).__name__}: '
-                f'{reason[0]}', library.fix)
+                f'{lines[0]}', library.fix)
     return f'{name}{", " if found else ""}{found}', fix
 
 

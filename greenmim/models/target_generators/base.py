@@ -3,7 +3,7 @@
 
 The letters of shapes are defined in :mod:`greenmim.ops`.
 """
-from typing import Sequence
+from typing import Any, Sequence
 
 from torch import Tensor, nn
 
@@ -23,13 +23,13 @@ class Target(nn.Module):
     uses_target_statistics = False
     """Whether :meth:`to_images` reads statistics of the true pixels."""
 
-    def attach(self, algorithm: nn.Module) -> None:
+    def attach(self, algorithm: Any) -> None:
         """Take what the target needs from the algorithm that owns it.
 
         Called once, when the algorithm is built.
 
         Args:
-            algorithm (nn.Module): A
+            algorithm (MaskedImageModeling): A
                 :class:`greenmim.models.selfsup.MaskedImageModeling`.
         """
 

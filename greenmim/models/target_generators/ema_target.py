@@ -3,7 +3,7 @@
 
 The letters of shapes are defined in :mod:`greenmim.ops`.
 """
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch
 from mmengine.model import ExponentialMovingAverage
@@ -51,7 +51,7 @@ class EMATarget(Target):
         # In a list, so that it is not registered twice.
         self._student: List[nn.Module] = []
 
-    def attach(self, algorithm: nn.Module) -> None:
+    def attach(self, algorithm: Any) -> None:
         """Follow the algorithm's backbone. See the base class."""
         self._student = [algorithm.backbone]
         self.teacher = ExponentialMovingAverage(algorithm.backbone,

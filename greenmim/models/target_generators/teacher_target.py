@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from greenmim.ops import unit_grid, units_of_map
+from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
 from .base import Target
 from .teachers import Teacher
@@ -74,7 +75,7 @@ class TeacherTarget(Target):
         self._teacher: list = []
         self._to_rgb: Optional[Tuple[Tensor, Tensor]] = None
 
-    def attach(self, algorithm: nn.Module) -> None:
+    def attach(self, algorithm: Any) -> None:
         """Learn how the data preprocessor normalises. See the base class."""
         if _loads_itself(self._backbone_cfg):
             self._to_rgb = _undo(algorithm.data_preprocessor)
@@ -152,13 +153,13 @@ class TeacherTarget(Target):
         return (rgb - mean) / std
 
 
-def unit_features(outs: Any, grid: Sequence[int], dtype: torch.dtype,
+def unit_features(outs: Any, grid: Grid, dtype: torch.dtype,
                   norm: bool) -> Tensor:
     """Average a network's last feature map in each unit.
 
     Args:
         outs (Tensor | Sequence[Tensor]): What the network returned.
-        grid (Sequence[int]): Rows and columns of the units.
+        grid (tuple[int, int]): Rows and columns of the units.
         dtype (torch.dtype): Type of the result.
         norm (bool): Give each unit mean 0 and variance 1 over its channels.
 
