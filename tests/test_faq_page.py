@@ -30,6 +30,15 @@ def answer(question):
     return ' '.join(found.split())
 
 
+def test_every_question_has_an_answer_that_leads_on():
+    """A command, an option, a file or a link."""
+    assert len(ANSWERS) == PAGE.text.count('\n**') > 30
+    for question, text in ANSWERS.items():
+        plain = question in ('May I use the weights commercially?',
+                             'How do I repeat a run?')
+        assert re.search(r'`|\]\(', text) or plain, question
+
+
 def test_the_line_for_torchvision_is_that_of_the_doctor():
     assert f'`{TORCH}`' in answer('torchvision::nms')
 

@@ -126,6 +126,24 @@ def test_replacement_depends_on_the_index_alone(folder, scope):
     assert len(set(replaced)) > 1, 'one image stands in for all'
 
 
+def test_subset(folder):
+    assert len(build(folder, indices=3)) == 3
+    subset = build(folder, indices=[4, 9])
+    assert subset.get_data_info(1)['img_path'].endswith('d.TIFF')
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_channels(folder, channels):
+    pipeline = [dict(type='greenmim.LoadImage', channels=channels)]
+    image = build(folder, pipeline=pipeline)[0]['img']
+    assert image.shape == ((40, 50) if channels == 1 else (40, 50, 3))
+
+
+def test_unknown_argument(folder):
+    with pytest.raises(TypeError, match='ann_file'):
+        build(folder, ann_file='train.txt')
+
+
 def test_other_extensions(folder):
     dataset = build(folder, extensions=['.gif'])
     assert len(dataset) == 1

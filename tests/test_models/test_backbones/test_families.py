@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 
 from greenmim.models import (GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
                              GreenMIMPCPVT, GreenMIMPVTv2, GreenMIMSVT,
@@ -12,7 +13,7 @@ from greenmim.models import (GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
                              GreenMIMVisionTransformer)
 from tests.backbones import (FAMILIES, cmt, convnext, hivit, pvt_v2, swin,
                              twins, vit)
-from tests.backbones.checks import grid_of
+from tests.backbones.checks import grid_of, randomise
 from tests.backbones.swin_v2 import SWIN_V2
 
 CMT = partial(GreenMIMCMT, arch=cmt.arch(), img_size=64)
@@ -104,6 +105,18 @@ def test_bad_arguments(build, kwargs, message):
         build(**kwargs)
 
 
+@pytest.mark.parametrize('family', FAMILIES, ids=str)
+@pytest.mark.parametrize('kwargs, error', [
+    (dict(arch='unknown'), (AssertionError, ValueError)),
+    (dict(windw_size=7), TypeError),
+])
+def test_unknown_names_are_refused(family, kwargs, error):
+    """By the dense parent, where it has the argument."""
+    name, = kwargs
+    with pytest.raises(error, match=f'(?i){name}'):
+        family.green(**{**family.micro, **kwargs})
+
+
 @pytest.mark.parametrize('build, kwargs, size, message', [
     (CMT, dict(arch=cmt.arch(sr_ratios=[8, 8, 2, 1]), img_size=128), (64, 64),
      'got 8'),
@@ -171,3 +184,60 @@ def test_models_of_hivit_do_not_share_their_outputs():
     model = GreenMIMHiViT('tiny')
     HIVIT()
     assert model.out_indices == [9]
+
+
+def dense(build):
+    """The parent with the same arguments."""
+    parent, *_ = [
+        base for base in build.func.__mro__
+        if base.__module__.startswith('mmpretrain')
+    ]
+    return partial(parent, **build.keywords)
+
+
+@pytest.mark.parametrize('build', [CONVNEXT, SWIN, VIT])
+def test_layer_depths_are_those_of_the_parent(build):
+    """Of those whose parent has depths that count its layers."""
+    model = build()
+    parent = dense(build)()
+    names = [name for name, _ in model.named_parameters()]
+    for name in [f'backbone.{name}' for name in names] + ['head.fc.bias']:
+        depth = model.get_layer_depth(name, 'backbone.')
+        assert depth == parent.get_layer_depth(name, 'backbone.')
+
+
+@pytest.mark.parametrize('build', [SWIN, VIT])
+def test_positions_of_another_image_size_are_resized(build):
+    """As the parent resizes them."""
+    absolute = dict() if build is VIT else dict(use_abs_pos_embed=True)
+    small = randomise(build(img_size=64, **absolute))
+    large = build(img_size=96, **absolute)
+    parent = dense(build)(img_size=96, **absolute)
+    for model in (large, parent):
+        model.load_state_dict(small.state_dict())
+    state = large.state_dict()
+    for name, expected in parent.state_dict().items():
+        assert torch.equal(state[name], expected), name
+    name, = [name for name in state if 'pos_embed' in name]
+    assert state[name].shape[1] > small.state_dict()[name].shape[1]
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=str)
+def test_weights_are_initialised_as_those_of_the_parent(family):
+    states = []
+    for build in (family.green, family.parent):
+        torch.manual_seed(0)
+        model = build(**family.micro)
+        model.init_weights()
+        states.append(dict(model.named_parameters()))
+    for name, expected in states[1].items():
+        assert torch.equal(states[0][name], expected), name
+
+
+@pytest.mark.parametrize('norm_eval', [True, False])
+@pytest.mark.parametrize('build', [SWIN, SWIN2])
+def test_norm_eval(build, norm_eval):
+    norm_cfg = dict(type='BN')
+    model = build(norm_eval=norm_eval, norm_cfg=norm_cfg).train()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    assert norms and all(norm.training != norm_eval for norm in norms)

@@ -176,6 +176,16 @@ def test_a_checkpoint_of_a_run_initialises_the_parent(tmp_path):
                        pretrained.backbone.eval()(x)[0])
 
 
+def test_a_window_larger_than_the_map():
+    """The dense forward refuses it or pads the map, as the parent does."""
+    model = build(window_size=6)
+    assert model(images(192))[0].shape == (1, 64, 6, 6)
+    with pytest.raises(AssertionError, match=r'the window size \(6\)'):
+        model(images())
+    model = build(window_size=6, pad_small_map=True)
+    assert model(images())[0].shape == (1, 64, 4, 4)
+
+
 MASK = torch.tensor([[[1, 0, 1, 1], [0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1,
                                                                  0]]]).bool()
 

@@ -142,16 +142,20 @@ def test_defaults_are_the_papers():
     assert [norm.eps for norm in norms] == [1e-6] * 3
 
 
-def test_half_precision_weights():
+def test_autocast_and_half_precision_weights():
     torch.manual_seed(0)
     neck = build_neck()
     mask = random_mask(1, (3, 4), 0.5)
     latent = torch.randn(2, 6, 24)
     expected = neck(latent, mask)
-    actual = neck.bfloat16()(latent.bfloat16(), mask)
-    assert actual.dtype == torch.bfloat16
-    error = (actual - expected).abs().max() / expected.abs().max()
-    assert 0 < error < 0.05
+    assert expected.dtype == torch.float32
+    with torch.autocast('cpu', torch.bfloat16):
+        cast = neck(latent, mask)
+    halves = neck.bfloat16()(latent.bfloat16(), mask)
+    for actual, limit in ((cast, 0.03), (halves, 0.05)):
+        assert actual.dtype == torch.bfloat16
+        error = (actual - expected).abs().max() / expected.abs().max()
+        assert 0 < error < limit
 
 
 @pytest.mark.parametrize('shape', [(2, 5, 24), (2, 7, 24), (2, 6, 23),

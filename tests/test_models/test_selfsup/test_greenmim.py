@@ -5,6 +5,7 @@ import torch
 from mmengine.dataset import default_collate
 from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement, InstanceData
+from mmpretrain.models import BaseSelfSupervisor
 from mmpretrain.structures import DataSample
 
 from greenmim.models import GreenMIMSwinTransformer
@@ -23,6 +24,26 @@ def loss_by_parts(model, images, mask):
     latent = model.backbone(images, mask)
     pred = model.neck(latent, mask)
     return model.head.loss(pred, images, mask)
+
+
+def test_is_a_self_supervisor_of_mmpretrain():
+    model = micro_model()
+    assert isinstance(model, BaseSelfSupervisor)
+    assert type(model.data_preprocessor).__name__ == 'SelfSupDataPreprocessor'
+    with pytest.raises(TypeError, match='mask_ration'):
+        micro_model(mask_ration=0.6)
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_channels(channels):
+    model = micro_model(in_channels=channels)
+    loss = model(torch.randn(2, channels, 64, 64), None, mode='loss')['loss']
+    assert loss.isfinite() and loss > 0
+
+
+def test_refuses_a_ratio_that_hides_everything():
+    with pytest.raises(ValueError, match='leaves a visible unit.*0.9 of 4'):
+        micro_model(mask_ratio=0.9).loss(torch.randn(1, 3, 64, 64), None)
 
 
 def samples_with(masks):
