@@ -1,5 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any
+import multiprocessing
+from multiprocessing.connection import wait
+from typing import Any, Iterator
 
 import torch
 from mmengine.runner import EpochBasedTrainLoop
@@ -8,6 +10,38 @@ from torch.utils.data import DataLoader
 
 from greenmim.registry import LOOPS
 from .screen import show
+
+
+def load_batches(loader: DataLoader) -> Iterator[Any]:
+    """Iterate a data loader, and name a worker that is lost.
+
+    PyTorch names it too, unless it is killed while it hands over a batch:
+    then there is an error of the connection to it alone.
+
+    Args:
+        loader (DataLoader): The data loader.
+
+    Yields:
+        Any: Its batches.
+
+    Raises:
+        RuntimeError: If a worker was killed.
+    """
+    batches = iter(loader)
+    workers = {
+        worker.sentinel: worker.pid
+        for worker in multiprocessing.active_children()
+    }
+    try:
+        yield from batches
+    except (OSError, EOFError) as error:
+        lost = ', '.join(
+            str(workers[sentinel])  # type: ignore[index]
+            for sentinel in wait(list(workers), timeout=5))
+        if not lost:
+            raise
+        raise RuntimeError(f'DataLoader worker (pid(s) {lost}) exited '
+                           'unexpectedly') from error
 
 
 @LOOPS.register_module()
@@ -63,7 +97,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 f'Continuing epoch {self._epoch + 1} with iteration '
                 f'{first + 1} of {len(self.dataloader)}.')
         sampler.start = first * self.dataloader.batch_size
-        for idx, data_batch in enumerate(self.dataloader, first):
+        batches = load_batches(self.dataloader)
+        for idx, data_batch in enumerate(batches, first):
             self.run_iter(idx, data_batch)
         sampler.start = 0
         self.runner.call_hook('after_train_epoch')

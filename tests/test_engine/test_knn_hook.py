@@ -17,7 +17,11 @@ def labelled(tmp_path_factory):
 
 
 def run(work_dir, data_root, hooks=(), resume=False, **train_cfg):
-    pipeline = [dict(type='greenmim.LoadImage'), dict(type='PackInputs')]
+    pipeline = [
+        dict(type='greenmim.LoadImage'),
+        dict(type='RandomResizedCrop', scale=64),
+        dict(type='PackInputs')
+    ]
     runner = micro_runner(
         work_dir,
         dict(
@@ -72,10 +76,13 @@ def test_evaluates_first_in_intervals_and_last(tmp_path, labelled, by_epoch,
     assert written[steps[-1]] == pytest.approx(accuracy['top1'])
 
 
-def test_training_continues_as_without_the_hook(tmp_path, labelled):
+@pytest.mark.parametrize('num_workers', [0, 1])
+def test_training_continues_as_without_the_hook(tmp_path, labelled,
+                                                num_workers):
+    """Masks and crops of the main process are the same."""
     weights = []
-    for name, hooks in ('with', [hook_for(labelled,
-                                          interval=1)]), ('without', []):
+    hook = hook_for(labelled, interval=1, num_workers=num_workers)
+    for name, hooks in ('with', [hook]), ('without', []):
         runner = run(
             tmp_path / name, labelled, hooks, by_epoch=True, max_epochs=3)
         weights.append(runner.model.state_dict())

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Real runs that are killed, and continue as if they had not been."""
+import multiprocessing
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from greenmim.engine.checkpoints.latest import find_latest_whole_checkpoint
+from greenmim.engine.loops import load_batches
 from tests.conftest import CHECKOUT, LAUNCH, skip_or_fail
 from tests.micro import scalars_of
 from tests.processes import cpu_environment, processes_with
@@ -232,6 +234,7 @@ def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
     os.kill(worker, signal.SIGKILL)
     log = process.communicate(timeout=60)[0]
     assert process.returncode == 1
+    # In time PyTorch names the signal, too.
     assert f'DataLoader worker (pid(s) {worker}) exited unexpectedly' in log \
         or f'DataLoader worker (pid {worker}) is killed by signal' in log
 
@@ -240,3 +243,32 @@ def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
     log = process.communicate(timeout=300)[0]
     assert process.returncode == 0, log[-2000:]
     assert set(losses(folder, 'worker')) == set(expected)
+
+
+@pytest.mark.parametrize('killed', [True, False])
+def test_a_worker_that_is_lost_while_it_hands_over_a_batch(killed):
+    """It is named; other errors of the connection stay as they are."""
+    worker = multiprocessing.Process(target=time.sleep, args=(60, ))
+    worker.start()
+
+    class Loader:
+
+        def __iter__(self):
+            yield 'batch'
+            if killed:
+                worker.kill()
+            raise ConnectionResetError('by peer')
+
+    try:
+        batches = load_batches(Loader())
+        assert next(batches) == 'batch'
+        with pytest.raises((RuntimeError, OSError)) as caught:
+            next(batches)
+    finally:
+        worker.kill()
+        worker.join()
+    if killed:
+        assert f'worker (pid(s) {worker.pid}) exited' in str(caught.value)
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+    else:
+        assert caught.type is ConnectionResetError

@@ -72,8 +72,11 @@ class KNNHook(Hook):
     def before_train(self, runner: Runner) -> None:
         pipeline = getattr(runner.train_dataloader.dataset, 'pipeline', None)
         load = load_of(pipeline.transforms) if pipeline else None
+        # MMEngine draws a seed from NumPy's global generator unless it is
+        # given one. These loaders have no use for it.
         self.bank, self.queries = (
-            runner.build_dataloader(dict(self.loading, dataset=dataset))
+            runner.build_dataloader(
+                dict(self.loading, dataset=dataset), seed=0)
             for dataset in labelled_folder(load=load, **self.data))
         self._evaluate(runner, runner.epoch if self.by_epoch else runner.iter)
 
