@@ -168,7 +168,7 @@ def save_classes(folder: Path,
         colours (Sequence): A colour for each class.
         count (int): Number of images of a class. Defaults to 4.
         seed (int): Images of another seed differ. Defaults to 0.
-        options: Those of :func:`save_images`.
+        options: Options of :func:`save_images`.
     """
     for i, colour in enumerate(colours):
         save_images(

@@ -106,7 +106,7 @@ def test_fine_tuning_is_that_of_the_paper(path, model):
 
 
 def test_every_parameter_has_the_papers_rate_and_decay():
-    """Those of Swin-T by the formula, as those of its dense parent."""
+    """The rates follow the formula; Swin-T has those of its dense parent."""
     config = load(find('swin-tiny-w7_8xb96-amp-coslr-100e_in1k'))
     depths, rates = (2, 2, 6, 2), []
     for kind in 'greenmim.GreenMIMSwinTransformer', 'SwinTransformer':
@@ -206,7 +206,7 @@ def origin_of(path):
     ],
     ids=recipe_id)
 def test_classifier_begins_where_pre_training_ends(path):
-    """Small models of both recipes: the weights of one are the other's."""
+    """Small models of both recipes: one loads the weights of the other."""
     backbone, trained, file = origin_of(path)
     assert file == f'epoch_{trained.train_cfg.max_epochs}.pth'
     assert backbone.init_cfg.prefix == 'backbone.'

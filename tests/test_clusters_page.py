@@ -94,7 +94,7 @@ def test_memory(name, config):
 
 
 def test_several_machines(make_config, environment, tmp_path):
-    """Two of them with a process each, in the place of one machine."""
+    """Two machines with a process each instead of one machine with two."""
     lines = [line for line in PAGE.commands() if line.startswith('NNODES=2')]
     assert len(lines) == 2
     changes = {
@@ -123,7 +123,7 @@ def test_several_machines(make_config, environment, tmp_path):
 
 
 def test_every_line_of_the_fault_table_names_its_test():
-    """That of docs/reliability.md."""
+    """The table in docs/reliability.md."""
     text = Page('docs/reliability.md').text
     table = re.findall(r'^\| .* \| (`test_.*) \|$', text, re.M)
     assert len(table) == 15

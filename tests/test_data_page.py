@@ -67,7 +67,7 @@ def test_every_command(workspace, labelled, run_tool, capfd):
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_statistics_of_images(workspace, run_tool, capsys, channels):
-    """Of colours in the order that the data preprocessor wants them in."""
+    """The colours are in the order of the data preprocessor."""
     Path('data/images').mkdir(parents=True)
     for i in range(4):
         Image.new('RGB', (4, 4),

@@ -301,8 +301,8 @@ def library_of(path):
     return 'mmdet' if 'mmdetection' in path else 'mmseg'
 
 
-def layers_behind(name):
-    """How many layers of ViT-B, and the heads, are behind a parameter."""
+def layers_after(name):
+    """How many layers of ViT-B, and the heads, follow a parameter."""
     match = re.match(r'backbone\.(?:layers\.(\d+)\.)?', name)
     if match is None:
         return 0
@@ -364,7 +364,7 @@ def test_recipe_trains_a_step(path, workspace, monkeypatch):
         for param in group['params']:
             name = names.pop(param)
             assert group['weight_decay'] == (0 if name in spared else decay)
-            scale = 0.75**layers_behind(name) if is_vit else 1.
+            scale = 0.75**layers_after(name) if is_vit else 1.
             assert group['lr'] == pytest.approx(rate * scale)
     assert not names, 'parameters that the optimiser does not know'
 

@@ -168,7 +168,7 @@ def test_links_resolve(name):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_named_files_exist(name):
-    """Paths in backquotes, and tests named with their function."""
+    """Paths in backquotes exist, and so do tests that are named."""
     text = Page(name).text
     pattern = r'`((?:configs|greenmim|tools|tests|benchmarks|docs)/[\w./-]+)'
     for path in re.findall(pattern, text):

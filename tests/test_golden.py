@@ -2,7 +2,7 @@
 """Losses of a short training that must not change unnoticed.
 
 A change that is meant to alter them (another initialisation, another mask
-sampler) writes them anew, and its commit says why they moved:
+sampler) writes them again, and its commit says why they changed:
 
     python -m tests.test_golden
 """
@@ -77,7 +77,7 @@ def test_losses_are_the_golden_ones(mask_scope):
     assert losses[-1] < 0.95 * losses[0]
 
 
-def test_the_losses_are_no_matter_of_rounding():
+def test_the_losses_do_not_depend_on_rounding():
     """Float64 gives the same to a tenth of the tolerance, so that the
     arithmetic of another CPU does too. (Drop path is off: torch draws other
     numbers in float64.)"""

@@ -27,7 +27,7 @@ def config(card):
 
 @lru_cache(maxsize=None)
 def flops_of_dense_backbone(settings):
-    """Of a backbone's config in JSON."""
+    """FLOPs of the backbone with this config, in JSON."""
     settings = json.loads(settings)
     backbone = MODELS.build(settings)
     backbone.eval()
@@ -53,7 +53,7 @@ def test_every_recipe_has_a_card():
 
 
 def test_card_claims_no_weights_and_no_results(card):
-    """Nothing has been trained here; another's number says whose it is."""
+    """None were trained here; a quoted number says whose it is."""
     assert card.weights is None
     assert not card.results
     published = card.metadata.data.get('Published Result')

@@ -20,7 +20,7 @@ RECIPE = 'greenmim_swin-base_16xb128-amp-coslr-100e_in1k.py'
 
 @pytest.fixture()
 def checkout(tmp_path):
-    """A copy to build in, as builds leave files behind."""
+    """A copy to build in, since builds leave files in the checkout."""
     copy = tmp_path / 'checkout'
     copy.mkdir()
     for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'MANIFEST.in',

@@ -179,7 +179,7 @@ papers = recipes([
 
 
 def method_of(path):
-    """Of the data, the target and the schedule."""
+    """The method whose data, target and schedule the recipe has."""
     method = path.parent.name
     return method if method in ('fastmim', 'simmim') else 'greenmim'
 
@@ -243,7 +243,7 @@ def test_layers_are_those_of_the_paper(path, runner):
 
 @papers
 def test_optimiser_is_that_of_the_paper(path, runner):
-    """AdamW; vectors do not decay, nor do tables and tokens but FastMIM's."""
+    """AdamW; vectors do not decay, nor tables and tokens except FastMIM's."""
     config, method = load(path), method_of(path)
     wrapper = config.optim_wrapper
     assert wrapper.type == 'AmpOptimWrapper'

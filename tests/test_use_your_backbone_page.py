@@ -57,7 +57,7 @@ ENDS = {'iter_4.pth': 'iter_600.pth', 'epoch_2.pth': 'epoch_30.pth'}
 
 
 def of_the_other_environment(line):
-    """Those that need MMDetection or MMSegmentation."""
+    """The commands that need MMDetection or MMSegmentation."""
     return line.split()[0] in ('mim', 'bash')
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A batch job of Slurm that goes on until the training is done, however often
+# A batch job of Slurm that runs until the training is done, however often
 # it is interrupted. From the checkout, with what differs from the lines below:
 #
 #     sbatch --partition=PARTITION --nodes=2 tools/slurm_job.sh CONFIG \

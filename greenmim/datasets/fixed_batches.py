@@ -82,7 +82,7 @@ def fixed_batches(dataset: Any,
 
     Args:
         dataset (Dataset): The data set, see :func:`fixed_samples`.
-        collate_fn (Callable): That of the training data loader.
+        collate_fn (Callable): The collate function of the training loader.
         planner (MaskPlanner): Draws and plans the mask.
         number (int): The largest number of images.
         batch_size (int): Images a batch. Defaults to 8.

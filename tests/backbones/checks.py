@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Models, images and masks of the backbone tests, and their comparison."""
+import copy
 import math
 from typing import Dict, Tuple
 
@@ -77,18 +78,16 @@ def draw_images(model: nn.Module, size: Size, batch: int = 2) -> Tensor:
         batch, channels, *size, generator=generator, dtype=torch.float64)
 
 
-def output_and_grads(forward,
-                     model: nn.Module,
-                     images: Tensor,
-                     seed: int = 1) -> Tuple[Tensor, Dict[str, Tensor]]:
-    """Output, and gradients of a random linear loss, drawn from ``seed``.
+def output_and_grads(forward, model: nn.Module,
+                     images: Tensor) -> Tuple[Tensor, Dict[str, Tensor]]:
+    """Output, and gradients of a random linear loss.
 
     The gradient of the images is among them, under the name ``images``.
     """
     images = images.detach().clone().requires_grad_()
     model.zero_grad(set_to_none=True)
     out = forward(images)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(1)
     weight = torch.randn(
         out.shape, generator=generator, dtype=torch.float64).to(out)
     (out * weight).sum().backward()
@@ -100,9 +99,33 @@ def output_and_grads(forward,
     return out.detach(), grads
 
 
-def errors(actual, expected) -> Tuple[float, float]:
-    """Largest error of the output, and of the gradients (per tensor,
-    relative to the tensor's largest entry)."""
+def sensitivity(family: Family, model: nn.Module, images: Tensor, mask: Tensor,
+                expected) -> float:
+    """Largest change of the twin's gradients by rounding in float32.
+
+    Parameters and images change by up to half a unit in the last place.
+    """
+    generator = torch.Generator().manual_seed(2)
+
+    def nudge(x: Tensor) -> Tensor:
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype)
+        return x * (1 + 2**-24 * (2 * noise - 1))
+
+    nudged = copy.deepcopy(model)
+    with torch.no_grad():
+        for param in nudged.parameters():
+            param.copy_(nudge(param))
+    twin = family.twin(nudged)
+    actual = output_and_grads(lambda x: twin(x, mask), nudged, nudge(images))
+    return errors(actual, expected, 0.1)[1]
+
+
+def errors(actual, expected, floor: float = 0.) -> Tuple[float, float]:
+    """Largest error of the output, and of the gradients.
+
+    That of a gradient is relative to the tensor's largest entry, or to that
+    of all gradients times ``floor``, whichever is larger.
+    """
     out, grads = actual
     expected_out, expected_grads = expected
     assert out.shape == expected_out.shape
@@ -117,5 +140,6 @@ def errors(actual, expected) -> Tuple[float, float]:
         # A gradient that is zero in exact arithmetic (a bias table of
         # windows that hold one token) has no scale of its own.
         scale = scale if scale > 1e-12 * largest else largest
+        scale = max(scale, floor * largest)
         worst = max(worst, float((grad.double() - target).abs().max()) / scale)
     return float((out.double() - expected_out.double()).abs().max()), worst

@@ -113,7 +113,7 @@ def runs(folder):
 
 
 def test_gradient(runs):
-    """That of the first step is the momentum that SGD keeps of it."""
+    """After the first step the momentum of SGD is the gradient."""
     four, one = (
         torch.load(run / 'epoch_1.pth')['optimizer']['state'] for run in runs)
     assert len(four) == len(one) > 50
@@ -125,7 +125,7 @@ def test_gradient(runs):
 
 
 def test_weights(runs):
-    """All processes end with the same, to the last bit."""
+    """All processes end with bit-identical weights."""
     first, *others = (
         torch.load(runs[0] / f'weights_{rank}.pth')
         for rank in range(PROCESSES))
@@ -240,7 +240,7 @@ def test_every_process_has_images_of_its_own(lost):
 
 
 def test_every_process_draws_by_seed(lost):
-    """As docs/clusters.md has it."""
+    """As docs/clusters.md says."""
     cfg = Config.fromfile(lost[0] / 'lost.py')
     planner = MODELS.build(cfg.model).mask_planner
     masks = []
@@ -262,7 +262,7 @@ def test_every_process_draws_by_seed(lost):
 
 
 def batches(work_dir):
-    """Of each process: what it wrote down of every iteration."""
+    """What each process recorded in every iteration."""
     return [
         [json.loads(line)
          for line in file.read_text().splitlines()] if file.exists() else []

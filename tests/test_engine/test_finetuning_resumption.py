@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""A fine-tuning by its recipe, resumed in the midst of an epoch."""
+"""A fine-tuning by its recipe, resumed in the middle of an epoch."""
 import shutil
 import uuid
 
@@ -79,7 +79,7 @@ def finetune(images, work_dir, workers, resume=False):
 
 @pytest.mark.parametrize('step, workers', [(3, 0), (6, 2)])
 def test_the_losses_are_equal_to_the_last_bit(whole, step, workers):
-    """In the first epoch and in the second, with other numbers of workers."""
+    """Resumed in either epoch, with another number of workers."""
     images, work_dir, expected = whole
     assert list(expected) == list(range(10))
     assert len(set(expected.values())) == 10

@@ -21,7 +21,7 @@ def images(tmp_path_factory):
 
 @HOOKS.register_module()
 class ConstantFeatures(Hook):
-    """Make an encoder forget its input after some iterations."""
+    """Make the features constant after some iterations."""
 
     def after_train_iter(self, runner, batch_idx, data_batch, outputs):
         if runner.iter == 2:

@@ -69,7 +69,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, 'wandb', wandb)
         patch.setitem(sys.modules, 'mlflow', mlflow)
-        # Of the process, and made of these backends.
+        # The visualizer is one for the process, with these backends.
         patch.setattr(Visualizer, '_instance_dict', {})
         runner = Runner.from_cfg(cfg)
         runner.train()

@@ -33,7 +33,7 @@ class Poisoned(torch.autograd.Function):
 
 
 class Slope(BaseModel):
-    """Fails in the iterations it is told to."""
+    """Fails in the given iterations."""
 
     def __init__(self, failing, problem='loss'):
         super().__init__()

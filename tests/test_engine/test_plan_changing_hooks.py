@@ -63,7 +63,7 @@ def train(work_dir,
 
 
 def test_a_progressive_run(tmp_path, steps):
-    """Sizes change, keys do not; a resumed run is the same to the bit."""
+    """Sizes change, keys do not; a resumed run is bit-identical."""
     train(tmp_path / 'whole', [SIZES, RATIOS], num_workers=1)
     assert [size for size, *_ in steps
             ] == [(64, 64)] * 2 + [(96, 96)] * 2 + [(128, 128)] * 2

@@ -117,7 +117,7 @@ def expected(folder):
 
 
 def kill_after(process, folder, name, num_losses, number):
-    """Send a signal when the run has written so many losses more."""
+    """Send a signal after the given number of further losses."""
     goal = len(losses(folder, name)) + num_losses
     while len(losses(folder, name)) < goal:
         assert process.poll() is None, process.communicate()[0][-2000:]
@@ -148,7 +148,7 @@ def test_killed_five_times(folder, expected):
 @pytest.mark.parametrize('number',
                          [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_saves_at_once(folder, expected, number):
-    """Nothing is computed twice, and the newest file is damaged then."""
+    """Nothing is computed twice; then the newest checkpoint is damaged."""
     name = f'preempted{int(number)}'
     process = start(folder, name, pause=0.03)
     log = kill_after(process, folder, name, 5, number)
@@ -172,7 +172,7 @@ def test_a_signal_saves_at_once(folder, expected, number):
         assert rows == expected
 
 
-def test_logged_losses_go_on_smoothly(folder, expected):
+def test_logged_losses_continue_smoothly(folder, expected):
     """The resumed log is that of the whole run, to the last digit."""
 
     def scalars(name):
@@ -224,7 +224,7 @@ def test_a_full_disk(folder, expected, small_disk):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_a_data_loading_worker_dies(folder, expected, monkeypatch):
-    """The run stops with a message, and goes on as if nothing had been."""
+    """The run stops with a message and resumes with equal losses."""
     monkeypatch.setenv('RUN', 'worker death')
     process = start(folder, 'worker', pause=0.05)
     while len(losses(folder, 'worker')) < 3:

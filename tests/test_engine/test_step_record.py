@@ -16,7 +16,7 @@ from tests.micro import PREPROCESSOR, micro_config, micro_runner
 
 
 class Doomed(GreenMIMHead):
-    """Keeps the true losses, and fails in the calls it is told to."""
+    """Keeps the true losses, and fails in the given calls."""
 
     def __init__(self, failing):
         super().__init__()

@@ -150,7 +150,7 @@ def cases(draw: Callable,
           min_window: int = 1,
           max_images: int = 3,
           **fixed) -> Case:
-    """Cases of up to so many tokens."""
+    """Cases of up to that many tokens."""
     window = draw(st.integers(min_window, 9))
     num_images = draw(st.integers(1, max_images))
     num_masks = draw(st.sampled_from([1, num_images]))

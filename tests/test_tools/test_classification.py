@@ -23,7 +23,7 @@ MICRO = [
 
 
 def options_for(labelled, batch_size, epochs):
-    """What another folder of six classes and a short run take."""
+    """The options for another folder of six classes and a short run."""
     options = [
         f'{part}_dataloader.{option}' for part in ('train', 'val', 'test')
         for option in (f'dataset.data_root={labelled}',
@@ -39,7 +39,7 @@ def options_for(labelled, batch_size, epochs):
 
 @pytest.mark.parametrize(
     'recipe',
-    # Those of other methods: tests/test_benchmark_configs.py.
+    # Recipes of other methods are tested in tests/test_benchmark_configs.py.
     [
         path for path in sorted(FOLDER.glob('*.py'))
         if not re.search('-(fastmim|simmim)-', path.stem)

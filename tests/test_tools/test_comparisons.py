@@ -224,7 +224,7 @@ def test_without_labels(compare, labelled):
 
 
 def test_memory_is_of_the_step(labelled, tmp_path):
-    """It grows by as much with every image, and with what is computed."""
+    """It grows linearly with the images, and with what is computed."""
 
     def memory(method: str, batch_size: int) -> int:
         loader = dict(LOADING, batch_size=batch_size)

@@ -104,7 +104,7 @@ def test_features_in_mmpretrain_are_the_same_bits(export, trained, batch,
 
 @torch.no_grad()
 def test_features_in_timm(export, run_tool, tmp_path, trained, batch):
-    """And back, of weights that timm itself has made and saved.
+    """Also the reverse: weights that timm itself has made and saved.
 
     Timm does not shift windows that fill the map.
     """

@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Two processes over gloo that share out the model."""
+"""Two processes over gloo, each of which has a shard of the model."""
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
-    """Two processes, then one that goes on from their checkpoint, then two
-    that go on from that of the one."""
+    """Two processes; one resumes their checkpoint, and two resume its."""
     config = make_config({
         'optim_wrapper.optimizer':
         dict(_delete_=True, type='AdamW', lr=1e-3),
@@ -58,7 +57,7 @@ def test_losses_are_those_of_one_process(make_config, environment, tmp_path):
 
 
 def test_hooks_measure_the_same(make_config, environment, tmp_path):
-    """Those that call parts of the model, of which each process has a slice.
+    """These hooks call parts of the model, of which each process has a shard.
     """
     save_classes(tmp_path / 'labelled', (100, 120), 10, spread=30)
     watching = dict(interval=2, num_images=4)

@@ -103,7 +103,7 @@ def test_greenmim(convert, tmp_path, capsys, source, order):
 
 
 def test_fastmim(convert, capsys):
-    """The whole of it; what it computes is compared elsewhere."""
+    """All tensors; what the model computes is compared elsewhere."""
     _, checkpoint = convert(FASTMIM_PATH, 'fastmim')
     metadata = checkpoint['meta']['greenmim']
     assert metadata['window_size'] == [4, 4, 4, 4]

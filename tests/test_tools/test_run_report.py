@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""The report of a run, and the energy meter behind it."""
+"""The report of a run, and the energy meter that it uses."""
 import json
 import os
 import subprocess

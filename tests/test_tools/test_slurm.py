@@ -45,7 +45,7 @@ def call(line, environment):
 
 @pytest.fixture(scope='module')
 def environment():
-    """Of a user of the cluster."""
+    """The environment variables of a user of the cluster."""
     path = f'{os.environ["PATH"]}{os.pathsep}/usr/sbin'
     missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if missing:
@@ -173,7 +173,7 @@ def test_two_tasks_train(whole):
 
 
 def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
-    """Its time runs out, then a job of higher priority takes its place."""
+    """First its time runs out, then a job of higher priority replaces it."""
     work_dir = config.parent / 'requeued'
     work_dir.mkdir()
     log = work_dir / 'slurm.out'
@@ -192,7 +192,7 @@ def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
         call(f'scontrol update JobId={job} {setting}', environment)
 
     def start_again(restarts):
-        """Do not let it wait for two minutes, as Slurm would."""
+        """Start the job at once; Slurm would let it wait for two minutes."""
         waiting = f'Restarts={restarts}', 'Reason=BeginTime'
         wait_until(lambda: all(text in show() for text in waiting), 90, show)
         # What belongs to the attempt before is refused by the second.
@@ -220,7 +220,7 @@ def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
 
 
 def test_a_lost_task_ends_the_job(environment, config, whole):
-    """The other task ends with a message; mim's own line goes on."""
+    """The other task ends with a message; mim's own command continues."""
     work_dir = config.parent / 'lost'
     work_dir.mkdir()
     log = work_dir / 'slurm.out'

@@ -151,7 +151,7 @@ def test_another_window_has_the_buffers_of_its_model(tmp_path, microsoft):
 
 
 def test_mmpretrain_makes_its_own_buffers(microsoft):
-    """It drops those of a file, and calls them missing."""
+    """It drops the buffers of a file and reports them as missing."""
     fitted = fit_to(microsoft, TARGETS['mmseg'])
     assert fitted.windows == WINDOWS and len(fitted.added) == 6
     found = SwinTransformerV2(**fitted.settings).load_state_dict(

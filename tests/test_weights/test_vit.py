@@ -202,7 +202,7 @@ def test_a_whole_fastmim(tmp_path):
 ])  # yapf: disable
 @torch.no_grad()
 def test_fine_tuned(tmp_path, name, kind, model):
-    """The classifier gives the same."""
+    """The classifier gives the same scores."""
     model = model(num_classes=5)
     tensors = dict(model.state_dict())
     if name == 'simmim':

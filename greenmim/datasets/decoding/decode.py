@@ -38,9 +38,9 @@ class Decoder:
             ``'min'`` for the smallest of each image. Defaults to None: 0
             where there is a white level.
         white_level (float | Sequence[float] | str, optional): The value that
-            becomes 255, likewise; ``'max'`` for the largest of each image.
-            Defaults to None: the largest value of uint8 and uint16 where
-            there is a black level.
+            becomes 255, or one for each channel; ``'max'`` for the largest of
+            each image. Defaults to None: the largest value of uint8 and
+            uint16 where there is a black level.
         nodata (float, optional): The value of pixels without data, which
             become 0. Defaults to None, the one that a GeoTIFF names.
         alpha (str, optional): ``'white'`` lays transparent pixels over

@@ -2,11 +2,12 @@
 """Visible-only backbones against the dense twin on random shapes."""
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.backbones import FAMILIES
-from tests.backbones.checks import build, draw_images, errors, output_and_grads
+from tests.backbones.checks import (build, draw_images, errors,
+                                    output_and_grads, sensitivity)
 
 
 @st.composite
@@ -42,19 +43,16 @@ def test_equals_twin(family, data):
         actual = output_and_grads(lambda x: exact(x, mask), exact, images)
         assert max(errors(actual, expected)) <= 1e-10
         return
+    # In float32 a gradient that is the small difference of large sums (of
+    # queries whose attention is almost that to one key) is as inexact as
+    # these. So it is measured against a tenth of the largest gradient, and
+    # images that even rounding of the weights changes much are left out.
+    assume(sensitivity(family, exact, images, mask, expected) <= 1e-6)
     model = build(family, torch.float32, **kwargs)
-    single = images.float()
-    actual = output_and_grads(lambda x: model(x, mask), model, single)
-    found = errors(actual, expected)
-    # A gradient that is the small difference of large sums has errors that
-    # vary much: one draw of the dense model's is a poor measure of them.
-    noise = (0., 0.)
-    for seed in (1, 2, 3, 4):
-        expected = output_and_grads(lambda x: family.twin(exact)(x, mask),
-                                    exact, images, seed)
-        dense = output_and_grads(lambda x: family.twin(model)(x, mask), model,
-                                 single, seed)
-        noise = tuple(map(max, noise, errors(dense, expected)))
-        if all(e <= max(1e-5, 4 * n) for e, n in zip(found, noise)):
-            return
-    pytest.fail(f'errors {found} in fp32, of the dense model {noise}')
+    images = images.float()
+    actual = output_and_grads(lambda x: model(x, mask), model, images)
+    dense = output_and_grads(lambda x: family.twin(model)(x, mask), model,
+                             images)
+    for error, noise in zip(
+            errors(actual, expected, 0.1), errors(dense, expected, 0.1)):
+        assert error <= max(1e-5, 4 * noise)

@@ -89,7 +89,7 @@ class TestBlocks:
         assert self.borders(blocks) < 0.4 * self.borders(chance)
 
     def test_a_block_has_the_area_and_aspect_drawn(self):
-        """Where one block of the least area is all that is hidden."""
+        """All that is hidden is one block of the smallest area."""
         aspects = set()
         sampler = BlockMask(min_units=16, max_aspect=4)
         for seed in range(300):

@@ -187,7 +187,7 @@ def slow_blocks(neck, x):
 
 
 def test_without_positions_the_units_are_a_set():
-    """Permuted units have permuted predictions; with positions not so."""
+    """Permuted units have permuted predictions, unless there are positions."""
     torch.manual_seed(0)
     mask = torch.zeros(1, 2, 3, dtype=torch.bool)
     latent = torch.randn(2, 6, 24)

@@ -106,7 +106,7 @@ def test_pretrained_model_is_kept(tmp_path):
 @pytest.mark.parametrize('part, in_list', [('backbone', False),
                                            ('neck', False), ('neck', True)])
 def test_pretrained_part_is_kept(tmp_path, part, in_list):
-    """The rest is initialised as ever."""
+    """The other parts are initialised as usual."""
     source = micro_model()
     path = save(tmp_path / 'model.pth', source.state_dict())
     config = micro_config()
