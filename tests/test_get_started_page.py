@@ -99,7 +99,7 @@ def test_from_top_to_bottom(run, capsys):
     assert Path('work_dirs/mine/iter_4.pth').is_file()  # resumed
     assert list(Path('work_dirs/watched').rglob('events.out.tfevents.*'))
     pictures = Path('work_dirs/reconstructions.html').read_text()
-    assert pictures.count('<img src="data:') == 5 * 4
+    assert pictures.count('<img src="data:') == 6 * 4
     assert list(Path('work_dirs/swin-tiny').rglob('*.log'))
 
     # What "Watch it" says is in the folder of a run.
