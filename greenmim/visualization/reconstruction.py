@@ -136,5 +136,5 @@ def _describe(errors: Sequence[float], result: Dict[str, Any]) -> str:
         f'{error:.2f} for {names[name]}'
         for name, error in zip(('model', *result['naive']), errors)
     ]
-    return ('error of masked pixels in units of their variance '
+    return ('error of masked pixels in units of their variance: '
             f'{", ".join(parts)}')

@@ -123,14 +123,14 @@ def test_captions():
     assert 'noise there is normal' in captions[0]
     assert captions[-1] == (
         'Mean over the images: error of masked pixels in units of their '
-        'variance 2.25 for the model, 2.00 for the mean of the visible '
+        'variance: 2.25 for the model, 2.00 for the mean of the visible '
         'pixels, 0.50 for a smooth interpolation.')
     assert error_remarks(result) == [captions[-1][22:-1]]
     result['pred_uses_neighbour_statistics'] = True
     assert 'guessed from the visible' in captions_of(result)[1]
     result.update(pred_is_image=False, naive={})
     assert 'bars' in captions_of(result)[1]
-    assert captions_of(result)[-1].endswith('variance 2.25 for the model.')
+    assert captions_of(result)[-1].endswith('variance: 2.25 for the model.')
 
 
 @pytest.mark.parametrize('channels', [1, 2])
