@@ -9,6 +9,8 @@ it is imported::
 
 ``test_documents.py`` fails for a block that nobody took.
 """
+import importlib
+import inspect
 import re
 import shlex
 import uuid
@@ -17,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable, Dict, List, Set, Tuple
 
+from greenmim.command import COMMANDS
 from tests.conftest import CHECKOUT
 
 NAMES = [
@@ -75,7 +78,8 @@ class Page:
 
     def inline_commands(self) -> List[str]:
         """Commands within a sentence or a table."""
-        return re.findall(r'`((?:python|bash|mim|pip) [^`]+)`', self.text)
+        return re.findall(r'`((?:python|bash|mim|pip|greenmim) [^`]+)`',
+                          self.text)
 
     def anchors(self) -> Set[str]:
         """Names of the headings, as GitHub and MkDocs make them."""
@@ -132,6 +136,19 @@ def tool_flags(script: Path) -> Set[str]:
         sources += filter(Path.is_file,
                           (script.parent / file, CHECKOUT / file))
     return flags_of(*sources)
+
+
+def command_flags(name: str) -> Set[str]:
+    """The options of a sub-command of ``greenmim``."""
+    module, _, function = COMMANDS[name][1].partition(':')
+    if function == 'main':
+        file = CHECKOUT / 'greenmim' / f'{module.replace(".", "/")}.py'
+        return tool_flags(file)
+    run = getattr(importlib.import_module(f'greenmim.{module}'), function)
+    return {
+        '--' + argument.replace('_', '-')
+        for argument in inspect.signature(run).parameters
+    }
 
 
 def short_run(iterations: int, by_epoch: bool = False) -> List[str]:
@@ -195,6 +212,9 @@ def check_command(line: str) -> None:
         assert not known or flags <= MIM_FLAGS | known, flags - known
         if config.endswith('.py') and '/' not in config:
             assert len(list((CHECKOUT / 'configs').rglob(config))) == 1
+    elif words[0] == 'greenmim':
+        known = command_flags(words[1])
+        assert flags <= known, flags - known
     elif words[0] in ('bash', 'python') and not words[1].startswith('-'):
         script = CHECKOUT / words[1]
         assert script.is_file(), words[1]

@@ -50,19 +50,17 @@ ELSEWHERE = {
     r'bash tools/dist_train\.sh .* model_wrapper_cfg\.type=\S+':
     'test_tools/test_fully_sharded.py::test_losses_are_those_of_one_process',
     # Placeholders for files of the reader.
-    r'python tools/model_converters/export_backbone\.py CKPT --to \w+':
-    'test_tools/test_export_backbone.py::test_printed_block_is_pasted',
     r'python tools/model_converters/import_checkpoint\.py CKPT --from \S+':
     'test_tools/test_import_checkpoint.py::test_simmim',
     r'python tools/visualization/reconstruct\.py CONFIG CKPT IMAGES\.\.\. .*':
     'test_tools/test_reconstruct.py::test_page',
     r'python tools/train\.py CONFIG --work-dir D --cfg-options '
     r'.*channels=1 .*':
-    'test_get_started_page.py::test_options_for_grey_images_fit_together',
+    'test_openmmlab_page.py::test_options_for_grey_images_fit_together',
     # They take hours, or minutes on every core.
     r'python tools/train\.py configs/greenmim_swin-tiny-w7_8xb256-amp-coslr-'
     r'200e_in1k\.py --work-dir work_dirs/mine --auto-scale-lr .*':
-    'test_get_started_page.py::test_from_top_to_bottom',
+    'test_openmmlab_page.py::test_from_top_to_bottom',
     r'python tools/benchmarks/compare_methods\.py FOLDER .*':
     'test_tools/test_comparisons.py::test_with_labels',
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':

@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """docs/faq.md: what its answers say is what the code does.
 
-Its options are checked with those of docs/get_started.md, commands and links
+Its options are checked with those of docs/openmmlab.md, commands and links
 with those of all pages.
 """
 import re

@@ -14,6 +14,8 @@ import yaml
 
 import greenmim
 from tests.conftest import CHECKOUT, skip_or_fail
+from tests.micro import save_images
+from tests.processes import cpu_environment
 
 RECIPE = 'greenmim_swin-base_16xb128-amp-coslr-100e_in1k.py'
 
@@ -111,6 +113,71 @@ def test_every_install_holds_configs_tools_and_model_index(checkout, tmp_path):
     run(checkout, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path))
     archive, = tmp_path.glob('greenmim-*.tar.gz')
     build_wheel(checkout, tmp_path / 'from_archive', archive)
+
+
+# From images to a detector's backbone, in words of the command and in Python.
+WHEEL = """
+import greenmim
+from greenmim.command import main
+from greenmim.registry import MODELS
+from mmengine.registry import init_default_scope
+
+assert greenmim.__file__.startswith({site!r}), greenmim.__file__
+assert main(['features', 'a run', 'my photos', '--out', 'f.csv']) == 0
+assert main(['export', 'a run', '--to', 'mmdet', '--out', 'a b.pth']) == 0
+options = {{'default_hooks.logger.interval': 1}}
+run = greenmim.pretrain(
+    'my photos', backbone='swin-micro', steps=2, batch_size=2, out='python',
+    set=options)
+features = greenmim.features(run, 'my photos').features
+assert features.shape == (4, 384)
+scope = {{}}
+exec(greenmim.export(run, to='mmdet').code, scope)
+init_default_scope('mmpretrain')
+detector = MODELS.build(scope['backbone'])
+detector.init_weights()
+image = greenmim.preprocess(run)('my photos/0.png')[None]
+detector.eval()
+maps = detector(image)
+assert len(maps) == 4
+assert maps[3].allclose(greenmim.load(run)(image)[0], atol=1e-5)
+assert main(['recipes', '--recipe', 'swin-tiny', '--out', 'base.py']) == 0
+"""
+
+
+def test_from_a_wheel_in_a_folder_with_a_blank(checkout, tmp_path):
+    """The command, Python, and mim on the config of the run."""
+    pytest.importorskip('mim')
+    wheel = build_wheel(checkout, tmp_path / 'wheel')
+    folder, site = tmp_path / 'my folder', tmp_path / 'site'
+    run(tmp_path, '-m', 'pip', 'install', '-q', '--no-deps', '--target',
+        str(site), str(wheel))
+    save_images(folder / 'my photos', 4, (150, 140))
+    environment = dict(
+        cpu_environment(), PYTHONPATH=str(site), PYTHONWARNINGS='ignore')
+
+    def start(*words):
+        done = subprocess.run([sys.executable, *words],
+                              cwd=folder,
+                              env=environment,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT,
+                              text=True)
+        assert done.returncode == 0, done.stdout[-2000:]
+
+    start(
+        str(site / 'bin' / 'greenmim'), 'pretrain', 'my photos', '--backbone',
+        'swin-micro', '--steps', '2', '--batch-size', '2', '--out', 'a run',
+        '--set', 'default_hooks.logger.interval=1')
+    start('-c', WHEEL.format(site=str(site)))
+    start('-m', 'mim', 'train', 'greenmim', 'a run/config.py', '--work-dir',
+          'the same')
+    runs = [greenmim.read_run(folder / name)
+            for name in ('a run', 'python', 'the same')]  # yapf: disable
+    assert len(runs[0].losses) == 2
+    for other in runs[1:]:
+        assert other.losses == runs[0].losses
+        assert other.held_out_losses == runs[0].held_out_losses
 
 
 def test_build_drops_configs_that_are_gone(checkout):

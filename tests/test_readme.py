@@ -30,13 +30,13 @@ def test_documented_launcher_lines_are_there():
     }
 
 
-def test_get_started_has_the_same_launchers():
+def test_the_openmmlab_page_has_the_same_launchers():
 
     def launchers(page):
         script, = [text for _, text in page.blocks() if '8 GPUs of' in text]
         return script
 
-    assert launchers(PAGE) == launchers(Page('docs/get_started.md'))
+    assert launchers(PAGE) == launchers(Page('docs/openmmlab.md'))
 
 
 def test_five_minutes_are_enough():

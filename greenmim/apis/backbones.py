@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Union
+from typing import (Any, Callable, Dict, Iterable, List, NamedTuple, Optional,
+                    Union)
 
 import torch
 from mmengine.config import Config
@@ -145,7 +146,8 @@ def recipe_of(backbone: str) -> Config:
     choice = BACKBONES[backbone]
     cfg = copy.deepcopy(_read(find_recipe(choice.recipe)))
     if choice.backbone:
-        settings: Dict[str, Any] = dict(backbone=choice.backbone)
+        # Merging takes `_delete_` out of it.
+        settings: Dict[str, Any] = dict(backbone=dict(choice.backbone))
         if choice.channels:
             settings['neck'] = dict(in_channels=choice.channels)
         cfg.merge_from_dict(dict(model=settings))
@@ -203,8 +205,37 @@ def recipes() -> List[Recipe]:
     return found
 
 
-def print_recipes() -> None:
-    """List the backbones that can be pre-trained by name."""
+def print_recipes(*,
+                  recipe: Optional[str] = None,
+                  out: Optional[str] = None) -> None:
+    """List the backbones that can be pre-trained by name.
+
+    Args:
+        recipe (str, optional): Instead print the complete config of this
+            recipe, or of a backbone. Defaults to None.
+        out (str, optional): Write it to this file, which other configs
+            inherit from by ``_base_``. Defaults to None.
+
+    Raises:
+        FileExistsError: If there is such a file.
+        FileNotFoundError: If there is no such recipe.
+        ValueError: If ``out`` comes without ``recipe``.
+    """
+    if recipe is not None:
+        cfg = recipe_of(recipe) if recipe in BACKBONES else Config.fromfile(
+            find_recipe(recipe))
+        if out is None:
+            print(cfg.pretty_text)
+            return
+        path = Path(out).expanduser()
+        if path.exists():
+            raise FileExistsError(f'expected a new file, but there is {path}')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cfg.dump(path)
+        print(f'wrote {path}; inherit from it by _base_ = [{str(path)!r}]')
+        return
+    if out is not None:
+        raise ValueError('expected --recipe with --out, the recipe to write')
     print(f'{"--backbone":<20}{"parameters":>11}{"pixels":>8}  --recipe')
     for one in recipes():
         print(f'{one.backbone:<20}{one.parameters / 1e6:>9.1f} M'
