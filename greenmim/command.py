@@ -131,7 +131,8 @@ def parser_of(function: Callable, prog: str) -> argparse.ArgumentParser:
         options: Dict[str, Any] = dict(help=explained[name])
         options.update(options_of(hints[name]))
         if parameter.default is parameter.empty:
-            parser.add_argument(name, metavar=name.upper(), **options)
+            options.setdefault('metavar', name.upper())
+            parser.add_argument(name, **options)
         else:
             flag = '--' + name.strip('_').replace('_', '-')
             parser.add_argument(
@@ -168,13 +169,13 @@ def options_of(hint: Any) -> Dict[str, Any]:
         return options_of(kinds[0])
     origin = get_origin(hint)
     if origin is Literal:
-        return dict(choices=get_args(hint))
+        return dict(choices=get_args(hint), type=type(get_args(hint)[0]))
     if origin is dict:
         return dict(action=ReadOptions, nargs='+', metavar='KEY=VALUE')
     if origin in (list, tuple) or getattr(origin, '__name__',
                                           '') == 'Sequence':
         return dict(nargs='+', type=get_args(hint)[0])
-    if origin is Union:  # of a number and words
+    if origin is Union and int in kinds:  # or a word
         return dict(type=number_or_word, metavar='N|WORD')
     if hint is bool:
         return dict(action='store_true')

@@ -2,6 +2,7 @@
 """The command: its words, and parsers made from signatures."""
 import importlib
 import inspect
+import os
 import subprocess
 import sys
 from typing import Dict, Literal, Optional, Sequence, Union
@@ -19,12 +20,14 @@ def function_of(name):
     return getattr(importlib.import_module(f'greenmim.{module}'), function)
 
 
-def example(data: str,
+def example(run: Union[str, os.PathLike],
+            data: str,
             *,
             steps: Optional[int] = None,
             batch_size: Union[int, Literal['auto'], None] = None,
             window_size: Optional[Sequence[int]] = None,
             target: Literal['pixel', 'hog'] = 'hog',
+            channels: Literal[1, 3] = 3,
             set: Optional[Dict[str, object]] = None,
             resume: bool = False) -> None:
     """Do something.
@@ -32,12 +35,14 @@ def example(data: str,
     And more of it.
 
     Args:
+        run (str | PathLike): The run.
         data (str): The folder of images, 100 % of them, see
             :func:`greenmim.load`.
         steps (int, optional): The length. Defaults to None, the usual one.
         batch_size (int | str, optional): Images. Defaults to None.
         window_size (Sequence[int], optional): Windows. Defaults to None.
         target (str): What is predicted. Defaults to ``'hog'``.
+        channels (int): 1 or 3.
         set (dict, optional): Settings. Defaults to None.
         resume (bool): Continue.
     """
@@ -46,11 +51,14 @@ def example(data: str,
 def test_a_parser_is_made_from_a_signature():
     parser = parser_of(example, 'greenmim example')
     args = parser.parse_args([
-        'my photos', '--steps', '5', '--batch-size', 'auto', '--window-size',
-        '7', '14', '--set', 'a.b=1, 2', 'c=d', '--resume'
+        'a run', 'my photos', '--channels', '1', '--steps', '5',
+        '--batch-size', 'auto', '--window-size', '7', '14', '--set',
+        'a.b=1, 2', 'c=d', '--resume'
     ])
     assert vars(args) == dict(
+        run='a run',
         data='my photos',
+        channels=1,
         steps=5,
         batch_size='auto',
         window_size=[7, 14],
@@ -61,7 +69,7 @@ def test_a_parser_is_made_from_a_signature():
         },
         resume=True)
     assert isinstance(args.set['a.b'], AsTyped)
-    assert parser.parse_args(['x', '--batch-size', '8']).batch_size == 8
+    assert parser.parse_args(['r', 'x', '--batch-size', '8']).batch_size == 8
     text = ' '.join(parser.format_help().split())
     assert 'Do something. And more of it.' in text
     assert '100 % of them, see greenmim.load.' in text
@@ -69,7 +77,8 @@ def test_a_parser_is_made_from_a_signature():
     assert '--batch-size N|WORD Images.' in text
     for wrong in (['x', '--target',
                    'nothing'], ['x', '--set',
-                                'novalue'], ['x', '--steps', 'five'], []):
+                                'novalue'], ['r', 'x', '--steps',
+                                             'five'], ['r']):
         with pytest.raises(SystemExit):
             parser.parse_args(wrong)
 

@@ -237,7 +237,9 @@ def _run(arguments: list) -> None:
                           text=True)
     if done.returncode:
         last = '\n'.join(done.stdout.splitlines()[-20:])
-        raise RuntimeError(f'{" ".join(arguments[:3])} failed:\n{last}')
+        killed = ' (killed, for lack of memory?)' * (done.returncode == -9)
+        raise RuntimeError(f'{" ".join(arguments[:3])} failed with code '
+                           f'{done.returncode}{killed}:\n{last}')
 
 
 def train(cfg: Config, devices: int) -> None:
