@@ -69,8 +69,9 @@ def finetune(run: Union[str, PathLike],
 
     Raises:
         FileNotFoundError: If there is no such run or image.
-        ValueError: If the arguments contradict each other, or OUT holds a run
-            and neither ``resume`` nor ``overwrite`` says what becomes of it.
+        FileExistsError: If OUT holds a run, and neither ``resume`` nor
+            ``overwrite`` says what becomes of it.
+        ValueError: If the arguments contradict each other.
     """
     if resume and overwrite:
         raise ValueError('expected one of resume and overwrite, got both')

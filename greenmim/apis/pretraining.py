@@ -12,6 +12,7 @@ from typing import Any, Dict, Literal, Optional, Union
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from greenmim.engine.hooks.run_folder_hook import check_run_folder
 from greenmim.engine.launch import build_runner, set_defaults, set_options
 from . import settings
 from .backbones import find_recipe, folder_of, recipe_of
@@ -91,8 +92,9 @@ def pretrain(data: str,
 
     Raises:
         FileNotFoundError: If there are no such images, recipe or weights.
-        ValueError: If the arguments contradict each other, or OUT holds a run
-            and neither ``resume`` nor ``overwrite`` says what becomes of it.
+        FileExistsError: If OUT holds a run, and neither ``resume`` nor
+            ``overwrite`` says what becomes of it.
+        ValueError: If the arguments contradict each other.
         RuntimeError: If a process of several devices fails.
     """
     if sum(length is not None for length in (epochs, steps, hours)) > 1:
@@ -113,6 +115,8 @@ def pretrain(data: str,
         cfg.load_from = os.path.abspath(resolve(weights)[1])
     precision_used = settings.set_precision(cfg, precision)
     folder = Path(out).expanduser() if out else free_folder(name, resume)
+    if not (resume or overwrite):
+        check_run_folder(folder)  # before anything is measured
     cfg.resume, cfg.overwrite = resume, overwrite
     cfg.work_dir = str(folder)
 
