@@ -212,7 +212,7 @@ def check_command(line: str) -> None:
         assert not known or flags <= MIM_FLAGS | known, flags - known
         if config.endswith('.py') and '/' not in config:
             assert len(list((CHECKOUT / 'configs').rglob(config))) == 1
-    elif words[0] == 'greenmim':
+    elif words[0] == 'greenmim' and words[1] != 'COMMAND':
         known = command_flags(words[1])
         assert flags <= known, flags - known
     elif words[0] in ('bash', 'python') and not words[1].startswith('-'):

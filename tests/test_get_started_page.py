@@ -50,7 +50,7 @@ def run_python(text):
 def photos(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_images(Path('photos'), 5, (150, 140))
-    save_classes(Path('labelled'), [(200, 40, 40), (40, 200, 40)], 6, 0)
+    save_classes(Path('labelled'), [(200, 40, 40), (40, 200, 40)], 15, 0)
 
 
 def test_from_top_to_bottom(photos, capsys):
