@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from mmpretrain.models import SwinTransformer
 from safetensors.torch import save_file
 from torch import nn
 
@@ -174,6 +175,24 @@ def test_fine_tuned(convert, capsys, source):
     del theirs['head.bias']
     with pytest.raises(SystemExit, match='head.fc.bias: missing'):
         convert(theirs, source)
+
+
+@pytest.mark.parametrize('changes, windows', [
+    (dict(arch='tiny', window_size=7), [7] * 4),
+    (dict(
+        arch=dict(embed_dims=16, depths=[1, 2, 4, 3], num_heads=[1, 4, 2, 8]),
+        in_channels=5,
+        window_size=(14, 14, 14, 7)), [14, 14, 14, 7]),
+    (dict(use_abs_pos_embed=True), [7] * 4),
+    # A window larger than its map leaves a smaller table.
+    (dict(window_size=(7, 7, 7, 4)), [7, 7, 7, 4]),
+], ids=['tiny-w7', 'w14-5-channels', 'absolute', 'shrunk'])  # yapf: disable
+def test_other_architectures(convert, changes, windows):
+    _, content = convert(theirs_of(make_swin(**changes), 'swin'), 'swin')
+    metadata = content['meta']['greenmim']
+    assert metadata['window_size'] == windows
+    SwinTransformer(**metadata['backbone']).load_state_dict(
+        without_prefix(content['state_dict']), strict=True)
 
 
 ZEROS = torch.zeros(3)
