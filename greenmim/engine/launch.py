@@ -164,6 +164,7 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
     """
     known = {*cfg, *signature(Runner).parameters, *OTHER_SETTINGS}
     hooks = {*MMENGINE_HOOKS, *cfg.default_hooks}
+    options = read_options(options, cfg)
     for option, value in options.items():
         name, _, hook = option.partition('.')
         if name not in known:
@@ -178,7 +179,7 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
                 f'one of {", ".join(sorted(hooks))}')
         if name in cfg:
             check_spelling(cfg, option)
-    cfg.merge_from_dict(read_options(options, cfg))
+    cfg.merge_from_dict(options)
     for field in LOADERS:
         link_loader(cfg.get(field) or {})
 

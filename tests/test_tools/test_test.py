@@ -97,7 +97,7 @@ def test_wrong_arguments(run_tool, classifier, make_config, capsys):
     with pytest.raises(SystemExit):
         run_tool(TEST, *classifier, '--out-item', 'metrics')
     assert '--out-item expects --out' in capsys.readouterr().err
-    with pytest.raises(ValueError, match='has nothing to test'):
+    with pytest.raises(SystemExit, match='has nothing to test'):
         run_tool(TEST, make_config(), classifier[1])
 
 
