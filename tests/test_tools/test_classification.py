@@ -123,6 +123,5 @@ def test_another_number_of_classes_is_refused(run_tool, labelled):
     run_tool(TRAIN, recipe, '--work-dir', 'D', '--cfg-options', *options,
              'default_hooks.checkpoint.interval=1', 'train_cfg.max_epochs=2')
     options.append('data_preprocessor.num_classes=1000')
-    with pytest.raises(
-            SystemExit, match='val, got data_preprocessor.num_cla'):
+    with pytest.raises(SystemExit, match='val, got data_preprocessor.num_cla'):
         run_tool(TEST, recipe, 'D/epoch_2.pth', '--cfg-options', *options)
