@@ -1,8 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Every recipe of pre-training builds, trains a step and keeps to its paper.
 
-An AMP wrapper asserts a GPU. Where there is none, the recipes are built with
-the plain wrapper in its place.
+By MMEngine's own runner: a hook of the recipes leaves out AMP without a GPU.
 """
 import copy
 import inspect
@@ -107,8 +106,6 @@ def make_runner(path, image_folder, work_dir, **changes):
         persistent_workers=False)
     if 'data_root' in cfg.train_dataloader.dataset:
         cfg.train_dataloader.dataset.data_root = str(image_folder)
-    if not torch.cuda.is_available():
-        cfg.optim_wrapper.type = 'OptimWrapper'
     teacher = cfg.model.head.get('target', {}).get('backbone')
     if teacher:  # one of its kind, with random weights
         timm = pytest.importorskip('timm')

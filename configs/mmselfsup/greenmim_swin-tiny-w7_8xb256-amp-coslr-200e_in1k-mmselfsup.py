@@ -68,7 +68,9 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(
         type='greenmim.SafeCheckpointHook', interval=10, max_keep_ckpts=3),
-    sampler_seed=dict(type='DistSamplerSeedHook'))
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    run_folder=dict(type='greenmim.RunFolderHook'),
+    settings=dict(type='greenmim.LinkedSettingsHook'))
 
 env_cfg = dict(
     cudnn_benchmark=False,

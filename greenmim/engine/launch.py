@@ -258,27 +258,13 @@ def build_runner(cfg: Config) -> Runner:
         os.environ.setdefault('MASTER_PORT', str(port))
     if device == 'cpu' and cfg.launcher != 'none':
         _use_gloo(cfg)
-    wrapper = cfg.get('optim_wrapper') or ConfigDict()
-    without_amp = (
-        device in ('cpu', 'mps') and wrapper.get('type') == 'AmpOptimWrapper')
-    if without_amp:
-        for name in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(name, None)
-        wrapper.type = 'OptimWrapper'
-
     if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        shown = hooks.get('progress') or {}
-        kind = Runner
-        if 'ProgressHook' in str(shown.get('type')):
-            kind = QuietRunner  # the hook says what matters
-        runner = kind.from_cfg(cfg)
-    if without_amp:
-        runner.logger.warning(
-            'Automatic mixed precision needs a GPU and there is none: '
-            'training in full precision, with OptimWrapper.')
-    return runner
+        return RUNNERS.build(cfg)
+    shown = hooks.get('progress') or {}
+    kind = Runner
+    if 'ProgressHook' in str(shown.get('type')):
+        kind = QuietRunner  # the hook says what matters
+    return kind.from_cfg(cfg)
 
 
 def build_model(cfg: Config) -> BaseModel:

@@ -30,7 +30,6 @@ def test_training(run_tool, make_config, images, tmp_path):
     cfg.train_dataloader.dataset.update(
         ann_file=str(tmp_path / 'images.txt'), data_prefix='')
     cfg.train_dataloader.dataset.pipeline[1].size = 64
-    cfg.optim_wrapper.type = 'OptimWrapper'
     cfg.optim_wrapper.pop('loss_scale', None)
     cfg.train_cfg.max_epochs = 2
     cfg.param_scheduler = []

@@ -4,6 +4,7 @@ import shutil
 from typing import Any, List
 
 import torch
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -25,6 +26,7 @@ class LinkedSettingsHook(Hook):
       two steps is left out.
     - A data loader without workers has neither ``persistent_workers`` nor
       ``prefetch_factor``, and one without a GPU no ``pin_memory``.
+    - Automatic mixed precision, which needs a GPU, is left out without one.
     - ``auto_scale_lr`` counts the batches of ``accumulative_counts``.
     - A small ``/dev/shm``, through which data-loading workers send batches,
       is named with what to do.
@@ -39,6 +41,7 @@ class LinkedSettingsHook(Hook):
         for loader in loaders_of(runner):
             for text in link_loader(loader):
                 show(runner.logger, text)
+        _leave_out_amp(runner)
         _count_accumulated(runner)
         adapt_schedulers(runner, _shorten_warm_up)
 
@@ -75,6 +78,19 @@ def link_loader(loader: Any) -> List[str]:
     if loader.get('pin_memory') and not torch.cuda.is_available():
         loader['pin_memory'] = False
     return texts
+
+
+def _leave_out_amp(runner: Runner) -> None:
+    wrapper = runner.optim_wrapper
+    if not (isinstance(wrapper, dict) and get_device() in ('cpu', 'mps')
+            and wrapper.get('type') == 'AmpOptimWrapper'):
+        return
+    for name in ('loss_scale', 'dtype', 'use_fsdp'):
+        wrapper.pop(name, None)
+    wrapper['type'] = 'OptimWrapper'
+    runner.logger.warning(
+        'Automatic mixed precision needs a GPU and there is none: training in '
+        'full precision, with OptimWrapper.')
 
 
 def _count_accumulated(runner: Runner) -> None:
