@@ -57,8 +57,12 @@ def test_a_run_and_what_it_says(run, folder):
                                                          'my photos, (1)')
 
 
+@pytest.mark.slow
 def test_mim_train_gives_the_same_losses(run, run_tool):
-    """By the file that ``mim train greenmim`` starts."""
+    """By the file that ``mim train greenmim`` starts.
+
+    test_packaging.py runs the command itself, from a wheel.
+    """
     run_tool(CHECKOUT / 'tools' / 'train.py', run.config, '--work-dir',
              'the same again')
     again = greenmim.read_run('the same again')
