@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / 'tools' / 'quickstart.sh'
 DRIVER = ROOT / 'tools' / 'misc' / 'quickstart.py'
 CONFIGS = ROOT / 'configs' / 'quickstart'
+PAGE = ROOT / 'docs' / 'get_started.md'
 
 
 def bash(environment,
@@ -78,6 +79,12 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     for name in ('report', 'log', 'checkpoint', 'backbone', 'reconstructions'):
         file = Path(summary[name])
         assert file.is_file() and work_dir / 'run_2' in file.parents
+    shown = re.search('```text\n(verdict:.*?)```', PAGE.read_text(), re.S)
+    names = [
+        re.findall(r'^([a-z ]+): +\S', text, re.M)
+        for text in (shown.group(1), result.stdout.split('\n\n')[-2])
+    ]
+    assert [*names[0], 'skipped images'] == names[1]
     following = result.stdout.split('\nnext:\n')[1]
     assert following.splitlines()[0].strip() == 'source it'
     pages = re.findall(r'docs/\w+\.md', following)
