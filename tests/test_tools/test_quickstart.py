@@ -79,10 +79,10 @@ def test_own_folder_from_start_to_end(active, images, tmp_path):
     for name in ('report', 'log', 'checkpoint', 'backbone', 'reconstructions'):
         file = Path(summary[name])
         assert file.is_file() and work_dir / 'run_2' in file.parents
-    shown = re.search('```text\n(verdict:.*?)```', PAGE.read_text(), re.S)
     names = [
-        re.findall(r'^([a-z ]+): +\S', text, re.M)
-        for text in (shown.group(1), result.stdout.split('\n\n')[-2])
+        re.findall(r'^([a-z ]+): +\S',
+                   re.search('\nverdict:.*?\n\n', text, re.S).group(), re.M)
+        for text in (PAGE.read_text(), result.stdout)
     ]
     assert [*names[0], 'skipped images'] == names[1]
     following = result.stdout.split('\nnext:\n')[1]
