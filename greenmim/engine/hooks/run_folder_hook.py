@@ -71,6 +71,7 @@ class RunFolderHook(Hook):
     priority = 'HIGHEST'
 
     def __init__(self) -> None:
+        self.begun = False
         runner = runner_being_built()
         if runner is not None:
             # Written by `before_run`, where the folder may be used.
@@ -85,6 +86,8 @@ class RunFolderHook(Hook):
             if not (name and (folder / name).exists()):
                 Runner.dump_config(runner)
             return
+        if self.begun:  # a test after the training, by the same runner
+            return
         try:
             self._check(runner, folder)
         except (FileExistsError, ValueError):
@@ -97,6 +100,7 @@ class RunFolderHook(Hook):
             # The settings that are written must not overwrite this run.
             runner.cfg.overwrite = False
         Runner.dump_config(runner)
+        self.begun = True
 
     def _check(self, runner: Runner, folder: Path) -> None:
         found = [p for place in _places(runner) for p in results_in(place)]
