@@ -139,7 +139,7 @@ def config():
     ('optim_wrapper.clip_gard', 'clip_grad'),
     ('param_scheduler.0.start_facter', 'start_factor'),
     ('train_cfg.max_iter', 'max_iters'),
-    ('default_hooks.lerning.interval', 'learning'),
+    ('default_hooks.leerning.interval', 'learning'),
     ('default_hooks.learning.num_image', 'num_images'),
     ('randomness.sede', 'seed'),
 ])  # yapf: disable
