@@ -87,9 +87,9 @@ def main() -> None:
         cfg = read_config(args.config)
         merge_args(cfg, args)
         runner = build_runner(cfg)
-    if args.out is not None and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(args.out))
-    metrics = runner.test()
+        if args.out is not None and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(args.out))
+        metrics = runner.test()
     if args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
 

@@ -87,7 +87,7 @@ def test_unsafe_checkpoint(run_tool, classifier, tmp_path):
     config, checkpoint = classifier
     weights = torch.load(checkpoint, weights_only=True)
     torch.save(dict(weights, history=HistoryBuffer([1], [1])), checkpoint)
-    with pytest.raises(ValueError, match='--trust-checkpoint'):
+    with pytest.raises(SystemExit, match='--trust-checkpoint'):
         run_tool(TEST, config, checkpoint)
     run_tool(TEST, config, checkpoint, '--trust-checkpoint', '--out', 'a.pkl')
     assert (tmp_path / 'a.pkl').exists()
