@@ -135,7 +135,7 @@ def pretrain(data: str,
     elif batch_size is None and get_device() == 'cpu':
         each = max(1, min(BATCH_SIZE, images) // devices)
     else:
-        each = _largest_batch(cfg, set, images)
+        each = _largest_batch(cfg, set, max(1, images // devices))
         if batch_size is None:
             recommended = cfg.get('auto_scale_lr',
                                   {}).get('base_batch_size', each * devices)
