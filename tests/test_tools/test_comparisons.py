@@ -165,6 +165,35 @@ def test_from_archive_to_table(compare, labelled, tmp_path, capsys):
     with pytest.raises(SystemExit, match='labels_per_class changed'):
         compare(*arguments, '--labels-per-class', 3)
 
+    # Other labels need no other pre-trainings.
+    other = ('--labels-per-class', 3, '--work-dir', tmp_path / 'other',
+             '--pretrained', out)
+    with pytest.raises(SystemExit, match='budget differ'):
+        compare(*arguments, *other, '--budget', 1)
+    shutil.rmtree(tmp_path / 'other')
+    compare(*arguments, *other)
+    again = json.loads((tmp_path / 'other' / 'comparison.json').read_text())
+    for result, first in zip(again['results'], written['results']):
+        assert result.get('pretraining') == first.get('pretraining')
+        assert result['fine_tuning_run']['loss'] != first['fine_tuning_run'][
+            'loss']
+    assert not list((tmp_path / 'other' / 'runs').glob('*_pretraining'))
+
+
+def test_every_finished_run_is_written(comparison, tmp_path, monkeypatch):
+    comparison.seeds = [3]
+    done = dict(accuracy=50.)
+    monkeypatch.setattr(comparison, 'measure_speed', lambda: dict(scratch=1.))
+    monkeypatch.setattr(comparison, 'fine_tuning', lambda method, seed: done)
+    monkeypatch.setattr(comparison, 'frozen', lambda method, seed: {})
+    monkeypatch.setattr(comparison, 'pretraining', lambda method, seed: 1 / 0)
+    written = []
+    with pytest.raises(ZeroDivisionError):
+        comparison.do_runs(after_each=lambda: written.append(
+            [one['method'] for one in comparison.report()['results']]))
+    both = ['scratch', 'scratch, longer']
+    assert written == [[], [], both[:1], both]
+
 
 def test_with_labels(compare, labelled):
     arguments = ('compare_methods', labelled, '--seeds', 3,

@@ -239,7 +239,7 @@ def test_a_forecast_of_another_run_is_refused(run_tool, tmp_path):
     for name, iterations in (('report', 9), ('forecast', 10)):
         (tmp_path / f'{name}.json').write_text(
             json.dumps(dict(iterations=iterations, hours=1.)))
-    with pytest.raises(ValueError, match='a run of 10 iterations'):
+    with pytest.raises(SystemExit, match='a run of 10 iterations'):
         run_tool(FORECAST, tmp_path / 'forecast.json', '--check',
                  tmp_path / 'report.json')
 

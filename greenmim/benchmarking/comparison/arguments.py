@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence, Tuple, Type
 
 from greenmim.options import ReadOptions, read_options
+from ..results import write_json
 from .base import LONGER, SCRATCH, Comparison, write_report
 
 
@@ -45,6 +46,12 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         help='labelled images of every class (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--work-dir', type=Path, default=Path(work_dir))
+    parser.add_argument(
+        '--pretrained',
+        type=Path,
+        metavar='WORK_DIR',
+        help='take the pre-trainings of the comparison in this folder, which '
+        'had the same settings but other labels or another fine-tuning')
     parser.add_argument(
         '--minutes',
         type=float,
@@ -109,7 +116,13 @@ def run_and_report(args: argparse.Namespace, kind: Type[Comparison],
         one.name: getattr(args, one.name)
         for one in fields(kind) if one.init
     })
-    if not comparison.do_runs(args.minutes):
+
+    def write_json_file() -> None:
+        # What is finished by then: a comparison may take days.
+        if comparison.result_file('speed').exists():
+            write_json(comparison.report(), args.json)
+
+    if not comparison.do_runs(args.minutes, write_json_file):
         return
     report = comparison.report()
     write_report(report, text(report), args.json, args.table)

@@ -2,6 +2,7 @@
 """The runs of a comparison, their results, and what all reports share."""
 import itertools
 import json
+import shutil
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Comparison:
     finetune_options: dict = field(default_factory=dict)
     # The same for the fine-tuning of random weights.
     scratch_options: dict = field(default_factory=dict)
+    # The folder of another comparison, whose pre-trainings are used.
+    pretrained: Optional[Path] = None
 
     methods: List[str] = field(init=False)  # all whose weights are compared
     # With labels, or else all images of the pre-trainings.
@@ -169,19 +172,50 @@ class Comparison:
                 f'expected the settings of the results in {self.work_dir}, '
                 f'but {", ".join(changed)} changed; name another --work-dir')
 
+    def take_pretrainings(self) -> None:
+        """Copy what the comparison in ``pretrained`` pre-trained.
+
+        Raises:
+            ValueError: If it pre-trained on other data, for another time or
+                with other settings.
+        """
+        if self.pretrained is None:
+            return
+        file = self.pretrained / 'settings.json'
+        theirs, ours = json.loads(file.read_text('utf-8')), self.settings()
+        differ = [
+            name for name in ('data', 'pretrain', 'budget', 'pretrain_options')
+            if theirs.get(name) != ours[name]
+        ]
+        if differ:
+            raise ValueError(
+                f'expected the pre-trainings of these settings in '
+                f'{self.pretrained}, but {", ".join(differ)} differ; give '
+                'the same or leave out --pretrained')
+        for pattern in ('results/speed.json', 'results/*_pretraining.json',
+                        'backbones/*.pth'):
+            for source in self.pretrained.glob(pattern):
+                target = self.work_dir / source.relative_to(self.pretrained)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():
+                    shutil.copy(source, target)
+
     def result_file(self, run: str) -> Path:
         return self.work_dir / 'results' / f'{run}.json'
 
     def result(self, run: str) -> dict:
         return json.loads(self.result_file(run).read_text('utf-8'))
 
-    def do_runs(self, minutes: float = float('inf')) -> bool:
+    def do_runs(self,
+                minutes: float = float('inf'),
+                after_each: Callable[[], None] = lambda: None) -> bool:
         """Do the runs that have no result yet; whether all have one now.
 
-        No run starts after ``minutes``.
+        No run starts after ``minutes``; ``after_each`` is called after each.
         """
         begin = time.monotonic()
         self.check_settings()
+        self.take_pretrainings()
         runs = self.runs()
         missing = [n for n in runs if not self.result_file(n).exists()]
         for i, name in enumerate(missing):
@@ -196,10 +230,11 @@ class Comparison:
             file = self.result_file(name)
             write_json(runs[name](), file)
             print(f'written: {file}')
+            after_each()
         return True
 
     def report(self) -> Dict[str, Any]:
-        """Settings, machine and the results of all runs."""
+        """Settings, machine and the results of all finished runs."""
         device = torch.device(get_device())
         clock = 'CPU time' if device.type == 'cpu' else 'wall-clock time'
         return dict(
@@ -208,7 +243,9 @@ class Comparison:
             settings=self.settings(),
             results=[
                 self.result_of(method, seed) for method in self.methods
-                for seed in self.seeds
+                for seed in self.seeds if all(
+                    self.result_file(f'{method}_{seed}_{name}').exists()
+                    for name in self.runs_of(method))
             ])
 
     def result_of(self, method: str, seed: int) -> dict:
