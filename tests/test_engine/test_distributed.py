@@ -279,4 +279,4 @@ def test_another_number_of_iterations_is_refused(lost):
                     '--work-dir', work_dir, '--resume')
     log = process.communicate(timeout=120)[0]
     assert process.returncode == 1
-    assert 'ValueError: expected 1 iterations an epoch' in log, log[-3000:]
+    assert 'expected 1 iterations an epoch' in log, log[-3000:]
