@@ -75,18 +75,20 @@ def test_the_newest_whole_checkpoint(tmp_path):
     save(tmp_path, 'best_loss_epoch_9.pth', 9000)
     newer = save(tmp_path, 'iter_5.pth', 2000)
     newest = save(tmp_path, 'epoch_2.pth', 3000)
+    assert find_latest_whole_checkpoint(str(tmp_path)) == str(newest)
+    # What the last run wrote, whatever lies beside it.
     (tmp_path / 'last_checkpoint').write_text(str(newer))
+    assert find_latest_whole_checkpoint(str(tmp_path)) == str(newer)
+
+    content = bytearray(newer.read_bytes())
+    content[1500] ^= 1  # a bit of a weight
+    newer.write_bytes(content)
     assert find_latest_whole_checkpoint(str(tmp_path)) == str(newest)
 
     content = newest.read_bytes()
     newest.write_bytes(content[:len(content) // 2])  # cut off
     assert not is_whole(str(newest))
     os.utime(newest, (3000, 3000))
-    assert find_latest_whole_checkpoint(str(tmp_path)) == str(newer)
-
-    content = bytearray(newer.read_bytes())
-    content[1500] ^= 1  # a bit of a weight
-    newer.write_bytes(content)
     assert find_latest_whole_checkpoint(str(tmp_path)) == str(oldest)
 
     oldest.write_bytes(b'')
