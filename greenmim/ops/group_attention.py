@@ -195,11 +195,13 @@ def check_backend(name: str) -> None:
                          f'{name!r}')
 
 
-def choose_backend(name: str, qkv: Tensor, dropout: float) -> str:
+def choose_backend(name: str, qkv: Tensor, index: GroupIndex,
+                   dropout: float) -> str:
     """The backend that is used for a name.
 
     ``auto`` is ``sdpa`` on a GPU and ``eager`` elsewhere. Where the fused
-    kernel cannot run, the choice of ``auto`` is used, with one warning.
+    kernel cannot run, or would run badly, the choice of ``auto`` is used, with
+    one warning.
 
     Raises:
         ValueError: If there is no backend of this name.
@@ -210,14 +212,14 @@ def choose_backend(name: str, qkv: Tensor, dropout: float) -> str:
     auto = 'sdpa' if qkv.is_cuda else 'eager'
     if name == 'auto':
         return auto
-    reason = _why_not_fused(qkv, dropout)
+    reason = _why_not_fused(qkv, index, dropout)
     if reason:
         warnings.warn(f'the fused attention {reason}; using {auto!r}')
         return auto
     return name
 
 
-def _why_not_fused(qkv: Tensor, dropout: float) -> str:
+def _why_not_fused(qkv: Tensor, index: GroupIndex, dropout: float) -> str:
     if find_spec('triton') is None:
         return 'needs Triton, which is not installed'
     if not (qkv.is_cuda or os.environ.get('TRITON_INTERPRET') == '1'):
@@ -226,7 +228,11 @@ def _why_not_fused(qkv: Tensor, dropout: float) -> str:
         return 'has no dropout of the attention weights'
     if qkv.dtype not in (torch.float32, torch.float16, torch.bfloat16):
         return f'needs fp32, fp16 or bf16, got {qkv.dtype}'
-    return ''
+    if not qkv.is_cuda:
+        return ''
+    from ._triton_attention import why_not
+    h, _, g = index.shape
+    return why_not(qkv.dtype, qkv.shape[-1] // (3 * h), g)
 
 
 def group_attention(qkv: Tensor,
@@ -255,7 +261,7 @@ def group_attention(qkv: Tensor,
     h, G, g = index.shape
     N, C = len(index.plan.slot_of_token), qkv.shape[-1]
     out_shape = (*qkv.shape[:-1], C // 3)
-    backend = choose_backend(backend, qkv, dropout)
+    backend = choose_backend(backend, qkv, index, dropout)
     if backend == 'fused':
         from ._triton_attention import FusedGroupAttention
         if bias_table is None:

@@ -228,6 +228,30 @@ def test_fused_equals_loops_in_large_groups(interpreter, size, case):
     interpreter(check, case)
 
 
+def check_shared_programs(case: Case) -> None:
+    """Check with programs that take as many images as they may."""
+    from greenmim.ops import _triton_attention as kernels
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, 'MIN_PROGRAMS', 1)
+        patch.setattr(kernels, 'MAX_IMAGES', 3)
+        check(case)
+
+
+# Programs of three, three and one image, of one tile and of two.
+@pytest.mark.parametrize('case', [
+    Case(num_images=7, grid=(1, 3), d=16, backend='fused'),
+    replace(
+        LARGE,
+        num_images=7,
+        side=8,
+        shift=0,
+        dtype=torch.float16,
+        table_dtype=torch.float32),
+])
+def test_images_of_one_program_equal_loops(interpreter, case):
+    interpreter(check_shared_programs, case)
+
+
 @pytest.mark.parametrize('backend', ['eager', 'sdpa'])
 @pytest.mark.parametrize('num_masks', [1, 3])
 def test_large_groups_equal_loops(backend, num_masks):
@@ -324,9 +348,13 @@ def test_the_comparison_sees_a_mutation(interpreter, mutation, backend):
 
 class TestChoice:
     """Which backend a name stands for."""
-    cpu = torch.zeros(1, 4, 6)
+    index = GroupIndex.from_plan(make_plan(Case())[0], 2, CPU)
+    cpu = torch.zeros(1, 4, 96)
     gpu = SimpleNamespace(
-        is_cuda=True, dtype=torch.bfloat16, device=torch.device('cuda', 0))
+        is_cuda=True,
+        dtype=torch.bfloat16,
+        shape=cpu.shape,
+        device=torch.device('cuda', 0))
 
     @pytest.mark.parametrize('name, on_cpu, on_gpu', [
         ('eager', 'eager', 'eager'),
@@ -335,14 +363,15 @@ class TestChoice:
     ])
     def test_names(self, name, on_cpu, on_gpu):
         for dropout in (0., 0.5) if name != 'auto' else (0., ):
-            assert choose_backend(name, self.cpu, dropout) == on_cpu
-            assert choose_backend(name, self.gpu, dropout) == on_gpu
-        assert choose_backend('fused', self.gpu, 0.) == 'fused'
+            assert choose_backend(name, self.cpu, self.index,
+                                  dropout) == on_cpu
+            assert choose_backend(name, self.gpu, self.index,
+                                  dropout) == on_gpu
 
     @pytest.mark.parametrize('name', ['', 'flash', 'Eager', None])
     def test_unknown_names(self, name):
         with pytest.raises(ValueError, match=f"expected.*'sdpa'.*{name!r}"):
-            choose_backend(name, self.cpu, 0.)
+            choose_backend(name, self.cpu, self.index, 0.)
         with pytest.raises(ValueError, match=f"attn_backend.*{name!r}"):
             GreenMIMSwinTransformer(attn_backend=name)
 
@@ -356,14 +385,14 @@ class TestChoice:
     ])
     def test_fused_falls_back_with_a_warning(self, qkv, dropout, auto, reason):
         with pytest.warns(UserWarning, match=f"fused.*{reason}.*{auto}"):
-            assert choose_backend('fused', qkv, dropout) == auto
+            assert choose_backend('fused', qkv, self.index, dropout) == auto
 
     def test_fused_without_triton(self, monkeypatch):
         # The package's attribute of this name is the function.
         module = sys.modules[group_attention.__module__]
         monkeypatch.setattr(module, 'find_spec', lambda name: None)
         with pytest.warns(UserWarning, match='not installed'):
-            assert choose_backend('fused', self.gpu, 0.) == 'sdpa'
+            assert choose_backend('fused', self.gpu, self.index, 0.) == 'sdpa'
 
 
 def attend(backend: str, dropout: float, dtype: torch.dtype) -> tuple:
