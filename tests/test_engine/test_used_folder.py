@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmpretrain.registry import MODELS
 
 from greenmim.engine.checkpoints import find_latest_whole_checkpoint
 from greenmim.engine.hooks import check_run_folder
@@ -162,6 +163,9 @@ def test_two_runs_are_not_mixed(tmp_path, monkeypatch, options, message):
     with pytest.raises((FileExistsError, ValueError), match=message):
         runner.train()
     assert hashes(tmp_path) == before
+    # The next model of this process writes to the same logger.
+    MODELS.build(dict(type='LinearClsHead', num_classes=2,
+                      in_channels=3)).init_weights()
 
 
 @pytest.mark.parametrize(

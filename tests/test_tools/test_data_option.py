@@ -93,7 +93,8 @@ def test_they_run_and_list_broken_files(run_tool, folder, tmp_path, capsys,
         return capsys.readouterr().out
 
     printed = run(TRAIN, config, '--data', folder, '--work-dir', 'P')
-    assert 'k-NN after 9 iterations: knn/top1' in printed
+    (log, ) = (tmp_path / 'P').glob('*/*.log')
+    assert 'k-NN after 9 iterations: knn/top1' in log.read_text('utf-8')
     assert '33 images' in printed
     assert listed(printed) == BROKEN
     assert 'Left out 2 of 27 images' in printed

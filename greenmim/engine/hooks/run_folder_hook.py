@@ -174,8 +174,10 @@ def _move_earlier_run(runner: Runner, folder: Path) -> None:
 
 def _remove_log(runner: Runner) -> None:
     """Leave nothing of a run that was refused."""
-    for handler in runner.logger.handlers:
+    for handler in list(runner.logger.handlers):
         if isinstance(handler, logging.FileHandler):
+            # MMEngine's modules write to the files of the current logger.
+            runner.logger.removeHandler(handler)
             handler.close()
     if is_main_process():
         shutil.rmtree(runner.log_dir, ignore_errors=True)
