@@ -399,7 +399,7 @@ def test_random_weights_may_have_a_recipe_of_their_own(labelled, tmp_path):
         data=labelled,
         pretrain=dict(
             greenmim=str(CONFIGS / f'greenmim_{name}-6000i_folder-32px.py')),
-        finetune=str(CONFIGS / f'{name}-ld0.75-800i_folder-32px.py'),
+        finetune=str(CONFIGS / f'{name}-ld0.75-cutmix-2600i_folder-32px.py'),
         finetune_options={'train_cfg.max_iters': 2},
         scratch_options=options,
         work_dir=tmp_path,

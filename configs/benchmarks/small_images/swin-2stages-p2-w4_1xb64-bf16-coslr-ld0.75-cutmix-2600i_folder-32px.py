@@ -1,10 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Fine-tuning of the two-stage Swin for small images.
+"""Fine-tuning of the two-stage Swin for small images, with CutMix.
 
 Paper: none; a usual recipe of small pre-trained networks, with rates that
-    fall by 0.75 from layer to layer.
+    fall by 0.75 from layer to layer; CutMix is of Yun et al., ICCV 2019,
+    https://arxiv.org/abs/1905.04899, on half of the batches.
 Command: python tools/train.py
-    configs/benchmarks/small_images/swin-2stages-p2-w4_1xb64-bf16-coslr-ld0.75-800i_folder-32px.py
+    configs/benchmarks/small_images/swin-2stages-p2-w4_1xb64-bf16-coslr-ld0.75-cutmix-2600i_folder-32px.py
     --data FOLDER --cfg-options model.backbone.init_cfg.checkpoint=BACKBONE
 Hardware: a GPU, or a CPU core; bfloat16 is fast where the CPU has AMX.
 Batch: 1 x 64; learning rate 2e-3, not scaled.
@@ -33,19 +34,26 @@ model = dict(
             block_cfgs=dict(norm_cfg=norm_cfg),
             downsample_cfg=dict(norm_cfg=norm_cfg))),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(type='LinearClsHead', num_classes=10, in_channels=128),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=128,
+        loss=dict(type='CrossEntropyLoss', use_soft=True)),
     # That of the pre-training, for what is not loaded.
     init_cfg=[
         dict(type='Xavier', layer='Linear', distribution='uniform'),
         dict(type='greenmim.PatchXavier'),
         dict(type='Constant', layer='LayerNorm', val=1.),
-    ])
+    ],
+    train_cfg=dict(augments=dict(type='CutMix', alpha=1.0), probs=0.5))
 
 data_preprocessor = dict(
     num_classes=10,
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
-    to_rgb=True)
+    to_rgb=True,
+    # As CutMix needs it.
+    to_onehot=True)
 
 train_pipeline = [
     dict(type='greenmim.LoadImage'),
@@ -107,11 +115,11 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
 ]
 
-train_cfg = dict(by_epoch=False, max_iters=800)
+train_cfg = dict(by_epoch=False, max_iters=2600)
 test_cfg = dict()
 log_processor = dict(by_epoch=False)
 
 default_hooks = dict(
-    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=800))
+    logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=2600))
 
 auto_scale_lr = dict(base_batch_size=64)
