@@ -19,7 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
-from .requirements import is_met, package_of, requirement, requirements
+from .libraries import (both_families, missing_pkg_resources, operators_line,
+                        refused_mmcv, uninstall_mmcv)
+from .requirements import (install_line, installed_family, is_installed,
+                           is_met, package_of, requirement, requirements)
 from .version import __version__
 
 Finding = Tuple[str, str]  # what was found, and the line that fixes it or ''
@@ -58,10 +61,18 @@ def check_torchvision(torchvision: ModuleType) -> Finding:
     return 'operators match PyTorch', ''
 
 
+def check_mmengine(mmengine: ModuleType) -> Finding:
+    """What it imports, and that no other package holds the same files."""
+    found, fix = both_families()
+    return (found, fix) if fix else missing_pkg_resources()
+
+
 def check_mmcv(mmcv: ModuleType) -> Finding:
     """A version that MMPretrain accepts, and the compiled operators that
     detection and segmentation need."""
-    importlib.import_module('greenmim.mmcv_check')
+    found, fix = refused_mmcv()
+    if fix:
+        return f'but MMPretrain needs {found}', fix
     try:
         importlib.import_module('mmcv._ext')
     except ModuleNotFoundError:
@@ -75,7 +86,8 @@ def check_mmcv(mmcv: ModuleType) -> Finding:
 def check_mim(mim: ModuleType) -> Finding:
     """A click that distinguishes options that were not given."""
     click = requirement('click', 'mmselfsup')
-    if not is_met(click, version('click')):
+    # That of OneDL needs a newer one.
+    if is_installed('openmim') and not is_met(click, version('click')):
         return ('but `mim train --launcher slurm` fails with click '
                 f'{version("click")}', f'pip install {click}')
     return '', ''
@@ -85,11 +97,12 @@ def check_mim(mim: ModuleType) -> Finding:
 # installed again, with all their dependencies.
 TORCH = ('pip uninstall -y torch torchvision && '
          f'pip install {requirement("torch")} torchvision')
-# mmcv and mmcv-lite are two packages with the same files.
-MMCV = ('pip uninstall -y mmcv mmcv-lite && '
-        f'pip install {requirement("mmcv-lite", "mmselfsup")}')
-DOWNSTREAM = 'pip uninstall -y mmcv-lite && pip install {} && ' \
-             f'mim install {requirement("mmcv", "downstream")}'
+MMCV = f'{uninstall_mmcv()} && {install_line("mmcv")}'
+ONEDL = installed_family() == 'onedl'
+DOWNSTREAM = 'onedl-downstream' if ONEDL else 'downstream'
+DETECTION = requirement('onedl-mmdetection' if ONEDL else 'mmdet', DOWNSTREAM)
+SEGMENTATION = requirement(
+    'onedl-mmsegmentation' if ONEDL else 'mmsegmentation', DOWNSTREAM)
 BASE = ('numpy', 'torch', 'cv2')
 STACK = (*BASE, 'torchvision', 'mmengine', 'mmcv')
 
@@ -118,8 +131,9 @@ LIBRARIES = [
         after=('numpy', )),
     Library(
         'mmengine', ('mmengine', 'onedl-mmengine'),
-        'pip install mmengine',
-        after=BASE),
+        install_line('mmengine'),
+        after=BASE,
+        check=check_mmengine),
     Library(
         'mmcv', ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
         MMCV,
@@ -127,7 +141,7 @@ LIBRARIES = [
         check=check_mmcv),
     Library(
         'mmpretrain', ('mmpretrain', 'onedl-mmpretrain'),
-        f'pip install {requirement("mmpretrain")}',
+        install_line('mmpretrain'),
         after=STACK),
     simple('matplotlib'),
     simple('PIL', 'pillow'),
@@ -144,26 +158,26 @@ LIBRARIES = [
           ('rasterio', 'rasterio', 'geo', 'windows of GeoTIFF'))),
     Library('triton', ('triton', ), '', 'triton'),
     Library(
-        'mim', ('openmim', ),
+        'mim', ('openmim', 'onedl-mim'),
         f'pip install {requirement("openmim", "mmselfsup")} '
         f'{requirement("setuptools", "mmselfsup")}',
         'mmselfsup',
         check=check_mim),
     Library(
         'mmselfsup', ('mmselfsup', ),
-        f'{MMCV} mmselfsup',
+        f'{uninstall_mmcv()} && pip install mmselfsup '
+        f'{requirement("mmcv-lite", "mmselfsup")}',
         'mmselfsup',
         after=STACK),
     Library(
-        'mmdet', ('mmdet', ),
-        DOWNSTREAM.format(requirement('mmdet', 'downstream')),
-        'downstream',
+        'mmdet', ('mmdet', 'onedl-mmdetection'),
+        f'pip install {DETECTION} && {operators_line()}',
+        DOWNSTREAM,
         after=STACK),
     Library(
-        'mmseg', ('mmsegmentation', ),
-        DOWNSTREAM.format(
-            f'{requirement("mmsegmentation", "downstream")} ftfy regex'),
-        'downstream',
+        'mmseg', ('mmsegmentation', 'onedl-mmsegmentation'),
+        f'pip install {SEGMENTATION} ftfy regex && {operators_line()}',
+        DOWNSTREAM,
         after=STACK),
 ]
 
@@ -182,7 +196,7 @@ def examine(
                           f'"greenmim[{library.extra}]"')
             return f'{missing} ({reason})', ''
         return missing, library.fix
-    for line in requirements('', library.extra, *extras):
+    for line in requirements('', installed_family(), library.extra, *extras):
         if package_of(line) in library.packages and not is_met(
                 line,
                 name.split()[1]):

@@ -6,7 +6,7 @@ It needs nothing but the standard library.
 import operator
 import re
 from configparser import ConfigParser
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Dict, List
 
@@ -16,6 +16,21 @@ OPERATORS = {
     '<=': operator.le,
     '>': operator.gt,
     '>=': operator.ge
+}
+
+# The two families of packages that hold the same modules, each an extra of
+# setup.cfg: which package of it holds what greenmim imports.
+FAMILIES = {
+    'openmmlab': {
+        'mmengine': 'mmengine',
+        'mmcv': 'mmcv-lite',
+        'mmpretrain': 'mmpretrain'
+    },
+    'onedl': {
+        'mmengine': 'onedl-mmengine',
+        'mmcv': 'onedl-mmcv',
+        'mmpretrain': 'onedl-mmpretrain'
+    }
 }
 
 
@@ -41,7 +56,7 @@ def requirements(*extras: str) -> List[str]:
         try:
             for line in requires('greenmim') or []:
                 line, _, marker = line.partition(';')
-                extra = re.search(r'extra == .(\w+)', marker)
+                extra = re.search(r'extra == .([\w-]+)', marker)
                 known.setdefault(extra[1] if extra else '', []).append(line)
         except PackageNotFoundError:
             pass
@@ -59,6 +74,31 @@ def requirement(package: str, extra: str = '') -> str:
 def package_of(line: str) -> str:
     """The name of the package of a requirement."""
     return re.split(r'[^\w.-]', line)[0]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a distribution of this name is installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def installed_family() -> str:
+    """``onedl`` if a package of that family is installed, else ``openmmlab``.
+    """
+    onedl = any(map(is_installed, FAMILIES['onedl'].values()))
+    return 'onedl' if onedl else 'openmmlab'
+
+
+def install_line(*modules: str) -> str:
+    """The command that installs modules of the family that is in use."""
+    family = installed_family()
+    packages = [
+        requirement(FAMILIES[family][module], family) for module in modules
+    ]
+    return f'pip install {" ".join(packages)}'
 
 
 def is_met(line: str, version: str) -> bool:

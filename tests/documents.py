@@ -202,7 +202,7 @@ def check_command(line: str) -> None:
     if words[:2] == ['pip', 'install']:
         setup = ConfigParser()
         setup.read(CHECKOUT / 'setup.cfg')
-        for extras in re.findall(r'\[([\w,]+)\]', line):
+        for extras in re.findall(r'\[([\w,-]+)\]', line):
             known = set(setup['options.extras_require'])
             assert set(extras.split(',')) <= known, extras
     elif words[:2] == ['mim', 'train']:

@@ -71,7 +71,7 @@ def test_an_mmcv_that_mmpretrain_refuses(tmp_path, version):
         if found[0].startswith('mmcv'))
     assert f'{version} is installed' in line
     assert fix == ('pip uninstall -y mmcv mmcv-lite && '
-                   'pip install mmcv-lite==2.0.1')
+                   'pip install "mmcv-lite>=2.0.1,<2.4"')
     assert 'because of mmcv.' in result.stdout
 
 
@@ -84,7 +84,9 @@ def test_nothing_but_python():
     assert len(problems) == sum(not one.extra for one in LIBRARIES) - 1
     assert all('is not installed' in line for line, _ in problems)
     assert ('mmcv is not installed', 'pip uninstall -y mmcv mmcv-lite && '
-            'pip install mmcv-lite==2.0.1') in problems
+            'pip install "mmcv-lite>=2.0.1,<2.4"') in problems
+    assert ('mmpretrain is not installed',
+            'pip install "mmpretrain>=1.2"') in problems
 
 
 @pytest.mark.parametrize('complete', [True, False])

@@ -24,8 +24,16 @@ ELSEWHERE = {
     # This is it.
     r'bash tools/run_tests\.sh':
     'test_documents.py::test_every_block_is_claimed_by_a_test',
-    r'pip install mmcv-lite==2\.0\.1|pip install -e \.':
-    'test_packaging.py::test_import_accepts_mmcv',
+    r'pip install -e (\.|"\.\[(openmmlab|onedl)\]")':
+    'test_packaging.py::test_no_install_pulls_packages_over_others',
+    # They compile for half an hour.
+    r'(MMCV_WITH_OPS=1 )?pip install (torch|--no-build-isolation) .*'
+    r'|pip install -e "\.\[(onedl-)?downstream\]"':
+    'test_packaging.py::test_import_warns_of_a_sibling_that_cannot_work',
+    r'bash tools/run_stack\.sh newest':
+    'test_stacks.py::test_table_is_that_of_the_results',
+    r'docker (build|run) .*':
+    'test_container.py::test_steps_make_an_environment',
     r'python -m greenmim':
     'test_doctor.py::test_a_sound_environment',
     # Launchers: the same lines with a small config, two processes, and a

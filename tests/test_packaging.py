@@ -1,11 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What an install holds, and what an import checks."""
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from configparser import ConfigParser
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 import greenmim
+from greenmim.requirements import FAMILIES, package_of
 from tests.conftest import CHECKOUT, skip_or_fail
 from tests.micro import save_images
 from tests.processes import cpu_environment
@@ -37,9 +40,10 @@ def checkout(tmp_path):
     return copy
 
 
-def run(checkout, *arguments):
+def run(checkout, *arguments, **environment):
     return subprocess.run([sys.executable, *arguments],
                           cwd=checkout,
+                          env=dict(os.environ, **environment),
                           check=True,
                           capture_output=True,
                           text=True).stdout
@@ -113,6 +117,121 @@ def test_every_install_holds_configs_tools_and_model_index(checkout, tmp_path):
     run(checkout, 'setup.py', '-q', 'sdist', '--dist-dir', str(tmp_path))
     archive, = tmp_path.glob('greenmim-*.tar.gz')
     build_wheel(checkout, tmp_path / 'from_archive', archive)
+
+
+def write_wheel(folder, name, version):
+    """An empty wheel that requires nothing."""
+    stem = f'{name.replace("-", "_")}-{version}'
+    with zipfile.ZipFile(folder / f'{stem}-py3-none-any.whl', 'w') as wheel:
+        info = f'{stem}.dist-info'
+        wheel.writestr(
+            f'{info}/METADATA', 'Metadata-Version: 2.1\n'
+            f'Name: {name}\nVersion: {version}\n')
+        wheel.writestr(
+            f'{info}/WHEEL', 'Wheel-Version: 1.0\nGenerator: tests\n'
+            'Root-Is-Purelib: true\nTag: py3-none-any\n')
+        wheel.writestr(f'{info}/RECORD', '')
+
+
+@pytest.fixture(scope='module')
+def index(tmp_path_factory):
+    """A folder with our wheel, and an empty one for each requirement."""
+    folder = tmp_path_factory.mktemp('index')
+    source = tmp_path_factory.mktemp('source')
+    for name in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md',
+                 'LICENSE', 'metafile.yml'):
+        shutil.copy(CHECKOUT / name, source)
+    for name in ('configs', 'tools'):
+        (source / name).mkdir()
+    (source / 'greenmim').mkdir()
+    for name in ('__init__.py', 'version.py', 'py.typed'):
+        shutil.copy(CHECKOUT / 'greenmim' / name, source / 'greenmim')
+    run(source, '-m', 'pip', 'wheel', '-q', '--no-deps',
+        '--no-build-isolation', '-w', str(folder), '.')
+    setup = ConfigParser()
+    setup.read(CHECKOUT / 'setup.cfg')
+    lines = setup['options']['install_requires'].splitlines()
+    for extra in setup['options.extras_require'].values():
+        lines += extra.splitlines()
+    for line in filter(None, lines):
+        bound = re.search(r'[=>]=([\d.]+)', line)
+        write_wheel(folder, package_of(line), bound[1] if bound else '0.1')
+    return folder
+
+
+def resolve(folder, installed, *arguments):
+    """What pip would install, by its own report.
+
+    Args:
+        folder (Path): Where to make the environment.
+        installed (Sequence[str]): Packages that it has.
+        *arguments (str): Of ``pip install``.
+    """
+    run(folder, '-m', 'venv', '--without-pip', 'environment')
+    python = folder / 'environment' / 'bin' / 'python'
+    site = run(
+        folder, '-c', 'import sysconfig; '
+        f'print(sysconfig.get_path("purelib", vars=dict('
+        f'base={str(folder / "environment")!r})))').strip()
+    for name in installed:
+        write_metadata(Path(site), name, '2.1')
+    report = folder / 'report.json'
+    # Without the checkout, which counts as an installed greenmim.
+    run(folder,
+        '-m',
+        'pip',
+        '--python',
+        str(python),
+        'install',
+        '-q',
+        '--dry-run',
+        '--report',
+        str(report),
+        *arguments,
+        PYTHONPATH='')
+    return {
+        one['metadata']['name']
+        for one in json.loads(report.read_text())['install']
+    }
+
+
+@pytest.mark.parametrize('family, other', [('openmmlab', 'onedl'),
+                                           ('onedl', 'openmmlab')])
+def test_no_install_pulls_packages_over_others(tmp_path, index, family, other):
+    """Neither family over the other, nor mmcv-lite over mmcv."""
+    arguments = ('--no-index', '--find-links', str(index))
+    for mmcv in {'mmcv', FAMILIES[family]['mmcv']}:
+        installed = {**FAMILIES[family], 'mmcv': mmcv}.values()
+        folder = tmp_path / mmcv
+        folder.mkdir()
+        found = resolve(folder, installed, *arguments, 'greenmim')
+        assert 'greenmim' in found and 'torch' in found
+        all_families = set(FAMILIES[family].values()) | set(
+            FAMILIES[other].values())
+        assert not found & {*all_families, 'mmcv'}
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    found = resolve(folder, (), *arguments, f'greenmim[{family}]')
+    assert found >= set(FAMILIES[family].values())
+    assert not found & {*FAMILIES[other].values(), 'mmcv'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('extra, other', [('openmmlab', 'onedl'),
+                                          ('onedl', 'openmmlab')])
+def test_no_dependency_pulls_the_other_family(tmp_path, index, extra, other):
+    """Of the packages on the index, with all that they require."""
+    if extra == 'onedl' and sys.version_info < (3, 10):
+        pytest.skip('OneDL needs Python 3.10')
+    wheel, = index.glob('greenmim-*.whl')
+    try:
+        found = resolve(tmp_path, (), f'{wheel}[{extra}]')
+    except subprocess.CalledProcessError as error:
+        if 'connection' not in error.stderr.lower():
+            raise
+        skip_or_fail('no package index is reached')
+    assert found >= set(FAMILIES[extra].values())
+    assert not found & set(FAMILIES[other].values())
 
 
 # From images to a detector's backbone, in words of the command and in Python.
@@ -219,14 +338,23 @@ def test_mim_search_prints_the_models():
         assert Path(model['Config']).stem in output
 
 
-def import_greenmim(folder, module='greenmim.mmcv_check', **packages):
+SOUND = dict(mmengine='0.10.7', mmpretrain='1.2.0')
+
+
+def import_greenmim(folder,
+                    module='greenmim.library_check',
+                    distributions=(),
+                    **packages):
     """Import a module where only the given packages are installed.
 
     Args:
         folder (Path): Where to make them.
-        module (str): The module. Defaults to the one that checks mmcv.
+        module (str): The module. Defaults to the one that checks libraries.
+        distributions (Sequence[str]): Packages of which there is metadata.
         **packages (str): Version of each, ``+ops`` marks compiled operators.
     """
+    for name in distributions:
+        write_metadata(folder, name)
     for name, text in packages.items():
         package = folder / name
         package.mkdir()
@@ -245,26 +373,62 @@ def import_greenmim(folder, module='greenmim.mmcv_check', **packages):
                           text=True)
 
 
+def write_metadata(folder, name, version='1.0'):
+    metadata = folder / f'{name.replace("-", "_")}-{version}.dist-info'
+    metadata.mkdir()
+    (metadata / 'METADATA'
+     ).write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n')
+
+
 @pytest.mark.parametrize('mmcv', ['2.0.0', '2.0.1', '2.1.0', '2.3.0rc1'])
 def test_import_accepts_mmcv(tmp_path, mmcv):
-    result = import_greenmim(tmp_path, mmcv=mmcv)
+    result = import_greenmim(tmp_path, mmcv=mmcv, **SOUND)
     assert result.returncode == 0 and result.stderr == ''
 
 
-@pytest.mark.parametrize('mmcv, told', [(None, 'neither is installed'),
-                                        ('1.7.2', '1.7.2 is installed'),
-                                        ('2.4.0', '2.4.0 is installed')])
-@pytest.mark.parametrize('package', ['models', 'datasets', 'engine'])
-def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told, package):
-    packages = {} if mmcv is None else dict(mmcv=mmcv)
-    result = import_greenmim(tmp_path, f'greenmim.{package}', **packages)
+@pytest.mark.parametrize('package', ['models', 'datasets', 'engine', 'apis'])
+@pytest.mark.parametrize(
+    'distributions, packages, told',
+    [((), {}, 'mmengine, mmcv, mmpretrain. Run: pip install mmengine '
+      '"mmcv-lite>=2.0.1,<2.4" "mmpretrain>=1.2"'),
+     (['mmengine'], SOUND, 'mmcv. Run: pip install "mmcv-lite>=2.0.1,<2.4"'),
+     (['onedl-mmengine'], dict(mmengine='0.10.12'),
+      'mmcv, mmpretrain. Run: pip install onedl-mmcv onedl-mmpretrain')])
+def test_import_names_the_line_that_installs_what_is_missing(
+        tmp_path, package, distributions, packages, told):
+    result = import_greenmim(tmp_path, f'greenmim.{package}', distributions,
+                             **packages)
     assert result.returncode == 1
     error = result.stderr.strip().splitlines()[-1]
-    assert error.startswith('ImportError: greenmim needs mmcv or mmcv-lite')
-    assert told in error
-    assert error.endswith(' pip install mmcv-lite==2.0.1')
+    assert error == ('ImportError: greenmim needs mmengine, mmpretrain and '
+                     'mmcv or mmcv-lite, of OpenMMLab or of OneDL; not '
+                     f'installed: {told}')
+
+
+def test_the_package_itself_needs_no_library(tmp_path):
+    """Nor do the command and the doctor."""
+    for module in ('greenmim', 'greenmim.command', 'greenmim.doctor'):
+        assert import_greenmim(tmp_path, module).returncode == 0
+    result = run(
+        CHECKOUT, '-c', 'import greenmim.ops, sys; '
+        'print({"mmengine", "mmcv", "mmpretrain"} & sys.modules.keys())')
+    assert result == 'set()\n'
+
+
+@pytest.mark.parametrize('family, fix', [
+    ('mmengine', 'pip uninstall -y mmcv mmcv-lite && pip install '
+     '"mmcv-lite>=2.0.1,<2.4"'),
+    ('onedl-mmengine', 'pip uninstall -y onedl-mmcv && pip install onedl-mmcv')
+])
+@pytest.mark.parametrize('mmcv', ['1.7.2', '2.4.0'])
+def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, family, fix):
+    result = import_greenmim(
+        tmp_path, distributions=[family], mmcv=mmcv, **SOUND)
+    assert result.returncode == 1
+    error = result.stderr.strip().splitlines()[-1]
     # Both packages have the same files, so the wrong one goes first.
-    assert ('pip uninstall -y mmcv mmcv-lite' in error) == bool(packages)
+    assert error == ('ImportError: greenmim needs mmcv or mmcv-lite >= 2.0 '
+                     f'and < 2.4, {mmcv} is installed. Run: {fix}')
 
 
 @pytest.mark.parametrize('packages, told', [
@@ -275,12 +439,43 @@ def test_import_refuses_mmcv_and_names_the_fix(tmp_path, mmcv, told, package):
     (dict(mmcv='2.1.0+ops', mmdet='3.3.0', mmseg='1.2.2'), None),
 ])
 def test_import_warns_of_a_sibling_that_cannot_work(tmp_path, packages, told):
-    result = import_greenmim(tmp_path, **packages)
+    result = import_greenmim(tmp_path, **packages, **SOUND)
     assert result.returncode == 0
     if told is None:
         assert result.stderr == ''
     else:
         assert 'UserWarning' in result.stderr and told in result.stderr
+
+
+@pytest.mark.parametrize('setuptools', ['81', '82'])
+def test_import_warns_of_pkg_resources(tmp_path, setuptools):
+    """MMEngine 0.10.7 imports it; setuptools 82 no longer has it."""
+    utils = tmp_path / 'mmengine' / 'utils'
+    result = import_greenmim(tmp_path, 'greenmim', mmcv='2.1.0', **SOUND)
+    assert result.returncode == 0
+    utils.mkdir()
+    (utils / 'package_utils.py').write_text('import pkg_resources\n')
+    if setuptools == '81':
+        (tmp_path / 'pkg_resources.py').touch()
+    result = import_greenmim(tmp_path)
+    assert result.returncode == 0
+    assert ('Run: pip install "setuptools<82"' in result.stderr) == (
+        setuptools == '82')
+
+
+@pytest.mark.parametrize('apart', [False, True])
+def test_import_warns_of_two_families_in_one_folder(tmp_path, apart):
+    """Those of an environment below this one do no harm."""
+    below = tmp_path / 'below'
+    below.mkdir()
+    write_metadata(below if apart else tmp_path, 'mmengine')
+    if apart:
+        (tmp_path / 'below.pth').write_text(f'{below}\n')
+    result = import_greenmim(
+        tmp_path, distributions=['onedl-mmengine'], mmcv='2.1.0', **SOUND)
+    assert result.returncode == 0
+    assert ('Run: pip uninstall -y mmengine onedl-mmengine && pip install '
+            'onedl-mmengine' in result.stderr) == (not apart)
 
 
 def test_version_is_said_alike():

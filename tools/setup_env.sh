@@ -69,6 +69,15 @@ find_problems() {
     return 1
 }
 
+# use_headless_opencv: mmengine requires the desktop build of OpenCV, which
+# loads libGL.
+use_headless_opencv() {
+    ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null || return 0
+    say 'no libGL here, taking the headless build of OpenCV'
+    "$VENV/bin/python" -m pip uninstall -q -y opencv-python
+    pip_install --no-deps --force-reinstall opencv-python-headless
+}
+
 # build_venv LEVEL: make .venv, or complete one that was interrupted.
 build_venv() {
     local extras python problems pinned
@@ -83,13 +92,8 @@ build_venv() {
     pinned=(-c "$ROOT/requirements/constraints.txt")
     pip_install 'pip>=21.3' # the first with editable installs of setup.cfg
     pip_install "${pinned[@]}" torch torchvision
-    pip_install "${pinned[@]}" mmcv-lite -e "$ROOT${extras:+[${extras// /,}]}"
-    # mmengine requires the desktop build of OpenCV, which loads libGL.
-    if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
-        say 'no libGL here, taking the headless build of OpenCV'
-        "$VENV/bin/python" -m pip uninstall -q -y opencv-python
-        pip_install --no-deps --force-reinstall opencv-python-headless
-    fi
+    pip_install "${pinned[@]}" -e "$ROOT[openmmlab${extras:+,${extras// /,}}]"
+    use_headless_opencv
     problems=$(find_problems "$VENV/bin/python" "$extras") || die "$VENV does not work: $problems"
 }
 

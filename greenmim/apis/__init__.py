@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What the command, Python and the tools share."""
-from greenmim import mmcv_check  # noqa: F401
+from greenmim import library_check  # noqa: F401
 from .backbones import Recipe, recipes
 from .exporting import Exported, export
 from .finetuning import finetune

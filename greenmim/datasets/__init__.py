@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from greenmim import mmcv_check  # noqa: F401
+from greenmim import library_check  # noqa: F401
 from .cached_targets import CachedTargets, TargetCache
 from .collate import collate
 from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline

@@ -5,7 +5,7 @@ A folder for each idea: ``checkpoints``, ``cost`` (time, memory, energy),
 ``watching`` (is the model learning?), ``non_finite`` (steps that are not
 finite), ``preemption`` (signals), and ``hooks`` for all other hooks.
 """
-from greenmim import mmcv_check  # noqa: F401
+from greenmim import library_check  # noqa: F401
 from .bfloat16 import BFloat16OptimWrapper  # noqa: F401
 from .checkpoints import *  # noqa: F401, F403
 from .cost import *  # noqa: F401, F403

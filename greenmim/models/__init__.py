@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from greenmim import mmcv_check  # noqa: F401
+from greenmim import library_check  # noqa: F401
 from .backbones import (CMT, GreenMIMCMT, GreenMIMConvNeXt, GreenMIMHiViT,
                         GreenMIMPCPVT, GreenMIMPVTv2, GreenMIMSVT,
                         GreenMIMSwinTransformer, GreenMIMSwinTransformerV2,
