@@ -1,3 +1,3 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The version of greenmim; setup.cfg reads it without an import."""
-__version__ = '0.1.0'
+__version__ = '0.2.0'
