@@ -13,9 +13,10 @@ import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
-from typing import (Any, Callable, Dict, Literal, Optional, Sequence, Tuple,
-                    Union, get_args, get_origin, get_type_hints)
+from typing import (Any, Callable, Dict, List, Literal, Optional, Sequence,
+                    Tuple, Union, get_args, get_origin, get_type_hints)
 
+from .errors import one_line
 from .options import ReadOptions
 from .requirements import requirements
 
@@ -68,6 +69,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f'usage: {USAGE}\n\ncommands:')
         for name, (purpose, _) in COMMANDS.items():
             print(f'  {name:<12}{purpose}')
+        print('\nAn error is one line; with --debug it has its traceback.')
         return 0
     # The doctor's own words, as in `python -m greenmim downstream`.
     if not words or (words[0] not in COMMANDS
@@ -82,9 +84,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             f'got {name!r}{hint}',
             file=sys.stderr)
         return 2
-    debug = '--debug' in words
-    if debug:
-        words.remove('--debug')
+    debug = _take_debug(words)
     module, _, function = COMMANDS[name][1].partition(':')
     prog = f'greenmim {name}'
     try:
@@ -93,12 +93,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             return run(words, prog) or 0
         call(run, prog, words)
     # What the user can mend; anything else is a fault of ours.
-    except (ValueError, OSError, ImportError) as error:
-        if debug:
+    except Exception as error:
+        text = None if debug else one_line(error)
+        if text is None:
             raise
         sys.stdout.flush()
-        print(f'greenmim {name}: {error}', file=sys.stderr)
+        print(f'greenmim {name}: {text}', file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f'greenmim {name}: interrupted', file=sys.stderr)
+        return 130
     return 0
 
 
@@ -187,14 +191,28 @@ def number_or_word(text: str) -> Union[int, str]:
     return int(text) if re.fullmatch(r'[+-]?\d+', text) else text
 
 
+def _take_debug(words: List[str]) -> bool:
+    """Remove ``--debug`` from the words of a command line, if it is there."""
+    debug = '--debug' in words
+    if debug:
+        words.remove('--debug')
+    return debug
+
+
 def run_tool(main: Callable[..., Any]) -> None:
     """Run the ``main`` of a tool under ``tools/``; errors are one line.
+
+    ``--debug`` shows the traceback.
 
     Args:
         main (Callable): Called without arguments.
     """
+    debug = _take_debug(sys.argv)
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
+    except Exception as error:
+        text = None if debug else one_line(error)
+        if text is None:
+            raise
         sys.stdout.flush()
-        sys.exit(f'{Path(sys.argv[0]).name}: {error}')
+        sys.exit(f'{Path(sys.argv[0]).name}: {text} (--debug shows where)')

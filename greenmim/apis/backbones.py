@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch.overrides import TorchFunctionMode
 
+from greenmim.benchmarking.records import recorded_speed
 from greenmim.registry import MODELS
 from .settings import image_size_of
 
@@ -184,13 +185,15 @@ class Recipe(NamedTuple):
     image_size: int  # pixels
     epochs: int  # of the recipe; 0 where it counts iterations
     config: str  # the name of the recipe
+    images_per_second: Optional[float]  # forecast on this machine, if it was
 
 
 def recipes() -> List[Recipe]:
     """The backbones that :func:`greenmim.pretrain` knows by name.
 
     Returns:
-        list[Recipe]: Name, parameters, image size, epochs and recipe of each.
+        list[Recipe]: Name, parameters, image size, epochs and recipe of each,
+        and its speed where it was forecast on this machine.
     """
     init_default_scope('mmpretrain')
     found = []
@@ -201,7 +204,7 @@ def recipes() -> List[Recipe]:
         found.append(
             Recipe(name, sum(p.numel() for p in model.parameters()),
                    image_size_of(cfg), cfg.train_cfg.get('max_epochs', 0),
-                   choice.recipe))
+                   choice.recipe, recorded_speed(cfg)))
     return found
 
 
@@ -209,6 +212,9 @@ def print_recipes(*,
                   recipe: Optional[str] = None,
                   out: Optional[str] = None) -> None:
     """List the backbones that can be pre-trained by name.
+
+    The last column is the time to train on 1,000 images on this machine,
+    where ``greenmim forecast`` or ``greenmim pretrain`` has measured it.
 
     Args:
         recipe (str, optional): Instead print the complete config of this
@@ -236,7 +242,11 @@ def print_recipes(*,
         return
     if out is not None:
         raise ValueError('expected --recipe with --out, the recipe to write')
-    print(f'{"--backbone":<20}{"parameters":>11}{"pixels":>8}  --recipe')
+    print(f'{"--backbone":<20}{"parameters":>11}{"pixels":>8}  '
+          f'{"--recipe":<64}1,000 images here')
     for one in recipes():
+        time = 'not measured'
+        if one.images_per_second:
+            time = f'{1000 / one.images_per_second:.3g} s'
         print(f'{one.backbone:<20}{one.parameters / 1e6:>9.1f} M'
-              f'{one.image_size:>8}  {one.config}')
+              f'{one.image_size:>8}  {one.config:<64}{time}')

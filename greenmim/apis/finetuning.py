@@ -75,31 +75,7 @@ def finetune(run: Union[str, PathLike],
     """
     if resume and overwrite:
         raise ValueError('expected one of resume and overwrite, got both')
-    backbone, transform = load(run), preprocess(run)
-    with torch.inference_mode():
-        size = transform.size
-        image = torch.zeros(1, transform.channels, size, size)
-        channels = backbone(image)[-1].shape[1]
-    small = sum(p.numel() for p in backbone.parameters()) < SMALL
-    cfg = Config.fromfile(
-        find_recipe(recipe or (SMALL_RECIPE if small else RECIPE)))
-    described = describe(run)[0]
-    checkpoint = resolve(run)[1]
-    if not any(
-            name.startswith('backbone.')
-            for name in read_state_dict(checkpoint)):
-        raise ValueError(
-            'expected a run, a checkpoint, or a file of `greenmim export --to '
-            f'mmpretrain`, which MMEngine can load, got {checkpoint}')
-    cfg.model.backbone = ConfigDict(
-        described,
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint=os.path.abspath(checkpoint),
-            prefix='backbone.'))
-    cfg.model.head.in_channels = channels
-    use_data(cfg, data)
-    _set_images(cfg, transform)
+    cfg = classifier_of(run, data, recipe)
     precision_used = settings.set_precision(cfg, precision)
     settings.set_batch_size(cfg, settings.per_device(batch_size, devices),
                             devices)
@@ -111,14 +87,62 @@ def finetune(run: Union[str, PathLike],
     cfg.work_dir = str(folder)
     set_defaults(cfg)
     set_options(cfg, set or {})
-    print(f'{described["type"].split(".")[-1]} of {run}: {size} pixels, '
+    print(f'{cfg.model.backbone.type.split(".")[-1]} of {run}: '
+          f'{settings.image_size_of(cfg)} pixels, '
           f'{cfg.model.head.num_classes} classes in {data}')
     print(f'length:  {cfg.train_cfg.max_epochs} epochs in batches of '
           f'{batch_size}')
     print(f'device:  {devices} x {get_device()}, {precision_used}')
     print(f'results: {folder}', flush=True)
     train(cfg, devices)
-    return read_run(folder)
+    done = read_run(folder)
+    print(f'accuracy: {done.accuracy:.1f} % of the held-out images')
+    print(f'weights:  {done.checkpoint}', flush=True)
+    return done
+
+
+def classifier_of(run: Union[str, PathLike],
+                  data: str,
+                  recipe: Optional[str] = None) -> Config:
+    """The config of a classifier that starts from a pre-trained backbone.
+
+    Args:
+        run (str | PathLike): As of :func:`finetune`, as are the others.
+        data (str): The labelled images.
+        recipe (str, optional): Another config. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If there is no such run or image.
+        ValueError: If MMEngine cannot load the weights.
+    """
+    backbone, transform = load(run), preprocess(run)
+    with torch.inference_mode():
+        size = transform.size
+        image = torch.zeros(1, transform.channels, size, size)
+        channels = backbone(image)[-1].shape[1]
+    small = sum(p.numel() for p in backbone.parameters()) < SMALL
+    cfg = Config.fromfile(
+        find_recipe(recipe or (SMALL_RECIPE if small else RECIPE)))
+    checkpoint = resolve(run)[1]
+    if not any(
+            name.startswith('backbone.')
+            for name in read_state_dict(checkpoint)):
+        raise ValueError(
+            'expected a run, a checkpoint, or a file of `greenmim export --to '
+            f'mmpretrain`, which MMEngine can load, got {checkpoint}')
+    cfg.model.backbone = ConfigDict(
+        describe(run)[0],
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint=os.path.abspath(checkpoint),
+            prefix='backbone.'))
+    cfg.model.head.in_channels = channels
+    # A short screen, which shows how far it is.
+    cfg.default_hooks.setdefault('progress',
+                                 dict(type='greenmim.ProgressHook'))
+    use_data(cfg, data)
+    _set_images(cfg, transform)
+    return cfg
 
 
 def _set_images(cfg: Config, transform: Preprocess) -> None:

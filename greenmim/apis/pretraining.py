@@ -7,13 +7,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any, Dict, Literal, Optional, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from greenmim.engine.hooks.run_folder_hook import check_run_folder
-from greenmim.engine.launch import build_runner, set_defaults, set_options
+from greenmim.engine.hooks.run_folder_hook import check_run_folder, results_in
+from greenmim.engine.launch import (build_runner, read_config, set_defaults,
+                                    set_options)
+from greenmim.errors import ProcessFailed
 from . import settings
 from .backbones import find_recipe, folder_of, recipe_of
 from .runs import CONFIG, Run, read_run, resolve
@@ -101,8 +104,9 @@ def pretrain(data: str,
         raise ValueError('expected one of epochs, steps and hours, got more')
     if resume and overwrite:
         raise ValueError('expected one of resume and overwrite, got both')
-    cfg = recipe_of(backbone) if recipe is None else Config.fromfile(
-        find_recipe(recipe))
+    data = os.fspath(data)
+    cfg = recipe_of(backbone) if recipe is None else read_config(
+        str(find_recipe(recipe)))
     name = backbone if recipe is None else Path(recipe).stem
     images = settings.set_data(cfg, data)
     if image_size is not None:
@@ -119,6 +123,11 @@ def pretrain(data: str,
         check_run_folder(folder)  # before anything is measured
     cfg.resume, cfg.overwrite = resume, overwrite
     cfg.work_dir = str(folder)
+    if resume and weights is not None:
+        # Of the two, MMEngine would resume from the weights.
+        cfg.resume = bool(results_in(folder))
+        if cfg.resume:
+            cfg.load_from = None
 
     # A resumed run keeps what was measured when it began.
     before = folder / CONFIG
@@ -170,7 +179,16 @@ def pretrain(data: str,
               f'{figures["peak_memory"] / 2**30:.1f} GiB of memory')
     print(f'results: {folder}', flush=True)
     train(cfg, devices)
-    return read_run(folder)
+    run = read_run(folder)
+    if run.verdict:
+        print(f'verdict: {run.verdict}')
+    print(f'weights: {run.checkpoint}')
+    print(
+        f'next:    greenmim reconstruct {quote(str(folder))} '
+        f'{quote(data)}\n         greenmim export {quote(str(folder))} '
+        '--to mmdet',
+        flush=True)
+    return run
 
 
 def free_folder(name: str, resume: bool) -> Path:
@@ -230,7 +248,7 @@ def _run(arguments: list) -> None:
     """Run Python in a process that finds this package.
 
     Raises:
-        RuntimeError: If it fails, with the end of what it printed.
+        ProcessFailed: If it fails, with the end of what it printed.
     """
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get('PYTHONPATH')]))
@@ -242,8 +260,8 @@ def _run(arguments: list) -> None:
     if done.returncode:
         last = '\n'.join(done.stdout.splitlines()[-20:])
         killed = ' (killed, for lack of memory?)' * (done.returncode == -9)
-        raise RuntimeError(f'{" ".join(arguments[:3])} failed with code '
-                           f'{done.returncode}{killed}:\n{last}')
+        raise ProcessFailed(f'{" ".join(arguments[:3])} failed with code '
+                            f'{done.returncode}{killed}:\n{last}')
 
 
 def train(cfg: Config, devices: int) -> None:
@@ -268,4 +286,5 @@ def train(cfg: Config, devices: int) -> None:
         done = subprocess.run(
             command, env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)))
         if done.returncode:
-            raise RuntimeError(f'one of {devices} processes failed, see above')
+            raise ProcessFailed(
+                f'one of {devices} processes failed, see above')

@@ -31,8 +31,11 @@ from greenmim.engine.cost.energy import GRAMS_PER_KWH
 from greenmim.engine.cost.memory import memory_limit, peak_memory
 from greenmim.engine.cost.run_meter_hook import RunMeterHook
 from greenmim.engine.cost.timing import synchronize
-from greenmim.engine.launch import build_runner, set_defaults, set_options
+from greenmim.engine.launch import (build_runner, read_config, set_defaults,
+                                    set_options)
+from greenmim.engine.use_data import use_data
 from greenmim.options import ReadOptions
+from .records import record_speed
 from .results import environment, write_json
 
 TOLERANCE = 0.15
@@ -230,6 +233,8 @@ def parse_args(argv: Optional[Sequence[str]],
         help='the path of the config '
         'file, or of a forecast in JSON to check')
     parser.add_argument(
+        '--data', metavar='FOLDER', help='the images, as in tools/train.py')
+    parser.add_argument(
         '--steps', type=int, default=20, help='steps that are measured')
     parser.add_argument(
         '--warmup', type=int, default=5, help='steps before them')
@@ -277,10 +282,14 @@ def main(argv: Optional[Sequence[str]] = None,
     if args.config.endswith('.json'):
         figures = json.loads(Path(args.config).read_text())
     else:
-        figures = forecast(
-            Config.fromfile(args.config), args.cfg_options, args.warmup,
-            args.steps, args.watts, args.grams_per_kwh, args.only)
+        cfg = read_config(args.config)
+        if args.data is not None:
+            use_data(cfg, args.data)
+        figures = forecast(cfg, args.cfg_options, args.warmup, args.steps,
+                           args.watts, args.grams_per_kwh, args.only)
         show(figures)
+        if args.only != 'batch':
+            record_speed(cfg, figures['images_per_second'])
     if args.json:
         device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
         write_json(

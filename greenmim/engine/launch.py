@@ -3,7 +3,6 @@
 import argparse
 import os
 import os.path as osp
-import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from greenmim.errors import one_line
 from greenmim.options import ReadOptions, read_options
 from greenmim.registry import MODELS
 from .hooks.linked_settings_hook import link_loader
@@ -203,7 +203,16 @@ def read_config(path: str) -> Config:
     if not path.endswith(('.py', '.json', '.yaml', '.yml')):
         raise ValueError(
             f'expected a config file that ends in .py, got {path}')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path)
+    except (ValueError, AssertionError) as error:
+        with open(path, encoding='utf-8') as file:
+            if 'greenmim::' not in file.read():
+                raise
+        raise ValueError(
+            f'{path}: MMEngine knows no _base_ of greenmim:: ({error}). Write '
+            'the recipe to a file by `greenmim recipes --recipe NAME --out '
+            'base.py`, and name that file') from error
 
 
 @contextmanager
@@ -220,29 +229,12 @@ def one_line_errors(debug: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, KeyError, AssertionError, ImportError,
-            FileNotFoundError, FileExistsError) as error:
-        if debug or _has_trained(error):
+    except Exception as error:
+        text = None if debug else one_line(error)
+        if text is None:
             raise
-        # MMEngine names the class that it was building.
-        text = re.sub(r'^(class `\w+` in \S+: )+', '',
-                      str(error.args[0] if error.args else error))
-        if isinstance(error, (KeyError, AssertionError, TypeError)):
-            text = f'{type(error).__name__}: {text}'
-        if isinstance(error, OSError) and error.errno is not None:
-            text = str(error)
         program = osp.basename(sys.argv[0])
         sys.exit(f'{program}: {text} (--debug shows where)')
-
-
-def _has_trained(error: BaseException) -> bool:
-    """Whether an error came from a training step."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name in ('run_iter', 'run_epoch'):
-            return True
-        trace = trace.tb_next
-    return False
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -110,8 +110,11 @@ def test_a_run_is_resumed(run, folder, tmp_path, monkeypatch):
         set={'default_hooks.logger.interval': 1})
     assert list(resumed.losses) == [1, 2, 3, 4, 5, 6]
     assert resumed.losses[4] == run.losses[4]
-    # The batch size was not given again.
-    assert Config.fromfile(resumed.config).train_dataloader.batch_size == 3
+    # The batch size was not given again, and the settings that were written
+    # begin a new run.
+    cfg = Config.fromfile(resumed.config)
+    assert cfg.train_dataloader.batch_size == 3
+    assert cfg.resume is cfg.overwrite is False
 
 
 def test_options_change_the_config(folder, tmp_path, monkeypatch):
@@ -146,6 +149,17 @@ def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
         batch_size=2,
         weights='a run')
     assert trained.held_out_losses[0] == pytest.approx(run.held_out_loss)
+    # The same command with `resume` continues the run, not the weights.
+    resumed = greenmim.pretrain(
+        'my photos, (1)',
+        backbone='swin-micro',
+        out=str(tmp_path / 'new'),
+        steps=2,
+        weights='a run',
+        resume=True)
+    assert max(resumed.losses) == 2 and resumed.losses[1] == trained.losses[1]
+    assert Config.fromfile(
+        resumed.config).load_from == str(folder / 'a run' / 'iter_4.pth')
 
 
 @pytest.mark.slow

@@ -116,6 +116,8 @@ def test_no_run_damages_another(folder):
     assert report['kwh'] == pytest.approx(0.1 * report['hours'], rel=1e-3)
     assert 30 * report['step_seconds'] == pytest.approx(3600 * report['hours'])
     assert report['first_loss'] > 0
+    # The written settings neither resume nor replace this run.
+    assert '\nresume = False\n' in (run / 'micro.py').read_text()
 
     refused(folder)
     (folder / 'run' / 'mine.txt').write_text('not of a run')
@@ -128,6 +130,7 @@ def test_no_run_damages_another(folder):
         place = name if name == 'mine.txt' else f'replaced_1/{name}'
         assert after[place] == content, name
     assert json.loads((run / 'report.json').read_text())['iterations'] == 24
+    assert '\noverwrite = False\n' in (run / 'micro.py').read_text()
 
 
 @pytest.mark.parametrize('options, message', [

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from greenmim.benchmarking.results import finish
 from greenmim.benchmarking.step_comparison import compare_steps, show
 from greenmim.benchmarking.steps import DTYPES, Stepper
+from greenmim.command import run_tool
 from greenmim.ops import BACKENDS
 from greenmim.options import ReadOptions, read_options
 
@@ -147,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from greenmim.benchmarking.grouping import main
+from greenmim.command import run_tool
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

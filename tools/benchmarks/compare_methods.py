@@ -18,6 +18,7 @@ from greenmim.benchmarking.comparison.arguments import (make_parser, parse,
                                                         run_and_report)
 from greenmim.benchmarking.comparison.methods import (MethodComparison, draw,
                                                       text)
+from greenmim.command import run_tool
 
 METHODS = {
     **PRETRAININGS, 'fastmim':
@@ -28,14 +29,13 @@ METHODS = {
 
 
 def parse_args() -> argparse.Namespace:
-    parser = make_parser(__doc__, METHODS, FINETUNING,
-                         'work_dirs/compare_methods')
+    parser = make_parser(__doc__)
     parser.add_argument(
         '--fine-tuning',
         dest='with_fine_tuning',
         action='store_true',
         help='fine-tune all weights as well, where there are labels')
-    return parse(parser)
+    return parse(parser, METHODS, FINETUNING, 'work_dirs/compare_methods')
 
 
 def main() -> None:
@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

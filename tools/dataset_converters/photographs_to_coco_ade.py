@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
+from greenmim.command import run_tool
 from greenmim.datasets.sample_photographs import load_photograph
 
 WIDTH, HEIGHT = 192, 128
@@ -181,4 +182,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

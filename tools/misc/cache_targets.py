@@ -25,6 +25,7 @@ from mmengine.registry import init_default_scope
 from mmpretrain.registry import DATASETS, MODELS
 from torch.utils.data import DataLoader
 
+from greenmim.command import run_tool
 from greenmim.datasets import TargetCache
 from greenmim.datasets.cached_targets import source_of
 from greenmim.models.masking.data_samples import single_view
@@ -131,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -3,6 +3,7 @@ import argparse
 
 from mmengine.config import Config
 
+from greenmim.command import run_tool
 from greenmim.options import ReadOptions, read_options
 
 
@@ -24,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

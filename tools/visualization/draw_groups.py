@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageOps
 
+from greenmim.command import run_tool
 from greenmim.datasets.sample_photographs import load_photograph
 from greenmim.models.masking import random_mask
 from greenmim.ops import GroupPlan, MaskPlan, Window, unit_grid
@@ -227,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from greenmim.command import run_tool
 from greenmim.datasets.sample_photographs import load_photograph
 from greenmim.models.masking import random_mask
 from greenmim.ops import VisibleLayout
@@ -184,4 +185,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

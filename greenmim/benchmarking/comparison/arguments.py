@@ -3,19 +3,29 @@
 import argparse
 from dataclasses import fields
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Type
 
 from greenmim.options import ReadOptions, read_options
 from ..results import write_json
-from .base import LONGER, SCRATCH, Comparison, write_report
+from .base import BUDGET, LONGER, SCRATCH, Comparison, write_report
 
 
-def make_parser(description: Optional[str], pretrain: Dict[str, str],
-                finetune: str, work_dir: str) -> argparse.ArgumentParser:
-    """A parser of what all comparisons have in common, with these defaults."""
+def make_parser(description: Optional[str],
+                with_run: bool = False) -> argparse.ArgumentParser:
+    """A parser of what all comparisons have in common.
+
+    With ``with_run`` a finished pre-training may be named before the images.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    if with_run:
+        parser.add_argument(
+            'run',
+            type=Path,
+            nargs='?',
+            help='the folder of a finished pre-training, or its checkpoint: '
+            'compare its weights, and pre-train nothing')
     parser.add_argument(
         'data', type=Path, nargs='?', help='the folder or zip archive')
     parser.add_argument(
@@ -24,28 +34,31 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
         '--pretrain',
         nargs='*',
         metavar='NAME=CONFIG',
-        default=pretrain.items(),
         type=name_and_config,
         help='pre-training configs (default: the configs of a Swin for images '
         'of 32 px in configs/benchmarks/small_images)')
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
-        default=finetune,
         help='config of the fine-tuning, with the same backbone')
     parser.add_argument(
         '--budget',
         type=float,
-        default=240,
         help='seconds of every pre-training, without a GPU of CPU time, so '
-        'that a shared machine does no harm (default: %(default)s)')
+        f'that a shared machine does no harm (default: {BUDGET:g})' +
+        ('; with RUN, seconds on the clock by which random weights are '
+         'trained longer, 0 for no such runs (default: what the run took)'
+         if with_run else ''))
     parser.add_argument(
         '--labels-per-class',
         type=int,
         metavar='N',
         help='labelled images of every class (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--work-dir', type=Path, default=Path(work_dir))
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        help='for the results (default: a folder in work_dirs)')
     parser.add_argument(
         '--pretrained',
         type=Path,
@@ -83,12 +96,32 @@ def make_parser(description: Optional[str], pretrain: Dict[str, str],
 
 
 def parse(parser: argparse.ArgumentParser,
+          pretrain: Dict[str, str],
+          finetune: str,
+          work_dir: str,
           argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
-    """Parse, and name the files that are not named."""
+    """Parse, and fill in what is not given.
+
+    With a run, pre-trainings, fine-tuning and budget stay None.
+    """
     args = parser.parse_args(argv)
+    run = getattr(args, 'run', None)
+    if run is not None and args.data is None and args.folder is None:
+        args.data, args.run, run = run, None, None  # the only word
     if (args.data is None) == (args.folder is None):
         parser.error('expected the images, as DATA or as --data DATA')
     args.data = args.data or args.folder
+    if run is None:
+        defaults: Dict[str, Any] = dict(
+            pretrain=pretrain.items(), finetune=finetune, budget=BUDGET)
+    else:
+        defaults = dict(pretrain={})
+        work_dir = f'{work_dir}_{run.resolve().stem}'
+        if args.pretrain is not None or args.pretrain_options:
+            parser.error('expected RUN or --pretrain, got both')
+    for name, value in dict(defaults, work_dir=Path(work_dir)).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     args.pretrain = dict(args.pretrain)
     for name in ('pretrain', 'finetune', 'scratch'):
         options = getattr(args, f'{name}_options')

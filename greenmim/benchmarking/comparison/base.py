@@ -31,6 +31,7 @@ COLORS = ('#9a9a9a', '#4a4a4a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d')
 MARK = 'comparison'  # of the generated part of a document
 # Hooks that watch a run and are no part of its budget.
 WATCHING = ('learning', 'run_report')
+BUDGET = 240.  # seconds
 
 Run = Callable[[], dict]
 Runs = Dict[str, Callable[[str, int], dict]]  # take a method and a seed
@@ -43,7 +44,7 @@ class Comparison:
     pretrain: Dict[str, str]  # names and configs of the pre-trainings
     finetune: str  # config of the fine-tuning, with the same backbone
     work_dir: Path
-    budget: float = 240.  # seconds of every pre-training
+    budget: float = BUDGET  # seconds of every pre-training
     labels_per_class: Optional[int] = None  # all
     seeds: Sequence[int] = (0, 1, 2)  # each repeats all runs
     # Settings that override those of the configs.
@@ -286,19 +287,52 @@ def over_seeds(seeds: int) -> str:
 
 
 def verdicts(results: Sequence[dict]) -> List[str]:
-    """Sentences on pre-trainings whose loss still fell at their end."""
+    """Sentences on what helps, and on pre-trainings that were too short."""
+    groups = by_method(results)
+    pretrained = [
+        method for method, ones in groups.items() if 'pretraining' in ones[0]
+    ]
+    sentences = [_judge(groups, method) for method in pretrained]
     falling = [
-        method for method, ones in by_method(results).items()
-        if any('pretraining' in one and still_falls(
-            [loss for _, loss in one['pretraining'].get('loss', [])])
-               for one in ones)
+        method for method in pretrained if any(
+            still_falls([loss for _, loss in one['pretraining']['loss']])
+            for one in groups[method] if 'loss' in one['pretraining'])
     ]
-    if not falling:
-        return []
-    return [
-        f'Too short to tell: at the end of its budget the loss of '
-        f'{" and ".join(falling)} still falls. Give more seconds by --budget.'
-    ]
+    if falling:
+        sentences.append(
+            'Too short to tell: at the end of its budget the loss of '
+            f'{" and ".join(falling)} still falls. Give more seconds by '
+            '--budget.')
+    return list(filter(None, sentences))
+
+
+def _judge(groups: Dict[str, List[dict]], method: str) -> str:
+    """Whether fine-tuning is better from its weights than from random ones.
+
+    It is where it is better with every seed; one seed does not tell.
+    """
+    scores = {
+        name: {
+            one['seed']: one['fine_tuning']
+            for one in groups.get(name, []) if 'fine_tuning' in one
+        }
+        for name in (method, SCRATCH, LONGER)
+    }
+    parts = []
+    for other in (SCRATCH, LONGER):
+        gains = [
+            score - scores[other][seed]
+            for seed, score in scores[method].items() if seed in scores[other]
+        ]
+        if len(gains) < 2:
+            continue
+        word = 'not clearly better or worse than'
+        if min(gains) > 0 or max(gains) < 0:
+            word = 'better than' if min(gains) > 0 else 'worse than'
+        parts.append(f'{word} "{other}"')
+    if not parts:
+        return ''
+    return f'After fine-tuning, {method} is {" and ".join(parts)}.'
 
 
 def still_falls(losses: Sequence[float]) -> bool:
@@ -327,10 +361,12 @@ def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
 def cost_cells(results: Sequence[dict]) -> List[str]:
     """Images, seconds and CPU seconds of the pre-trainings of a method."""
     runs = [result['pretraining'] for result in results]
-    return [
-        f'{runs[0]["images"]:,}', *(mean_and_spread([run[key] for run in runs])
-                                    for key in ('seconds', 'cpu_seconds'))
-    ]
+    cells = [f'{runs[0]["images"]:,}']
+    for key in ('seconds', 'cpu_seconds'):
+        # A run that was finished before is the same for all seeds.
+        values = dict.fromkeys(run[key] for run in runs if key in run)
+        cells.append(mean_and_spread(list(values)))
+    return cells
 
 
 def colours_of(groups: Dict[str, List[dict]]) -> Dict[str, str]:

@@ -6,7 +6,7 @@ import statistics
 import time
 import uuid
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -29,6 +29,8 @@ def read_config(path: str, options: dict, seed: int, work_dir: Path) -> Config:
     cfg.merge_from_dict(options)
     cfg.randomness.seed = seed
     cfg.launcher = 'none'
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.setdefault('progress', dict(type='greenmim.ProgressHook'))
     cfg.overwrite = True  # what an interrupted run of this name left
     cfg.work_dir = str(work_dir)
     # Runs of one process that share a name share their history.
@@ -78,13 +80,20 @@ def save_backbone(pretrained: nn.Module, classifier: Config,
     torch.save(given, out)
 
 
-def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
+def seconds_per_iteration(
+        cfgs: Dict[str, Config],
+        timer: Optional[Callable[[], float]] = None) -> Dict[str, float]:
     """The median times of iterations of real runs, loading of data included.
 
     The runs take turns, so that what else the machine does hits them alike.
     Every turn restarts its data loading and lets some iterations pass: no run
     profits from images that were loaded during the turns of others.
+
+    Args:
+        cfgs (dict[str, Config]): Configs by name.
+        timer (Callable, optional): Defaults to None, :func:`clock`.
     """
+    timer = timer or clock
     ready = {name: _ready_to_train(cfg) for name, cfg in cfgs.items()}
     seconds: Dict[str, List[float]] = {name: [] for name in cfgs}
     for _ in range(ROUNDS):
@@ -92,10 +101,10 @@ def seconds_per_iteration(cfgs: Dict[str, Config]) -> Dict[str, float]:
             loader = runner.build_dataloader(cfgs[name].train_dataloader)
             batches = iter(loader)
             for step in range(WARMUP + TIMED):
-                start = clock()
+                start = timer()
                 runner.model.train_step(next(batches), optim_wrapper)
                 if step >= WARMUP:
-                    seconds[name].append(clock() - start)
+                    seconds[name].append(timer() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

@@ -80,7 +80,15 @@ def text(report: dict) -> str:
     labels = 'all labels' if labels is None else f'{labels} labels of a class'
     seeds = len({result['seed'] for result in report['results']})
     groups = by_method(report['results'])
-    longer = groups[LONGER][0]['fine_tuning_run']
+    longer = ''
+    if LONGER in groups:
+        more = groups[LONGER][0]['fine_tuning_run']['iterations']
+        longer = (f'"{LONGER}" has {more} iterations, which take the time of '
+                  'a pre-training more. ')
+    cost = (f'A pre-training has {settings["budget"]:.0f} s of '
+            f'{machine["clock"]}.')
+    if 'run' in settings:
+        cost = f'The weights are those of {settings["run"]}.'
     tunings = [
         result['fine_tuning_run'] for method, results in groups.items()
         for result in results if method != LONGER
@@ -92,13 +100,10 @@ def text(report: dict) -> str:
         f'{table(report)}\n\nTop-1 accuracy in percent on the test images, '
         f'{over_seeds(seeds)}; the differences are '
         f'taken seed by seed. Data: {settings["data"]}, {labels}, drawn anew '
-        f'for every seed. A pre-training has {settings["budget"]:.0f} s of '
-        f'{machine["clock"]}. A fine-tuning is the same for all: '
+        f'for every seed. {cost} A fine-tuning is the same for all: '
         f'{tunings[0]["iterations"]} iterations, {tunings[0]["images"]:,} '
         f'images, {cpu_seconds:.0f} s of CPU time, {seconds:.0f} s on the '
-        f'clock. "{LONGER}" has {longer["iterations"]} iterations, which take '
-        f'the time of a pre-training more. Measured on '
-        f'{origin(machine)}.' +
+        f'clock. {longer}Measured on {origin(machine)}.' +
         ''.join(f' {one}' for one in verdicts(report['results'])))
 
 

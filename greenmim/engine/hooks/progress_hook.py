@@ -58,7 +58,7 @@ class ProgressHook(Hook):
         if not (is_main_process() and sys.stderr.isatty()):
             return
         self.bar = Progress(
-            TextColumn('pre-training'),
+            TextColumn('training'),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import List, Optional
 
+from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -97,8 +98,7 @@ class RunFolderHook(Hook):
             if is_main_process():
                 _move_earlier_run(runner, folder)
             barrier()
-            # The settings that are written must not overwrite this run.
-            runner.cfg.overwrite = False
+        _forget_command(runner, folder)
         Runner.dump_config(runner)
         self.begun = True
 
@@ -170,6 +170,21 @@ def _move_earlier_run(runner: Runner, folder: Path) -> None:
         if target.exists():
             runner.logger.warning(
                 f'Moved the files of the earlier run to {target}')
+
+
+def _forget_command(runner: Runner, folder: Path) -> None:
+    """Leave out of the written settings what this call alone was told.
+
+    Another run by them would continue or replace this one. A resumed run
+    keeps the weights that it once started from.
+    """
+    cfg = runner.cfg
+    for name in 'overwrite', 'resume':
+        if name in cfg:
+            cfg[name] = False
+    earlier = folder / osp.basename(cfg.filename or '')
+    if is_resuming(runner) and earlier.is_file():
+        cfg.load_from = Config.fromfile(earlier).get('load_from')
 
 
 def _remove_log(runner: Runner) -> None:
