@@ -40,9 +40,19 @@ def test_parses_without_complaint():
     assert INDEX.check(silent=True) == []
 
 
-def test_one_collection_of_all_models():
-    assert [group.name for group in INDEX.collections] == ['GreenMIM']
-    assert {card.in_collection for card in INDEX.models} == {'GreenMIM'}
+def test_a_collection_for_every_family():
+    """Which `mim search greenmim --model` finds, and which a card shows."""
+    families = [group.name for group in INDEX.collections]
+    assert {card.in_collection for card in INDEX.models} == set(families)
+    for group in INDEX.collections:
+        assert group.metadata.data['Architecture'] == group.name
+    # The longest name that fits, as in swin-v2 for swin.
+    for card in INDEX.models:
+        fitting = [
+            name for name in families
+            if card.name.startswith(f'greenmim_{name.lower()}')
+        ]
+        assert card.in_collection == max(fitting, key=len)
 
 
 def test_every_recipe_has_a_card():

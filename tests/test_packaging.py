@@ -336,6 +336,9 @@ def test_mim_search_prints_the_models():
     output = run(CHECKOUT, '-W', 'ignore', '-m', 'mim', 'search', 'greenmim')
     for model in models:
         assert Path(model['Config']).stem in output
+    output = run(CHECKOUT, '-W', 'ignore', '-m', 'mim', 'search', 'greenmim',
+                 '--model', 'swin', '--field', 'architecture')
+    assert 'greenmim_swin-tiny' in output and 'convnext' not in output
 
 
 SOUND = dict(mmengine='0.10.7', mmpretrain='1.2.0')

@@ -96,7 +96,8 @@ def finetune(run: Union[str, PathLike],
     print(f'results: {folder}', flush=True)
     train(cfg, devices)
     done = read_run(folder)
-    print(f'accuracy: {done.accuracy:.1f} % of the held-out images')
+    if done.accuracy is not None:
+        print(f'accuracy: {done.accuracy:.1f} % of the held-out images')
     print(f'weights:  {done.checkpoint}', flush=True)
     return done
 

@@ -10,6 +10,7 @@ import greenmim
 from greenmim.apis import backbones
 from greenmim.apis.backbones import (BACKBONES, EmptyOnMeta, find_recipe,
                                      recipe_of, recipes)
+from greenmim.benchmarking.records import record_speed, recorded_speed
 from greenmim.models import backbones as classes
 from greenmim.registry import MODELS
 
@@ -76,8 +77,24 @@ def test_unknown_names_get_a_hint():
         find_recipe(f'{name}0')
 
 
-def test_the_list_is_printed(capsys):
+def test_the_list_is_printed(capsys, tmp_path, monkeypatch):
+    """With the speed of what was forecast on this machine."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    record_speed(recipe_of('swin-tiny'), 80.)
+    other = recipe_of('swin-micro')
+    other.model.mask_ratio = 0.5
+    record_speed(other, 100.)
     backbones.print_recipes()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(BACKBONES) == 1 + len(greenmim.recipes())
     assert re.match(r'swin-tiny +27\.5 M +224 +greenmim_swin-tiny', lines[2])
+    assert lines[2].endswith(' 12.5 s')
+    assert [line.endswith(' not measured') for line in lines[1:]].count(0) == 1
+    assert recipes()[1].images_per_second == 80
+    # A damaged file, and a home that cannot be written to.
+    file = tmp_path / 'greenmim' / 'forecasts.json'
+    file.write_text('{')
+    assert recorded_speed(recipe_of('swin-tiny')) is None
+    monkeypatch.setenv('XDG_CACHE_HOME', str(file))
+    record_speed(other, 100.)
+    assert 'not kept' in capsys.readouterr().out

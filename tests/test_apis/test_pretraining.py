@@ -158,8 +158,8 @@ def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
         weights='a run',
         resume=True)
     assert max(resumed.losses) == 2 and resumed.losses[1] == trained.losses[1]
-    assert Config.fromfile(
-        resumed.config).load_from == str(folder / 'a run' / 'iter_4.pth')
+    assert Config.fromfile(resumed.config).load_from == str(folder / 'a run' /
+                                                            'iter_4.pth')
 
 
 @pytest.mark.slow

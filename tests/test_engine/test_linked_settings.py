@@ -178,6 +178,12 @@ def test_one_line_for_a_wrong_setting(tmp_path):
             read_config(str(path))
     with pytest.raises(ValueError, match='folder'), one_line_errors(True):
         read_config(str(tmp_path))
+    (tmp_path / 'mine.py').write_text("_base_ = ['greenmim::simmim/a.py']")
+    with pytest.raises(ValueError, match='greenmim recipes --recipe NAME'):
+        read_config(str(tmp_path / 'mine.py'))
+    (tmp_path / 'mine.py').write_text("_base_ = ['other::a/b.py']")
+    with pytest.raises(AssertionError, match='other'):
+        read_config(str(tmp_path / 'mine.py'))
 
 
 def test_an_error_of_a_training_step_keeps_its_traceback():

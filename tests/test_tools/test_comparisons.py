@@ -248,7 +248,7 @@ def test_without_labels(compare, labelled):
             for one in report['results']] == [('one', 0), ('one', 1)]
     assert table.splitlines()[1].endswith('| CPU seconds | loss |')
     assert 'accuracy' not in table and 'over 2 seeds' in table
-    with pytest.raises(ValueError, match='--fine-tuning needs labels'):
+    with pytest.raises(SystemExit, match='--fine-tuning needs labels'):
         compare(arguments[0], labelled / 'train' / 'class0', '--fine-tuning')
 
 
