@@ -239,6 +239,7 @@ WHEEL = """
 import greenmim
 from greenmim.command import main
 from greenmim.registry import MODELS
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 assert greenmim.__file__.startswith({site!r}), greenmim.__file__
@@ -260,7 +261,17 @@ detector.eval()
 maps = detector(image)
 assert len(maps) == 4
 assert maps[3].allclose(greenmim.load(run)(image)[0], atol=1e-5)
+# The file that the command has exported.
+init_cfg = dict(scope['backbone']['init_cfg'], checkpoint='a b.pth')
+detector = MODELS.build(dict(scope['backbone'], init_cfg=init_cfg))
+detector.init_weights()
+for name, tensor in greenmim.load('a run').state_dict().items():
+    assert detector.state_dict()[name].equal(tensor), name
 assert main(['recipes', '--recipe', 'swin-tiny', '--out', 'base.py']) == 0
+with open('mine.py', 'w') as file:
+    file.write("_base_ = ['base.py']\\nmodel = dict(mask_ratio=0.5)")
+mine = Config.fromfile('mine.py')
+assert mine.model.mask_ratio == 0.5 and mine.model.backbone.arch == 'tiny'
 """
 
 
