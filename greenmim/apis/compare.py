@@ -81,13 +81,14 @@ class RunComparison(ScratchComparison):
                 raise ValueError(
                     f'expected {file} of a finished run, which says how long '
                     'it took; give the seconds by --budget')
-            return dict(images=0, seconds=self.budget)
+            return dict(images=0, seconds=self.budget, finished_before=True)
         figures = json.loads(file.read_text('utf-8'))
         return dict(
             config=figures['config'],
             iterations=figures['iterations'],
             images=figures['images'],
             seconds=figures['hours'] * 3600,
+            finished_before=True,
             loss=list(read_run(file.parent).losses.items()))
 
     def _write_fine_tuning(self, recipe: Optional[str]) -> Path:

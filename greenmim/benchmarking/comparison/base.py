@@ -361,12 +361,13 @@ def mean_and_spread(values: Sequence[float], sign: str = '') -> str:
 def cost_cells(results: Sequence[dict]) -> List[str]:
     """Images, seconds and CPU seconds of the pre-trainings of a method."""
     runs = [result['pretraining'] for result in results]
-    cells = [f'{runs[0]["images"]:,}']
-    for key in ('seconds', 'cpu_seconds'):
-        # A run that was finished before is the same for all seeds.
-        values = dict.fromkeys(run[key] for run in runs if key in run)
-        cells.append(mean_and_spread(list(values)))
-    return cells
+    if runs[0].get('finished_before'):  # the same run for all seeds
+        runs = runs[:1]
+    return [
+        f'{runs[0]["images"]:,}',
+        *(mean_and_spread([run[key] for run in runs if key in run])
+          for key in ('seconds', 'cpu_seconds'))
+    ]
 
 
 def colours_of(groups: Dict[str, List[dict]]) -> Dict[str, str]:
