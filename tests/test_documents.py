@@ -73,6 +73,12 @@ ELSEWHERE = {
     'test_tools/test_comparisons.py::test_with_labels',
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':
     'test_tools/test_comparisons.py::test_from_archive_to_table',
+    r'greenmim compare work_dirs/mine FOLDER .*':
+    'test_apis/test_compare.py::test_the_weights_of_a_run',
+    r'mim search greenmim --model swin':
+    'test_packaging.py::test_mim_search_prints_the_models',
+    r'mim run greenmim (forecast|reconstruct) .*':
+    'test_packaging.py::test_from_a_wheel_in_a_folder_with_a_blank',
     # The table of the page itself is another test's.
     r'python tools/benchmarks/accuracy_over_compute\.py .*':
     'test_tools/test_comparisons.py::test_over_compute',
