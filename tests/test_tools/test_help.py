@@ -22,7 +22,6 @@ READERS = [
     ('analysis_tools/benchmark', ),
     ('analysis_tools/browse_dataset', ),
     ('analysis_tools/forecast', ),
-    ('analysis_tools/plot_benchmarks', ),
     ('benchmarks/accuracy_over_compute', ),
     ('benchmarks/compare_methods', ),
     ('benchmarks/compare_with_scratch', ),
