@@ -65,6 +65,8 @@ def record(name: str, report: Path, seconds: int, installing: int) -> dict:
 
 def table_of(records: List[dict]) -> str:
     """The table of docs/stacks.md, a stack a column."""
+    if not records:
+        return 'No stack was run in full yet.'
     columns = [['', 'Python', *LIBRARIES, 'passed', 'failed', 'skipped',
                 'seconds of tests', 'seconds of installation', 'processor',
                 'date']]  # yapf: disable
