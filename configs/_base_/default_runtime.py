@@ -34,8 +34,10 @@ default_hooks = dict(
     provenance=dict(type='greenmim.ProvenanceHook'),
     # Show a progress bar on a terminal.
     progress=dict(type='greenmim.ProgressHook'),
-    # Measure on fixed images whether the model is learning.
-    learning=dict(type='greenmim.LearningHook'))
+    # Measure on held-out images whether the model is learning.
+    learning=dict(type='greenmim.LearningHook'),
+    # Draw what it predicts of held-out images in the course of the run.
+    learning_picture=dict(type='greenmim.LearningPictureHook'))
 
 # For hooks without a name, which come after those above.
 custom_hooks = []

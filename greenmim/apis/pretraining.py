@@ -108,7 +108,7 @@ def pretrain(data: str,
     cfg = recipe_of(backbone) if recipe is None else read_config(
         str(find_recipe(recipe)))
     name = backbone if recipe is None else Path(recipe).stem
-    images = settings.set_data(cfg, data)
+    images, held_out = settings.set_data(cfg, data)
     if image_size is not None:
         settings.set_image_size(cfg, image_size)
     if mask_ratio is not None:
@@ -133,6 +133,8 @@ def pretrain(data: str,
     before = folder / CONFIG
     if resume and before.is_file():
         old = Config.fromfile(before)
+        if not old.train_dataloader.dataset.get('held_out'):
+            images, held_out = images + held_out, 0  # see `keep_held_out`
         if not isinstance(batch_size, int):
             batch_size = old.train_dataloader.batch_size * devices
         if epochs is None and steps is None:
@@ -169,7 +171,8 @@ def pretrain(data: str,
 
     print(f'{name}: {settings.image_size_of(cfg)} pixels, '
           f'{cfg.model.mask_ratio:.0%} masked, {Path(cfg.filename).stem}')
-    print(f'data:    {images} images in {data}')
+    kept = f', and {held_out} held out' * bool(held_out)
+    print(f'data:    {images} images in {data}{kept}')
     print(f'length:  {cfg.train_cfg.max_iters} iterations of {batch} images, '
           f'{cfg.train_cfg.max_iters * batch / images:.3g} epochs')
     print(f'device:  {devices} x {get_device()}, {precision_used}')

@@ -26,11 +26,11 @@ TARGETS: Dict[str, Tuple[Dict[str, Any], int]] = {
 LONGEST_INTERVAL = 5000
 
 
-def set_data(cfg: Config, data: str) -> int:
+def set_data(cfg: Config, data: str) -> Tuple[int, int]:
     """Train on a folder of images or an archive.
 
     Returns:
-        int: The number of images.
+        tuple[int]: The number of images to train on, and of those held out.
     """
     pipeline = cfg.train_dataloader.dataset.pipeline
     if not any('Load' in transform['type'] for transform in pipeline):
@@ -40,8 +40,12 @@ def set_data(cfg: Config, data: str) -> int:
         side = math.ceil(image_size_of(cfg) / math.sqrt(low))
         pipeline.insert(0, dict(type='greenmim.LoadImage', min_side=side))
     use_data(cfg, data)
-    dataset = dict(cfg.train_dataloader.dataset, pipeline=[], lazy_init=True)
-    return len(DATASETS.build(dataset).load_data_list())
+    dataset = DATASETS.build(
+        dict(cfg.train_dataloader.dataset, pipeline=[], lazy_init=True))
+    dataset.data_list = dataset.load_data_list()
+    images = len(dataset.data_list)
+    kept = len(dataset.filter_data())
+    return kept, images - kept
 
 
 def crop_of(cfg: Config) -> dict:

@@ -3,6 +3,7 @@ from greenmim import library_check  # noqa: F401
 from .cached_targets import CachedTargets, TargetCache
 from .collate import collate
 from .fixed_batches import fixed_batches, fixed_samples, folder_with_pipeline
+from .held_out import HoldsOut, held_out_part
 from .image_archive import ImageArchive
 from .image_folder import ImageFolder
 from .image_windows import ImageWindows
@@ -14,9 +15,9 @@ from .samplers import SeededInfiniteSampler, SeededSampler
 from .transforms import LoadImage, UnreadableImageError
 
 __all__ = [
-    'CachedTargets', 'ImageArchive', 'ImageFolder', 'ImageWindows',
+    'CachedTargets', 'HoldsOut', 'ImageArchive', 'ImageFolder', 'ImageWindows',
     'LabelledFolder', 'LoadImage', 'PlanningCollate', 'SamplePhotographs',
     'SeededInfiniteSampler', 'SeededSampler', 'TargetCache',
     'UnreadableImageError', 'collate', 'fixed_batches', 'fixed_samples',
-    'folder_with_pipeline', 'padding_collate'
+    'folder_with_pipeline', 'held_out_part', 'padding_collate'
 ]

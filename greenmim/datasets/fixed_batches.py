@@ -1,7 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Images that stay the same throughout a run, for measurements."""
 import logging
-from typing import Any, Callable, List, Sequence, Union
+from copy import copy
+from typing import Any, Callable, List, Literal, Sequence, Union
 
 from mmengine.logging import print_log
 
@@ -74,11 +75,12 @@ def fixed_batches(dataset: Any,
                   planner: MaskPlanner,
                   number: int,
                   batch_size: int = 8,
-                  seed: int = 0) -> List[dict]:
-    """Batches of images with one mask, the same in every run.
+                  seed: int = 0,
+                  mask_scope: Literal['batch', 'image'] = 'batch'
+                  ) -> List[dict]:
+    """Batches of images with fixed masks, the same in every run.
 
-    All images share one mask, since features also depend on the mask; padded
-    images have one each. Masks that the pipeline made are used.
+    Masks that the pipeline made are used.
 
     Args:
         dataset (Dataset): The data set, see :func:`fixed_samples`.
@@ -87,16 +89,24 @@ def fixed_batches(dataset: Any,
         number (int): The largest number of images.
         batch_size (int): Images a batch. Defaults to 8.
         seed (int): Seed of augmentation and mask. Defaults to 0.
+        mask_scope (str): ``'batch'``: all images share one mask, since
+            features also depend on the mask, and padded images have one each.
+            ``'image'``: every image has its own. Defaults to ``'batch'``.
     """
     if isinstance(collate_fn, PlanningCollate):
         collate_fn = collate_fn.collate_fn
+    if mask_scope == 'image':
+        planner = copy(planner)
+        planner.mask_scope = mask_scope
     samples = fixed_samples(dataset, number, seed)
     batches = []
     for start in range(0, len(samples), batch_size):
         batch = collate_fn(samples[start:start + batch_size])
         data_samples = batch['data_samples']
-        write_seed(data_samples[0], mix_seeds(seed))
-        plan = plan_masks(planner, data_samples, 1,
+        seeds = (seed, ) if mask_scope == 'batch' else (seed, start)
+        write_seed(data_samples[0], mix_seeds(*seeds))
+        number = 1 if mask_scope == 'batch' else len(data_samples)
+        plan = plan_masks(planner, data_samples, number,
                           image_size(batch['inputs']))
         write_plan(data_samples, plan)
         batches.append(batch)

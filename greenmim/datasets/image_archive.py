@@ -27,8 +27,8 @@ class ImageArchive(ImageFolder):
             :class:`LoadImage` to the packing. Defaults to an empty tuple.
         extensions (Sequence[str]): File name endings of images, in lower
             case; every key of LMDB counts.
-        **kwargs: ``indices``, ``lazy_init``, ``by_signature`` and
-            ``max_skipped`` of :class:`ImageFolder`.
+        **kwargs: ``indices``, ``lazy_init``, ``by_signature``,
+            ``max_skipped`` and ``held_out`` of :class:`ImageFolder`.
 
     Raises:
         FileNotFoundError: If an archive is missing or there is no image.

@@ -15,6 +15,7 @@ from greenmim.registry import DATASETS
 from . import file_kinds
 from .collate import CropWatchingPipeline
 from .folder_index import list_images
+from .held_out import HeldOut, HoldsOut
 from .seeding import seeded
 from .transforms import UnreadableImageError
 
@@ -25,7 +26,7 @@ READ, UNREADABLE = 1, 2
 
 
 @DATASETS.register_module()
-class ImageFolder(BaseDataset):
+class ImageFolder(HoldsOut, BaseDataset):
     """All images below a folder, without labels.
 
     The folder is searched recursively and in a fixed order. It needs neither
@@ -63,12 +64,18 @@ class ImageFolder(BaseDataset):
             their first bytes say so. Defaults to False.
         max_skipped (float): The share of the images that may be unreadable.
             Defaults to 0.5.
+        held_out (int | str): Images that are not trained on, so that
+            :class:`greenmim.engine.LearningHook` measures on them; the length
+            of the data set does not count them. ``'auto'``, which the recipes
+            set, is a twentieth, at least 8 and at most 64, and none of fewer
+            than 100. Defaults to 0.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no image.
         UnreadableImageError: If not one of its images is readable, or a
             larger share than ``max_skipped`` is not.
-        ValueError: If ``max_skipped`` is no share.
+        ValueError: If ``max_skipped`` is no share, or ``held_out`` leaves no
+            image.
     """
 
     EXTENSIONS = file_kinds.EXTENSIONS
@@ -81,7 +88,8 @@ class ImageFolder(BaseDataset):
                  lazy_init: bool = False,
                  index_dir: Optional[str] = None,
                  by_signature: bool = False,
-                 max_skipped: float = 0.5) -> None:
+                 max_skipped: float = 0.5,
+                 held_out: HeldOut = 0) -> None:
         if not 0 <= max_skipped <= 1:
             raise ValueError('expected max_skipped, a share of the images, '
                              f'within 0 and 1, got {max_skipped}')
@@ -89,6 +97,7 @@ class ImageFolder(BaseDataset):
         self.extensions = tuple(extensions)
         self.by_signature = by_signature
         self.max_skipped = max_skipped
+        self.held_out = held_out
         self._reasons: Dict[str, str] = {}
         super().__init__(
             ann_file='',
@@ -144,6 +153,13 @@ class ImageFolder(BaseDataset):
             self._states = torch.zeros(
                 len(self), dtype=torch.uint8).share_memory_()
             self._first_readable(range(len(self)))
+
+    def held_out_part(self) -> Optional['ImageFolder']:
+        part = super().held_out_part()
+        if part is not None:
+            part._states = torch.zeros(len(part), dtype=torch.uint8)
+            part._reasons = {}
+        return part
 
     @seeded
     @force_full_init

@@ -8,11 +8,12 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from greenmim.registry import DATASETS
+from .held_out import HoldsOut
 from .seeding import seeded
 
 
 @DATASETS.register_module()
-class SamplePhotographs(BaseDataset):
+class SamplePhotographs(HoldsOut, BaseDataset):
     """Views of the photographs that come with scikit-image.
 
     They are part of its package, so nothing is downloaded. Each view is a
@@ -32,12 +33,15 @@ class SamplePhotographs(BaseDataset):
         min_side (int): Smallest side of a view in pixels; the largest is the
             shorter side of the photograph. Defaults to 160.
         seed (int): Seed of places and scales. Defaults to 0.
+        held_out (int): Photographs of which no view is trained on, so that
+            :class:`greenmim.engine.LearningHook` measures on their views.
+            Defaults to 0.
         pipeline (Sequence[dict]): Transforms. Defaults to an empty
             tuple.
 
     Raises:
-        ValueError: If ``num_views`` is below 1, or ``min_side`` exceeds
-            the photographs.
+        ValueError: If ``num_views`` is below 1, ``min_side`` exceeds the
+            photographs, or all are held out.
     """
 
     PHOTOGRAPHS = ('astronaut', 'brick', 'camera', 'chelsea', 'clock',
@@ -47,6 +51,7 @@ class SamplePhotographs(BaseDataset):
                  num_views: int = 1024,
                  min_side: int = 160,
                  seed: int = 0,
+                 held_out: int = 0,
                  pipeline: Sequence[dict] = ()) -> None:
         if num_views < 1:
             raise ValueError('`num_views` should be a positive number, but '
@@ -60,6 +65,7 @@ class SamplePhotographs(BaseDataset):
         self.num_views = num_views
         self.min_side = min_side
         self.seed = seed
+        self.held_out = held_out
         super().__init__(data_prefix=dict(), pipeline=list(pipeline))
 
     def load_data_list(self) -> List[dict]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from difflib import get_close_matches
 from inspect import signature
+from pathlib import Path
 from typing import Any, Dict, Iterator
 
 import torch.distributed as dist
@@ -24,7 +25,7 @@ from greenmim.registry import MODELS
 from .hooks.linked_settings_hook import link_loader
 from .screen import QuietRunner
 from .spelling import check_spelling
-from .use_data import use_data
+from .use_data import innermost, use_data
 
 # Where each launcher writes the rank, world size and local rank.
 RANK_VARIABLES = {
@@ -243,6 +244,7 @@ def build_runner(cfg: Config) -> Runner:
     for name, hook in list(hooks.items()):
         if hook is None and name not in MMENGINE_HOOKS:
             del hooks[name]
+    keep_held_out(cfg)
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
         # Jobs that share a node must not use the same port.
@@ -257,6 +259,25 @@ def build_runner(cfg: Config) -> Runner:
     if 'ProgressHook' in str(shown.get('type')):
         kind = QuietRunner  # the hook says what matters
     return kind.from_cfg(cfg)
+
+
+def keep_held_out(cfg: Config) -> None:
+    """Let a resumed run hold out the images that it held out before.
+
+    Runs of versions that held out none go on like that.
+
+    Args:
+        cfg (Config): The config of the run, which is changed. The folder of
+            the run has the earlier one.
+    """
+    before = Path(cfg.get('work_dir') or '.', osp.basename(cfg.filename or ''))
+    if not (cfg.get('resume') and cfg.get('train_dataloader')
+            and before.is_file()):
+        return
+    earlier = Config.fromfile(before).get('train_dataloader')
+    dataset = innermost(cfg.train_dataloader)
+    if earlier and 'held_out' in dataset:
+        dataset.held_out = innermost(earlier).get('held_out', 0)
 
 
 def build_model(cfg: Config) -> BaseModel:

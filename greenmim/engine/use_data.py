@@ -13,7 +13,7 @@ SPLITS = dict(
 
 # Settings of a data set that hold for other images too.
 KEPT = ('pipeline', 'extensions', 'by_signature', 'index_dir', 'indices',
-        'lazy_init', 'max_skipped')
+        'lazy_init', 'max_skipped', 'held_out')
 
 
 def use_data(cfg: Config, data: str) -> None:
@@ -23,7 +23,9 @@ def use_data(cfg: Config, data: str) -> None:
     :class:`greenmim.datasets.LabelledFolder`, and the number of their
     classes: of head and loss, of the data preprocessor, and no metric of more
     classes than there are. Any other config, of a pre-training, gets all
-    images of the folder or archive. Pipelines stay, but images are loaded by
+    images of the folder or archive, except for those that are held out to
+    measure on (``held_out='auto'`` of the data set, unless the config has 0).
+    Pipelines stay, but images are loaded by
     :class:`greenmim.datasets.LoadImage` where a pipeline loaded none.
 
     Args:
@@ -59,8 +61,12 @@ def _model_of(cfg: Config) -> ConfigDict:
     return model
 
 
-def _innermost(loader: ConfigDict) -> ConfigDict:
-    """The data set, inside of others that repeat or balance it."""
+def innermost(loader: ConfigDict) -> ConfigDict:
+    """The data set of a loader, inside of others that repeat or cache it.
+
+    Args:
+        loader (ConfigDict): The config of the data loader.
+    """
     dataset = loader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
@@ -88,7 +94,7 @@ def use_labelled(cfg: Config, data: str) -> None:
     for field, split in SPLITS.items():
         if cfg.get(field) is not None:
             _replace(
-                _innermost(cfg[field]),
+                innermost(cfg[field]),
                 type='greenmim.LabelledFolder',
                 data_root=data,
                 split=split)
@@ -119,7 +125,7 @@ def _metrics_of(evaluator: Any) -> List[ConfigDict]:
 
 
 def _use_unlabelled(cfg: Config, path: Path) -> None:
-    dataset = _innermost(cfg.train_dataloader)
+    dataset = innermost(cfg.train_dataloader)
     if path.is_file() or (path / 'data.mdb').is_file():
         dataset.pop('index_dir', None)
         _replace(dataset, type='greenmim.ImageArchive', data_root=str(path))
@@ -128,3 +134,6 @@ def _use_unlabelled(cfg: Config, path: Path) -> None:
     else:
         dataset.setdefault('index_dir', '~/.cache/greenmim')
         _replace(dataset, type='greenmim.ImageFolder', data_root=str(path))
+    # A number was chosen for other images.
+    if dataset.get('held_out') != 0:
+        dataset.held_out = 'auto'

@@ -1,14 +1,22 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hooks that look at fixed images, in runs of MMEngine's Runner."""
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import default_collate
 from mmengine.hooks import Hook
+from mmpretrain.datasets import PackInputs
 from PIL import Image
 
-from greenmim.engine import LearningHook, ReconstructionHook
+from greenmim.datasets import ImageFolder, LoadImage, fixed_batches
+from greenmim.engine import LearningHook, MeasuringHook, ReconstructionHook
+from greenmim.evaluation import held_out_loss
+from greenmim.models.masking.data_samples import read_plan
 from greenmim.registry import HOOKS
-from tests.micro import micro_config, micro_runner, save_images, scalars_of
+from tests.micro import (PREPROCESSOR, micro_config, micro_model, micro_runner,
+                         save_images, scalars_of)
 
 
 @pytest.fixture(scope='module')
@@ -38,6 +46,7 @@ def run(work_dir,
         max_iters,
         lr=1e-3,
         paramwise=None,
+        held_out=0,
         **options):
     runner = micro_runner(
         work_dir,
@@ -45,6 +54,7 @@ def run(work_dir,
             dataset=dict(
                 type='greenmim.ImageFolder',
                 data_root=str(images),
+                held_out=held_out,
                 pipeline=[
                     dict(type='greenmim.LoadImage'),
                     dict(type='RandomFlip', prob=.5),
@@ -104,8 +114,8 @@ def test_learning_run(tmp_path, images):
 
     # The best weights are those of the lowest loss, and no other file stays.
     best = min(written, key=lambda step: written[step]['loss'])
-    file, = tmp_path.glob('best_heldout_*.pth')
-    assert file.name == f'best_heldout_iter_{best}.pth'
+    file, = tmp_path.glob('best_training_*.pth')
+    assert file.name == f'best_training_iter_{best}.pth'
     checkpoint = torch.load(file, weights_only=True)
     assert 'optimizer' not in checkpoint
     if best == 14:
@@ -150,8 +160,8 @@ def test_collapsed_encoder(tmp_path, images):
     assert 'collapsing' not in runner.verdicts[:-2]
     assert figures(tmp_path)[6]['rank'] == 0
     # Never kept as the best
-    file, = tmp_path.glob('best_heldout_*.pth')
-    assert file.name == 'best_heldout_iter_2.pth'
+    file, = tmp_path.glob('best_training_*.pth')
+    assert file.name == 'best_training_iter_2.pth'
 
 
 def test_resumed_run_goes_on_with_its_figures(tmp_path, images):
@@ -178,7 +188,7 @@ def test_given_folder_and_default_interval(tmp_path, images):
 
 
 @pytest.mark.parametrize('options', [
-    dict(interval=0), dict(num_images=0), dict(batch_size=0),
+    dict(interval=0), dict(num_images=-1), dict(batch_size=0),
     dict(num_images=1), dict(patience=0), dict(min_gain=-1)
 ])  # yapf: disable
 def test_bad_options_are_refused(options):
@@ -188,3 +198,86 @@ def test_bad_options_are_refused(options):
 
 def test_a_single_picture_is_fine():
     assert ReconstructionHook(num_images=1).num_images == 1
+
+
+def test_held_out_images_are_drawn_and_never_trained_on(tmp_path, images):
+    """Through a resumption, whose picture has the predictions before it."""
+    hooks = [
+        dict(LEARNING, num_images=None),
+        dict(type='greenmim.LearningPictureHook', num_shown=2)
+    ]
+    runner = run(tmp_path, images, hooks, 8, held_out=4)
+    expected = sorted(map(str, images.iterdir()))[::3]
+    for hook in runner.hooks:
+        if isinstance(hook, MeasuringHook):
+            assert expected == [
+                sample.img_path for batch in hook.batches
+                for sample in batch['data_samples']
+            ]
+    dataset = runner.train_dataloader.dataset
+    trained = [dataset.get_data_info(i)['img_path'] for i in range(8)]
+    assert len(dataset) == 8 and not set(trained) & set(expected)
+
+    file, = tmp_path.glob('best_*.pth')
+    assert file.name.startswith('best_heldout_iter_')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'Held-out loss' in log and 'Training loss' not in log
+    info = runner.message_hub.runtime_info
+    assert info['verdict_images'] == '4 held-out images'
+    found = info['reconstruction']
+    assert list(found['model']) == ['0 %', '25 %', '50 %', '100 %']
+    assert found['model']['100 %'] < found['model']['0 %']
+    assert f'{found["model"]["100 %"]:.3f} for the model' in found['sentence']
+    whole = np.asarray(Image.open(tmp_path / 'learning.png'))
+    # Eight columns of images of 64 pixels, drawn twice as large, two rows
+    assert whole.shape[1] == 8 + 8 * (128 + 8)
+    columns = [whole[20:148, 8 + i * 136:136 + i * 136] for i in range(8)]
+    assert not np.array_equal(columns[4], columns[7])
+
+    half = tmp_path / 'half'
+    half.mkdir()
+    shutil.copy(tmp_path / 'iter_4.pth', half)
+    (half / 'last_checkpoint').write_text(str(half / 'iter_4.pth'))
+    run(half, images, hooks, 8, held_out=4, resume=True)
+    again = np.asarray(Image.open(half / 'learning.png'))
+    width = 8 + 7 * 136  # all columns but the last one
+    assert np.array_equal(again[:284, :width], whole[:284, :width])
+
+
+def test_a_run_goes_on_with_the_images_it_held_out(tmp_path, images):
+    run(tmp_path, images, [LEARNING], 4, held_out=4)
+    with pytest.raises(ValueError, match='expected 4 images held out'):
+        run(tmp_path, images, [LEARNING], 8, resume=True)
+
+
+def test_no_images_switch_it_off(tmp_path, images):
+    runner = run(tmp_path, images, [dict(LEARNING, num_images=0)], 4)
+    assert not runner.verdicts and not figures(tmp_path)
+    assert not list(tmp_path.glob('best_*.pth'))
+
+
+@pytest.mark.parametrize('norm_pix', [True, False])
+def test_nothing_is_explained_by_the_mean_target(tmp_path, images, norm_pix):
+    """0 % is the constant prediction, 100 % the right one."""
+    model = micro_model(
+        head=dict(type='greenmim.GreenMIMHead', norm_pix=norm_pix),
+        data_preprocessor=PREPROCESSOR)
+    folder = ImageFolder(str(images), [LoadImage(), PackInputs()])
+    batches = fixed_batches(folder, default_collate, model.mask_planner, 6, 4)
+    targets, visible = [], []
+    for batch in batches:
+        target = model.head.construct_target(
+            model.data_preprocessor(batch)['inputs'][0])
+        layout = read_plan(batch['data_samples']).layout
+        shown = layout.visible.flatten(1).expand(target.shape[:2])
+        targets.append(target)
+        visible.append(target[shown])
+    mean = torch.cat(visible).mean(0)
+    model.decode = lambda encoded: mean.expand(
+        len(encoded.latent), 4, -1)
+    loss, _, ignorant = held_out_loss(model, batches)
+    assert loss == pytest.approx(ignorant, rel=1e-5)
+    iterator = iter(targets)
+    model.decode = lambda encoded: next(iterator)
+    loss, _, ignorant = held_out_loss(model, batches)
+    assert loss == 0 and ignorant > 0

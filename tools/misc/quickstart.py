@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""Pre-train on a folder, extract the backbone, draw reconstructions.
+"""Pre-train on a folder, extract the backbone, draw what was learned.
 
 ``tools/quickstart.sh`` calls it after setting up the environment.
 """
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from mmengine.config import Config
@@ -21,7 +22,7 @@ from greenmim.datasets import ImageFolder, LoadImage
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / 'tools'
 CONFIGS = ROOT / 'configs' / 'quickstart'
-NAME = 'greenmim_swin-micro-w4_1xb32-coslr-600i'
+NAME = 'greenmim_swin-micro-p2_1xb16-coslr-1800i'
 
 
 def parse_args() -> argparse.Namespace:
@@ -75,10 +76,10 @@ def run_tool(tool: str, *arguments: object) -> None:
 def main() -> None:
     args = parse_args()
     if args.folder is None:
-        cfg = Config.fromfile(CONFIGS / f'{NAME}_photos-128px.py')
+        cfg = Config.fromfile(CONFIGS / f'{NAME}_photos-112px.py')
         print('data: photographs that come with scikit-image')
     else:
-        cfg = Config.fromfile(CONFIGS / f'{NAME}_folder-128px.py')
+        cfg = Config.fromfile(CONFIGS / f'{NAME}_folder-112px.py')
         try:
             number = len(ImageFolder(args.folder, [LoadImage()]))
         except (FileNotFoundError, ValueError) as error:
@@ -97,11 +98,13 @@ def main() -> None:
     run_tool('train.py', config, '--work-dir', run, *options)
 
     checkpoint = find_latest_checkpoint(run)
-    backbone, picture = run / 'backbone.pth', run / 'reconstruction.png'
+    backbone, picture = run / 'backbone.pth', run / 'learning.png'
     run_tool('model_converters/export_backbone.py', checkpoint, '--to',
              'mmpretrain', '--config', config, '--out', backbone)
-    run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
-             picture)
+    if not picture.is_file():  # too few images to hold any out
+        picture = run / 'reconstruction.png'
+        run_tool('visualization/reconstruct.py', config, checkpoint, '--out',
+                 picture)
 
     report = json.loads((run / 'report.json').read_text())
     memory = report['peak_memory']
@@ -109,7 +112,7 @@ def main() -> None:
               f'{memory / 2**30:.2f} GiB' + ' on the GPU' * (device == 'cuda'))
     first, last = report['first_loss'], report['last_loss']
     print(f'''
-verdict:         {report['verdict']}
+verdict:         {report['verdict']}, by {report['verdict_images']}
 loss:            {first:.4f} at first, {last:.4f} at last (mean of ten)
 speed:           {report['images_per_second']:.1f} images per second
 time:            {60 * report['hours']:.1f} minutes
@@ -122,12 +125,13 @@ reconstructions: {picture}''')
     skipped = list(run.glob('*/skipped_images.txt'))
     if skipped:
         print(f'skipped images:  {skipped[0]}')
+    if report['reconstruction']:
+        print('\n' + textwrap.fill(report['reconstruction']['sentence'], 79))
     # The shell that started it is in no environment if this one is new.
     steps = [
         os.environ.get('GREENMIM_ACTIVATE'),
         'docs/get_started.md: a run of your own, step by step',
-        'docs/reconstructions.md: why reconstructions are tints and noise '
-        'after minutes'
+        'docs/reconstructions.md: how to read the pictures'
     ]
     print('\nnext:', *filter(None, steps), sep='\n    ')
 

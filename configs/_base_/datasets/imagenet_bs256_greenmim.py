@@ -30,4 +30,5 @@ train_dataloader = dict(
         type='greenmim.ImageFolder',
         data_root='data/imagenet/train',
         index_dir='~/.cache/greenmim',
+        held_out='auto',
         pipeline=train_pipeline))

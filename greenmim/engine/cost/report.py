@@ -33,7 +33,9 @@ class RunReportHook(RunMeterHook):
         figures = self.figures(runner)
         figures.update(self.dense_figures(runner, figures))
         last = self.losses[-10:]
-        figures['verdict'] = runner.message_hub.runtime_info.get('verdict')
+        info = runner.message_hub.runtime_info
+        for name in ('verdict', 'verdict_images', 'reconstruction'):
+            figures[name] = info.get(name)
         figures.update(
             first_loss=self.losses[0] if self.losses else None,
             last_loss=sum(last) / len(last) if last else None)
@@ -50,8 +52,18 @@ def report_text(figures: Dict[str, Any]) -> str:
     rows = [f'| {name} | {value} |' for name, value in _rows(figures)]
     return '\n'.join([
         '# Report of the run', '', '| | |', '|---|---|', *rows, '',
-        '![Loss, speed, time and the dense equivalent](report.png)', ''
+        '![Loss, speed, time and the dense equivalent](report.png)', '',
+        *_reconstruction(figures)
     ])
+
+
+def _reconstruction(figures: Dict[str, Any]) -> List[str]:
+    """What :class:`greenmim.engine.LearningPictureHook` found, if it ran."""
+    found = figures.get('reconstruction')
+    if not found:
+        return []
+    picture = '![Predictions of held-out images during the run](learning.png)'
+    return [found['sentence'], '', picture, '']
 
 
 def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
@@ -65,6 +77,9 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
     if figures.get('planned_by_workers'):
         planning = (f'done by the data-loading workers, '
                     f'{show("plan_seconds", "{:.2g}", 1000.)} ms a batch')
+    verdict = figures.get('verdict') or 'not measured'
+    if figures.get('verdict_images'):
+        verdict += f', by {figures["verdict_images"]}'
     first = figures.get('first_iteration')
     resumed = [('measured from iteration', str(first + 1))] if first else []
     return [
@@ -82,7 +97,7 @@ def _rows(figures: Dict[str, Any]) -> List[Tuple[str, str]]:
         ('group slots that hold a token', show('fill_rate', '{:.1%}')),
         ('loss, first and mean of the last ten',
          f'{show("first_loss", "{:.4f}")}, {show("last_loss", "{:.4f}")}'),
-        ('is it learning?', figures.get('verdict') or 'not measured'),
+        ('is it learning?', verdict),
         ('steps skipped since they were not finite',
          show('steps_left_out', '{:.0f}')),
         ('rollbacks to a checkpoint', show('went_back', '{:.0f}')),

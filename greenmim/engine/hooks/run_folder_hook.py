@@ -18,7 +18,7 @@ from greenmim.registry import HOOKS
 # What a run cannot make again in a moment.
 RESULTS = r'((epoch|iter)_\d+|best_.*)\.pth|last_checkpoint|report\.json'
 # What else a run writes: reports, settings, logs, batches that failed.
-OTHERS = r'report\.(md|png)|config\.py|\d{8}_\d{6}|non_finite'
+OTHERS = r'report\.(md|png)|learning\.png|config\.py|\d{8}_\d{6}|non_finite'
 
 
 def results_in(folder: Path) -> List[Path]:

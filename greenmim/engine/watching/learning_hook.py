@@ -21,13 +21,18 @@ class LearningHook(MeasuringHook):
     With fixed crops and masks and without drop path, the loss of a few dozen
     images separates progress from noise. A log line says whether the run is
     still improving, flat or collapsing, and why, by the rules of
-    :func:`greenmim.evaluation.judge`.
+    :func:`greenmim.evaluation.judge`, and whether the images were held out of
+    training.
 
     These are measured before training, at intervals and at the end, and
     written to the visualizer and the message hub (so that a resumed run has
     them):
 
-    - ``learning/loss``: the held-out loss;
+    - ``learning/loss``: the loss of these images;
+    - ``learning/explained``: the share of it, in per cent, that the model
+      saves in comparison with a prediction that knows nothing of the image;
+      of the variance of the target, where the loss is a squared error. See
+      :func:`greenmim.evaluation.held_out_loss`;
     - ``learning/rank``: the effective rank of the encoder's features of the
       masked images, averaged over each image, see
       :func:`greenmim.evaluation.effective_rank`;
@@ -38,7 +43,8 @@ class LearningHook(MeasuringHook):
 
     The weights of the lowest loss, measured while the verdict is not
     *collapsing*, are kept as ``best_heldout_iter_N.pth``, without the state
-    of the optimizer.
+    of the optimizer; as ``best_training_iter_N.pth`` if the images are
+    trained on.
 
     Args:
         patience (int): Measurements without progress after which a run is
@@ -59,10 +65,10 @@ class LearningHook(MeasuringHook):
                  save_best: bool = True,
                  **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if patience < 1 or min_gain < 0 or self.num_images < 2:
+        if patience < 1 or min_gain < 0 or self.num_images == 1:
             raise ValueError(
-                'expected patience >= 1, min_gain >= 0 and num_images >= 2, '
-                f'got {patience}, {min_gain} and {self.num_images}')
+                'expected patience >= 1, min_gain >= 0 and num_images of 0 '
+                f'or >= 2, got {patience}, {min_gain} and {self.num_images}')
         self.patience = patience
         self.min_gain = min_gain
         self.save_best = save_best
@@ -76,14 +82,24 @@ class LearningHook(MeasuringHook):
                 'greenmim.SafeCheckpointHook, or save_best=False of '
                 'LearningHook')
         super().before_train(runner)
+        if self.batches and not self.is_held_out:
+            runner.logger.info(
+                'Learning is judged by images that are trained on: the data '
+                'set holds out none, of fewer than 100 images, or without '
+                "held_out='auto'.")
 
     def measure(self, runner: Runner, model: Any, step: int) -> None:
-        loss, features = call_gathered(
+        loss, features, ignorant = call_gathered(
             runner.model, lambda: held_out_loss(model, self.batches))
+        explained = None
+        if ignorant is not None:
+            explained = 100 * (1 - loss / ignorant) if ignorant else 0.
         figures = dict(
             loss=loss,
             rank=effective_rank(features),
             spread=relative_spread(features))
+        if explained is not None:
+            figures['explained'] = explained
         if self._features is not None:
             change = (features - self._features).norm() / features.norm()
             figures['change'] = float(change)
@@ -92,11 +108,18 @@ class LearningHook(MeasuringHook):
         history = self._record(runner, figures)
         verdict = judge(
             **history, patience=self.patience, min_gain=self.min_gain)
-        runner.message_hub.update_info('verdict', verdict.word)
+        hub = runner.message_hub
+        hub.update_info('verdict', verdict.word)
+        hub.update_info('verdict_images',
+                        f'{len(features)} {self.split} images')
+        share = ''
+        if explained is not None:
+            share = f' ({explained:.1f} % explained)'
         runner.logger.info(
             f'Learning after {step} iterations: {verdict.word} '
-            f'({verdict.reason}). Held-out loss {loss:.4f}, effective rank '
-            f'{figures["rank"]:.1f} of {len(features) - 1} at most.')
+            f'({verdict.reason}). {self.split.capitalize()} loss {loss:.4f}'
+            f'{share}, effective rank {figures["rank"]:.1f} of '
+            f'{len(features) - 1} at most.')
         runner.visualizer.add_scalars(
             {
                 f'learning/{name}': value
@@ -112,17 +135,20 @@ class LearningHook(MeasuringHook):
         """Add figures to the history of the run, and return the history."""
         history = {}
         for name, plural in (('loss', 'losses'), ('rank', 'ranks'),
-                             ('spread', 'spreads'), ('change', 'changes')):
+                             ('spread', 'spreads'), ('change', 'changes'),
+                           ('explained', 'shares')):
             key = f'learning/{name}'
             if name in figures:
                 runner.message_hub.update_scalar(key, figures[name])
             buffer = runner.message_hub.log_scalars.get(key)
             history[plural] = [] if buffer is None else buffer.data[0].tolist()
+        del history['shares']
         return history
 
     def _save(self, runner: Runner, step: int) -> None:
         """Save the weights, then remove the best ones of this run before."""
-        name = f'best_heldout_iter_{step}.pth'
+        kind = 'heldout' if self.is_held_out else 'training'
+        name = f'best_{kind}_iter_{step}.pth'
         hook = checkpoint_hook_of(runner)
         assert hook is not None
         hook.save(runner, name, weights_only=True)

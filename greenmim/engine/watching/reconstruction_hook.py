@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import torch
 from mmengine.runner import Runner
@@ -26,7 +26,8 @@ class ReconstructionHook(MeasuringHook):
             three channels, see :class:`greenmim.visualization.ColourDisplay`.
             Defaults to None, the first three.
         stretch (bool): See there. Defaults to False.
-        num_images (int): Images at most. Defaults to 8.
+        num_images (int): Images at most; 0 switches the hook off. Defaults
+            to 8.
         **kwargs: See :class:`MeasuringHook`.
     """
 
@@ -43,7 +44,8 @@ class ReconstructionHook(MeasuringHook):
 
     def measure(self, runner: Runner, model: Any, step: int) -> None:
         result = _join(
-            call_gathered(runner.model, lambda: self._reconstruct_all(model)))
+            call_gathered(runner.model,
+                          lambda: reconstruct_all(model, self.batches)))
         columns = reconstruction_columns(result, model.data_preprocessor,
                                          self.bands, self.stretch)
         runner.visualizer.add_image(
@@ -51,15 +53,20 @@ class ReconstructionHook(MeasuringHook):
             draw_sheet(columns, captions_of(result)),
             step=step)
 
-    def _reconstruct_all(self, model: Any) -> List[dict]:
-        sheets = []
-        with evaluating(model):
-            for batch in self.batches:
-                data = model.data_preprocessor(batch, training=False)
-                plan = read_plan(batch['data_samples'])
-                assert plan is not None  # fixed batches have one
-                sheets.append(model.reconstruct(data['inputs'], plan.layout))
-        return sheets
+
+def reconstruct_all(model: Any,
+                    batches: Sequence[dict],
+                    width: float = 0.5) -> List[Dict[str, Any]]:
+    """What ``model.reconstruct`` returns for each of the fixed batches."""
+    results = []
+    with evaluating(model):
+        for batch in batches:
+            data = model.data_preprocessor(batch, training=False)
+            plan = read_plan(batch['data_samples'])
+            assert plan is not None  # fixed batches have one
+            results.append(
+                model.reconstruct(data['inputs'], plan.layout, width))
+    return results
 
 
 def _join(results: Sequence[Any]) -> Any:

@@ -172,8 +172,8 @@ class MaskedImageModeling(BaseSelfSupervisor):
     def reconstruct(
             self,
             inputs: Images,
-            mask: Optional[Union[Tensor,
-                                 VisibleLayout]] = None) -> Dict[str, Any]:
+            mask: Optional[Union[Tensor, VisibleLayout]] = None,
+            width: float = 0.5) -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
         Call ``eval()`` first: dropout and drop path depend on the mode.
@@ -188,6 +188,8 @@ class MaskedImageModeling(BaseSelfSupervisor):
             mask (Tensor | VisibleLayout, optional): Bool of shape
                 (B, Gh, Gw), or (1, Gh, Gw) for one mask shared by the batch,
                 True = masked. Defaults to None, a mask is drawn.
+            width (float): Of the smooth interpolation, in units. Defaults to
+                0.5.
 
         Returns:
             dict: On the device of the images and in their (preprocessed)
@@ -227,8 +229,8 @@ class MaskedImageModeling(BaseSelfSupervisor):
         if target.draws_images:
             naive = {
                 name: self.head.draw_target(filled)
-                for name, filled in naive_fillings(images, layout,
-                                                   size).items()
+                for name, filled in naive_fillings(images, layout, size,
+                                                   width).items()
             }
         return dict(
             pred=self.head.to_images(pred, known),

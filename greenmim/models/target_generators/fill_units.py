@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Masked units filled from visible units nearby."""
-from typing import Dict
+from typing import Dict, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,9 @@ from torch import Tensor
 
 from greenmim.ops import VisibleLayout, patchify, unit_grid, unpatchify
 from greenmim.ops.mask_unit import Grid
+
+WIDTHS = (0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.)
+"""Widths of an interpolation to choose from, in mask units."""
 
 
 def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,
@@ -46,8 +49,10 @@ def fill_from_neighbours(images_BCHW: Tensor, layout: VisibleLayout,
     return unpatchify(patches, unit_size, grid)
 
 
-def naive_fillings(images_BCHW: Tensor, layout: VisibleLayout,
-                   unit_size: int) -> Dict[str, Tensor]:
+def naive_fillings(images_BCHW: Tensor,
+                   layout: VisibleLayout,
+                   unit_size: int,
+                   width: float = 0.5) -> Dict[str, Tensor]:
     """What a prediction of masked pixels has to be better than.
 
     The pixels of masked units are never read.
@@ -56,28 +61,60 @@ def naive_fillings(images_BCHW: Tensor, layout: VisibleLayout,
         images_BCHW (Tensor): As for :func:`fill_from_neighbours`.
         layout (VisibleLayout): Their visible units.
         unit_size (int): Side of a mask unit in pixels.
+        width (float): Standard deviation of the interpolation's weights, in
+            units. Defaults to 0.5.
 
     Returns:
         dict[str, Tensor]: ``'mean'``, the mean of the visible pixels of each
-        image and channel, and ``'smooth'``, a bilinear interpolation of the
-        means of visible units, masked ones filled by their inverse distances;
-        (B, C, H, W) each.
+        image and channel, and ``'smooth'``, at every pixel the mean of the
+        visible ones with Gaussian weights of their distances; (B, C, H, W)
+        each.
     """
-    grid = unit_grid(images_BCHW.shape[2:], unit_size)
-    visible = layout.visible.flatten(1).to(images_BCHW.device)  # (M, L)
-    shown = visible.view(-1, 1, *grid)
-    means = F.avg_pool2d(images_BCHW, unit_size).where(shown, 0.)
+    shown = layout.visible[:, None].repeat_interleave(unit_size, 2)
+    shown = shown.repeat_interleave(unit_size, 3)
+    # In double precision weights of pixels far away are not zero.
+    images = images_BCHW.double().cpu().where(shown, 0.)
     count = shown.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = means.sum((2, 3), keepdim=True) / count
+    mean = images.sum((2, 3), keepdim=True) / count
 
-    weights = _inverse_distances(grid).to(means) * visible[:, None]
-    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
-    filled = means.flatten(2) @ weights.transpose(1, 2)
-    smooth = F.interpolate(
-        means.where(shown, filled.view_as(means)),
-        scale_factor=unit_size,
-        mode='bilinear')
-    return dict(mean=mean.expand_as(images_BCHW), smooth=smooth)
+    rows, cols = (
+        _gaussian(side, width * unit_size) for side in images.shape[2:])
+    weights = rows @ shown.double() @ cols
+    smooth = (rows @ images @ cols / weights).where(weights > 0, mean)
+    fillings = dict(mean=mean.expand_as(images), smooth=smooth)
+    return {name: filled.to(images_BCHW) for name, filled in fillings.items()}
+
+
+def best_width(batches: Sequence[Tuple[Tensor, VisibleLayout]],
+               unit_size: int) -> float:
+    """The width with which the smooth interpolation errs least.
+
+    Args:
+        batches (Sequence[tuple[Tensor, VisibleLayout]]): Images (B, C, H, W)
+            to choose by, of which all pixels are read, and their visible
+            units.
+        unit_size (int): Side of a mask unit in pixels.
+
+    Returns:
+        float: One of :data:`WIDTHS`, in units.
+    """
+
+    def error(width: float) -> float:
+        total = 0.
+        for images, layout in batches:
+            smooth = naive_fillings(images, layout, unit_size, width)['smooth']
+            squares = F.avg_pool2d((smooth - images).square(), unit_size)
+            total += float(
+                (squares * layout.masked.to(squares.device)[:, None]).sum())
+        return total
+
+    return min(WIDTHS, key=error)
+
+
+def _gaussian(side: int, deviation: float) -> Tensor:
+    """Weights of every pair of places along an axis, (side, side)."""
+    place = torch.arange(side, dtype=torch.float64)
+    return torch.exp(-((place[:, None] - place) / deviation).square() / 2)
 
 
 def _inverse_distances(grid: Grid) -> Tensor:
