@@ -21,8 +21,7 @@ model = dict(
     mask_scope='image',
     backbone=dict(
         type='greenmim.GreenMIMSwinTransformer',
-        arch=dict(
-            embed_dims=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
+        arch=dict(embed_dims=24, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8]),
         img_size=112,
         patch_size=2,
         window_size=7,

@@ -70,14 +70,14 @@ def fixed_samples(dataset: Any, number: int, seed: int = 0) -> List[dict]:
     return samples
 
 
-def fixed_batches(dataset: Any,
-                  collate_fn: Callable,
-                  planner: MaskPlanner,
-                  number: int,
-                  batch_size: int = 8,
-                  seed: int = 0,
-                  mask_scope: Literal['batch', 'image'] = 'batch'
-                  ) -> List[dict]:
+def fixed_batches(
+        dataset: Any,
+        collate_fn: Callable,
+        planner: MaskPlanner,
+        number: int,
+        batch_size: int = 8,
+        seed: int = 0,
+        mask_scope: Literal['batch', 'image'] = 'batch') -> List[dict]:
     """Batches of images with fixed masks, the same in every run.
 
     Masks that the pipeline made are used.

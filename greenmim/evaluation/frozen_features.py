@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Frozen features of labelled images, and how well they separate classes."""
+import warnings
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -49,7 +50,8 @@ def knn_accuracy(model: BaseModel,
                  bank: DataLoader,
                  queries: DataLoader,
                  k: int = 20,
-                 temperature: float = 0.07) -> Dict[str, float]:
+                 temperature: float = 0.07,
+                 linear: bool = False) -> Dict[str, float]:
     """Classify images by weighted k-NN on frozen features.
 
     Args:
@@ -59,11 +61,13 @@ def knn_accuracy(model: BaseModel,
         queries (DataLoader): The images to classify.
         k (int): See :func:`knn_predict`. Defaults to 20.
         temperature (float): See there. Defaults to 0.07.
+        linear (bool): Whether to classify by :func:`linear_accuracy`, too, on
+            the same features. Defaults to False.
 
     Returns:
         dict[str, float]: Percentages ``top1`` and, for more than five
-        classes, ``top5``: a class without a vote never counts. Empty in all
-        processes of a distributed job but the first.
+        classes, ``top5``: a class without a vote never counts; and
+        ``linear``. Empty in all processes of a distributed job but the first.
     """
     known = extract_features(model, bank)
     unknown = extract_features(model, queries)
@@ -75,7 +79,44 @@ def knn_accuracy(model: BaseModel,
                          unknown[0].to(device), k, temperature, num_classes)
     scores, classes = scores.cpu().sort(dim=1, descending=True)
     right = (classes == unknown[1][:, None]) & (scores > 0)
-    return {
+    found = {
         f'top{top}': 100 * right[:, :top].any(1).double().mean().item()
         for top in (1, 5) if top == 1 or num_classes > top
     }
+    if linear:
+        found['linear'] = linear_accuracy(*known, *unknown)
+    return found
+
+
+def linear_accuracy(bank: Tensor,
+                    labels: Tensor,
+                    queries: Tensor,
+                    answers: Tensor,
+                    iterations: int = 50) -> float:
+    """Classify features by a linear probe that is cheap enough for a log.
+
+    It is scikit-learn's logistic regression on standardised features, of one
+    strength (C = 0.01) and few iterations, so that its figures are compared
+    within a run; ``compare_with_scratch.py`` chooses the strength.
+
+    Args:
+        bank (Tensor): Features of the labelled images, (N, C), on the CPU.
+        labels (Tensor): Their classes, (N, ), of two or more classes.
+        queries (Tensor): Features to classify, (Q, C).
+        answers (Tensor): Their classes, (Q, ).
+        iterations (int): Of the solver, at most. Defaults to 50.
+
+    Returns:
+        float: The percentage that is classified right.
+    """
+    # Optional, and slow to import.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    probe = make_pipeline(StandardScaler(),
+                          LogisticRegression(C=0.01, max_iter=iterations))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)
+        probe.fit(bank.numpy(), labels.numpy())
+    return 100 * float(probe.score(queries.numpy(), answers.numpy()))

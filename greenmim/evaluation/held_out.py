@@ -46,8 +46,7 @@ def held_out_loss(
     return total / len(pooled), pooled, ignorant
 
 
-def _ignorant_loss(head: Any, rows: List[Tuple[Tensor, Tensor,
-                                               Any]]) -> float:
+def _ignorant_loss(head: Any, rows: List[Tuple[Tensor, Tensor, Any]]) -> float:
     """The loss of the mean target of visible units, (D,), everywhere."""
     number, mean = 0, torch.zeros(())
     for _, target_BLD, layout in rows:

@@ -8,7 +8,7 @@ from .heads import GreenMIMHead, SumOfHeads
 from .masking import BlockMask, GivenMask, RandomMask, UniformMask
 from .necks import (ConvNeck, FusionNeck, GreenMIMNeck, LinearNeck,
                     LocalReconstructionNeck, Neck)
-from .selfsup import GreenMIM, MaskTokenMIM
+from .selfsup import GreenMIM, JointMIM, MaskTokenMIM
 from .target_generators import (EMATarget, HOGTarget, LowFrequencyTarget,
                                 PixelTarget, Target, TeacherTarget,
                                 TimmTeacher, TransformersTeacher)
@@ -19,7 +19,7 @@ __all__ = [
     'GreenMIM', 'GreenMIMCMT', 'GreenMIMConvNeXt', 'GreenMIMHead',
     'GreenMIMHiViT', 'GreenMIMNeck', 'GreenMIMPCPVT', 'GreenMIMPVTv2',
     'GreenMIMSVT', 'GreenMIMSwinTransformer', 'GreenMIMSwinTransformerV2',
-    'GreenMIMVisionTransformer', 'HOGTarget', 'LinearNeck',
+    'GreenMIMVisionTransformer', 'HOGTarget', 'JointMIM', 'LinearNeck',
     'LocalReconstructionNeck', 'LowFrequencyTarget', 'MaskTokenMIM', 'Neck',
     'PatchXavierInit', 'PixelTarget', 'PyramidVisionTransformerV2',
     'RandomMask', 'SumOfHeads', 'Target', 'TeacherTarget', 'TimmTeacher',

@@ -16,7 +16,8 @@ SMALLEST = 96  # pixels of a drawn image's side
 
 
 def squared_errors(
-        results: Sequence[Mapping[str, Any]]) -> Tuple[float, Dict[str, float]]:
+        results: Sequence[Mapping[str,
+                                  Any]]) -> Tuple[float, Dict[str, float]]:
     """Squared errors of masked pixels in units of the images' variance.
 
     The unit is the mean variance of an image's channels, all pixels counted.
@@ -72,12 +73,11 @@ def learning_sentence(images: str, model: float, naive: Mapping[str, float],
 
 
 def learning_columns(
-    results: Sequence[Mapping[str, Any]],
-    data_preprocessor: ImgDataPreprocessor,
-    number: int,
-    bands: Optional[Sequence[int]] = None,
-    stretch: bool = False
-) -> Tuple[Dict[str, np.ndarray], Tensor]:
+        results: Sequence[Mapping[str, Any]],
+        data_preprocessor: ImgDataPreprocessor,
+        number: int,
+        bands: Optional[Sequence[int]] = None,
+        stretch: bool = False) -> Tuple[Dict[str, np.ndarray], Tensor]:
     """The pictures of the first images.
 
     Args:

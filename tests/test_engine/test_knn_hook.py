@@ -72,8 +72,13 @@ def test_evaluates_first_in_intervals_and_last(tmp_path, labelled, by_epoch,
     (hook, ) = [hook for hook in runner.hooks if isinstance(hook, KNNHook)]
     assert (len(hook.bank.dataset), len(hook.queries.dataset)) == (16, 4)
     assert not is_model_wrapper(runner.model)
-    accuracy = knn_accuracy(runner.model, hook.bank, hook.queries, k=5)
+    accuracy = knn_accuracy(
+        runner.model, hook.bank, hook.queries, k=5, linear=True)
     assert written[steps[-1]] == pytest.approx(accuracy['top1'])
+    probed = [row['linear/top1'] for row in scalars_of(tmp_path)
+              if 'linear/top1' in row]  # yapf: disable
+    assert len(probed) == len(steps)
+    assert probed[-1] == pytest.approx(accuracy['linear'])
 
 
 @pytest.mark.parametrize('num_workers', [0, 1])

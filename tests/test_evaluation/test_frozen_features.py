@@ -9,7 +9,8 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from greenmim.evaluation import (extract_features, frozen_features,
-                                 knn_accuracy, knn_predict, labelled_folder)
+                                 knn_accuracy, knn_predict, labelled_folder,
+                                 linear_accuracy)
 from tests.micro import micro_model
 
 PREPROCESSOR = dict(
@@ -125,3 +126,16 @@ def test_two_processes_agree_with_one(labelled, tmp_path):
     torch.testing.assert_close(features, expected)
     assert labels.equal(expected_labels)
     assert accuracy == knn_accuracy(model, bank, queries, k=3)
+
+
+def test_linear_probe_of_features_with_a_linear_boundary():
+    """Where nearest neighbours see noise: one of 40 channels tells."""
+    generator = torch.Generator().manual_seed(0)
+    features = 3 * torch.randn(400, 40, generator=generator)
+    labels = torch.arange(400) % 2
+    features[:, 7] = labels + .1 * torch.randn(400, generator=generator)
+    halves = features[:200], labels[:200], features[200:], labels[200:]
+    assert linear_accuracy(*halves) > 95
+    shuffled = labels[torch.randperm(400, generator=generator)]
+    assert linear_accuracy(features[:200], shuffled[:200], features[200:],
+                           shuffled[200:]) < 70

@@ -1,4 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
+import time
+from importlib.util import find_spec
 from typing import Any, Dict
 
 import torch
@@ -14,15 +16,18 @@ from ..fully_sharded import call_gathered
 
 @HOOKS.register_module()
 class KNNHook(Hook):
-    """Measure the k-NN accuracy of the backbone on labelled images.
+    """Measure by k-NN and a linear probe what labels the features tell.
 
     The features are the averages of the last feature map, see
     :func:`greenmim.evaluation.knn_accuracy`. They are evaluated before
     training, which gives a baseline and shows mistakes at once, then at
     intervals and at the end. The hook does not affect the training. The
-    accuracy is logged, and written to the visualizer as ``knn/top1`` and
-    ``knn/top5``. Images are loaded as those of the training, with its range
-    of values and bands; those that cannot be read are left out and listed.
+    accuracy is logged, and written to the visualizer as ``knn/top1``,
+    ``knn/top5`` and ``linear/top1``. The linear probe (scikit-learn's, if
+    that is installed, see :func:`greenmim.evaluation.linear_accuracy`) uses
+    the features that k-NN needs anyway; the log says how long both took.
+    Images are loaded as those of the training, with its range of values and
+    bands; those that cannot be read are left out and listed.
 
     Args:
         data_root (str): Folder of labelled images, see
@@ -38,6 +43,7 @@ class KNNHook(Hook):
         k (int): Neighbours that vote. Defaults to 20.
         temperature (float): Temperature of the weights of the votes.
             Defaults to 0.07.
+        linear (bool): Whether to train the linear probe. Defaults to True.
 
     Raises:
         ValueError: If ``interval`` is below 1.
@@ -52,7 +58,8 @@ class KNNHook(Hook):
                  batch_size: int = 64,
                  num_workers: int = 4,
                  k: int = 20,
-                 temperature: float = 0.07) -> None:
+                 temperature: float = 0.07,
+                 linear: bool = True) -> None:
         if interval < 1:
             raise ValueError(
                 f'expected an interval of 1 or more, got {interval}')
@@ -68,6 +75,7 @@ class KNNHook(Hook):
         self.by_epoch = by_epoch
         self.k = k
         self.temperature = temperature
+        self.linear = linear and find_spec('sklearn') is not None
 
     def before_train(self, runner: Runner) -> None:
         pipeline = getattr(runner.train_dataloader.dataset, 'pipeline', None)
@@ -95,14 +103,21 @@ class KNNHook(Hook):
         model = model_of(runner)
         # A data loader draws the seed of its workers from the generator that
         # draws the masks.
+        start = time.perf_counter()
         with torch.random.fork_rng(devices=[]):
             accuracy = call_gathered(
-                runner.model, lambda: knn_accuracy(
-                    model, self.bank, self.queries, self.k, self.temperature))
+                runner.model,
+                lambda: knn_accuracy(model, self.bank, self.queries, self.k,
+                                     self.temperature, self.linear))
+        seconds = time.perf_counter() - start
         if not accuracy:
             return
+        linear = accuracy.pop('linear', None)
         figures = {f'knn/{name}': value for name, value in accuracy.items()}
+        if linear is not None:
+            figures['linear/top1'] = linear
         text = ', '.join(f'{n}: {value:.2f}' for n, value in figures.items())
         unit = 'epochs' if self.by_epoch else 'iterations'
-        runner.logger.info(f'k-NN after {step} {unit}: {text}')
+        runner.logger.info(
+            f'k-NN after {step} {unit}: {text} ({seconds:.1f} s)')
         runner.visualizer.add_scalars(figures, step=step)

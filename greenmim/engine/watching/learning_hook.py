@@ -136,7 +136,7 @@ class LearningHook(MeasuringHook):
         history = {}
         for name, plural in (('loss', 'losses'), ('rank', 'ranks'),
                              ('spread', 'spreads'), ('change', 'changes'),
-                           ('explained', 'shares')):
+                             ('explained', 'shares')):
             key = f'learning/{name}'
             if name in figures:
                 runner.message_hub.update_scalar(key, figures[name])

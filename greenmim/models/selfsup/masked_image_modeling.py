@@ -169,11 +169,10 @@ class MaskedImageModeling(BaseSelfSupervisor):
         return images, plan
 
     @torch.no_grad()
-    def reconstruct(
-            self,
-            inputs: Images,
-            mask: Optional[Union[Tensor, VisibleLayout]] = None,
-            width: float = 0.5) -> Dict[str, Any]:
+    def reconstruct(self,
+                    inputs: Images,
+                    mask: Optional[Union[Tensor, VisibleLayout]] = None,
+                    width: float = 0.5) -> Dict[str, Any]:
         """Reconstruct images, ready to be drawn.
 
         Call ``eval()`` first: dropout and drop path depend on the mode.

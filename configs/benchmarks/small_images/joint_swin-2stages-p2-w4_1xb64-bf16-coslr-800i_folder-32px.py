@@ -1,0 +1,35 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Fine-tuning of the two-stage Swin beside masked image modelling.
+
+Paper: Das et al., WACV 2024, https://arxiv.org/abs/2310.20704, for the sum of
+    the losses, 0.1 and 0.9; the model is made for 32-px images.
+Command: python tools/train.py
+    configs/benchmarks/small_images/joint_swin-2stages-p2-w4_1xb64-bf16-coslr-800i_folder-32px.py
+    --data FOLDER
+Hardware: a GPU, or a CPU core; bfloat16 is fast where the CPU has AMX.
+Batch: 1 x 64; learning rate 2e-3, not scaled.
+Expected: depends on the images.
+Measured: not measured by this project.
+
+It starts from random weights; model.backbone.init_cfg loads others.
+"""  # noqa: E501
+_base_ = ['swin-2stages-p2-w4_1xb64-bf16-coslr-ld0.75-800i_folder-32px.py']
+
+model = dict(
+    type='greenmim.JointMIM',
+    backbone=dict(type='greenmim.GreenMIMSwinTransformer'),
+    mim=dict(
+        type='greenmim.GreenMIM',
+        mask_ratio=0.75,
+        mask_scope='image',
+        neck=dict(
+            type='greenmim.ConvNeck',
+            in_channels=128,
+            embed_dims=64,
+            depth=1,
+            kernel_size=3,
+            out_channels=4 * 4 * 3,
+            norm_cfg=_base_.norm_cfg),
+        head=dict(type='greenmim.GreenMIMHead', unit_size=4, norm_pix=False)))
+
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=1.))
