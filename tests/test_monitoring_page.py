@@ -51,14 +51,14 @@ def test_from_top_to_bottom(workspace, run_tool, monkeypatch, capsys):
     # Other images, other figures; the same run otherwise
     first = {name: lines[0]['learning/loss'] for name, lines in runs.items()}
     assert first['watched'] == first['pictures'] != first['held_out']
-    assert list(Path('work_dirs/watched').glob('best_heldout_iter_*.pth'))
+    assert list(Path('work_dirs/watched').glob('best_training_iter_*.pth'))
     log = next(Path('work_dirs/watched').rglob('*.log')).read_text()
     example = re.search(r'^Learning after .*$', PAGE.text, re.M).group()
     first, last = re.findall(r'Learning after .*', log)
     assert 'too early to tell (the first measurement)' in first
     # The verdict of four iterations may be another than the page's.
     ends = [
-        re.sub(r'\d+(\.\d+)?', '#', line).split('Held-out')[1]
+        re.sub(r'\d+(\.\d+)?', '#', line).split('Training loss')[1]
         for line in (example, last)
     ]
     assert ends[0] == ends[1]

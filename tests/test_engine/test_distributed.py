@@ -161,7 +161,7 @@ def test_files_are_written_once(runs):
             if not re.match(r'weights_[123]\.pth', file.name)) for run in runs)
     assert four == one
     assert sum('reconstruction_' in name for name in one) == 3
-    assert sum('best_heldout' in name for name in one) == 1
+    assert sum('best_training' in name for name in one) == 1
     pictures = [
         np.asarray(Image.open(next(
             run.rglob('reconstruction_2.png')))).astype(int) for run in runs

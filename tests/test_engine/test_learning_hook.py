@@ -1,6 +1,8 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hooks that look at fixed images, in runs of MMEngine's Runner."""
+import copy
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from PIL import Image
 
 from greenmim.datasets import ImageFolder, LoadImage, fixed_batches
 from greenmim.engine import LearningHook, MeasuringHook, ReconstructionHook
+from greenmim.engine.launch import keep_held_out
 from greenmim.evaluation import held_out_loss
-from greenmim.models.masking.data_samples import read_plan
+from greenmim.models.masking.data_samples import read_plan, single_view
 from greenmim.registry import HOOKS
 from tests.micro import (PREPROCESSOR, micro_config, micro_model, micro_runner,
                          save_images, scalars_of)
+from tests.recipes import find, load
 
 
 @pytest.fixture(scope='module')
@@ -268,7 +272,7 @@ def test_nothing_is_explained_by_the_mean_target(tmp_path, images, norm_pix):
     targets, visible = [], []
     for batch in batches:
         target = model.head.construct_target(
-            model.data_preprocessor(batch)['inputs'][0])
+            single_view(model.data_preprocessor(batch)['inputs']))
         layout = read_plan(batch['data_samples']).layout
         shown = layout.visible.flatten(1).expand(target.shape[:2])
         targets.append(target)
@@ -281,3 +285,23 @@ def test_nothing_is_explained_by_the_mean_target(tmp_path, images, norm_pix):
     model.decode = lambda encoded: next(iterator)
     loss, _, ignorant = held_out_loss(model, batches)
     assert loss == 0 and ignorant > 0
+
+
+@pytest.mark.parametrize('before, resume, expected', [
+    (None, True, 0),
+    (5, True, 5),
+    (None, False, 'auto'),
+], ids=['of an earlier version', 'resumed', 'new'])  # yapf: disable
+def test_a_resumed_run_keeps_its_images(tmp_path, before, resume, expected):
+    """Those of the config in its folder, which may know of none held out."""
+    cfg = copy.deepcopy(
+        load(find('greenmim_swin-micro-p2_1xb16-coslr-1800i_folder-112px')))
+    earlier = copy.deepcopy(cfg)
+    dataset = earlier.train_dataloader.dataset
+    dataset.pop('held_out')
+    if before is not None:
+        dataset.held_out = before
+    earlier.dump(tmp_path / Path(cfg.filename).name)
+    cfg.update(work_dir=str(tmp_path), resume=resume)
+    keep_held_out(cfg)
+    assert cfg.train_dataloader.dataset.held_out == expected

@@ -92,7 +92,7 @@ def test_no_run_damages_another(folder):
     """Interrupted, repeated, resumed, repeated, overwritten."""
     run = folder / 'run'
     process = start(folder, '--resume')  # begins in an empty folder
-    while not list(run.glob('best_heldout_iter_*.pth')):
+    while not list(run.glob('best_training_iter_*.pth')):
         assert process.poll() is None, process.communicate()[0][-2000:]
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

@@ -223,7 +223,7 @@ def test_with_labels(compare, labelled):
         out / 'comparison.md').read_text('utf-8')
     check_picture(out / 'comparison.png')
     # The budget is spent on training alone.
-    watched = ('report.md', 'best_heldout_*.pth')
+    watched = ('report.md', 'best_*.pth', 'learning.png')
     assert not any(list(out.rglob(name)) for name in watched)
     assert len(list(out.rglob('scalars.json'))) >= len(methods)
 

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from greenmim.datasets.transforms import load_of
-from greenmim.engine.use_data import use_data, use_labelled
+from greenmim.engine.use_data import innermost, use_data, use_labelled
 from ..results import command, environment, marked, write_json, write_marked
 from .data import path_prefix, write_labels
 from .frozen import evaluate_frozen
@@ -30,7 +30,7 @@ MEASURES = dict(fine_tuning='fine-tuning', linear='linear probe', knn='k-NN')
 COLORS = ('#9a9a9a', '#4a4a4a', '#2a9d5c', '#2a6f97', '#e9a23b', '#c8553d')
 MARK = 'comparison'  # of the generated part of a document
 # Hooks that watch a run and are no part of its budget.
-WATCHING = ('learning', 'run_report')
+WATCHING = ('learning', 'learning_picture', 'run_report')
 BUDGET = 240.  # seconds
 
 Run = Callable[[], dict]
@@ -117,6 +117,8 @@ class Comparison:
         (use_labelled if self.labelled else use_data)(cfg, str(self.folder))
         for name in WATCHING:
             cfg.default_hooks.pop(name, None)
+        # Nothing is measured on them, and other methods hold out none.
+        innermost(cfg.train_dataloader).pop('held_out', None)
         return cfg
 
     def classifier_config(self, method: str, seed: int, run: str) -> Config:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from greenmim._mmengine import is_resuming, model_of
 from greenmim.datasets import fixed_batches
-from greenmim.models.masking.data_samples import read_plan
+from greenmim.models.masking.data_samples import read_plan, single_view
 from greenmim.models.target_generators import best_width
 from greenmim.registry import HOOKS
 from greenmim.visualization import (draw_learning, learning_columns,
@@ -71,16 +71,14 @@ class LearningPictureHook(MeasuringHook):
         target = getattr(getattr(model, 'head', None), 'target', None)
         if not getattr(target, 'draws_images', False):
             return []  # histograms or another model's features, say
-        training = self._masked(runner, runner.train_dataloader.dataset,
-                                CHOSEN_ON)
-        widths = []
-        for batch in training:
+        training = []
+        for batch in self._masked(runner, runner.train_dataloader.dataset,
+                                  CHOSEN_ON):
             images = model.data_preprocessor(batch, training=False)['inputs']
             plan = read_plan(batch['data_samples'])
             assert plan is not None  # fixed batches have one
-            widths.append((images[0] if isinstance(images, list) else images,
-                           plan.layout))
-        self.width = best_width(widths, model.unit_size)
+            training.append((single_view(images), plan.layout))
+        self.width = best_width(training, model.unit_size)
         return self._masked(runner, dataset, number)
 
     def _masked(self, runner: Runner, dataset: Any, number: int) -> List[dict]:

@@ -67,7 +67,7 @@ def test_held_out_loss_of_every_neck(name):
             data_samples=[DataSample(metainfo=dict(mask_plan=plan))])
         for part in (images[:2], images[2:])
     ]
-    loss, features = held_out_loss(model, batches)
+    loss, features, _ = held_out_loss(model, batches)
     assert model.training and model.image_size == (32, 32)
     model.eval()
     samples = [DataSample(metainfo=dict(mask_plan=plan))]

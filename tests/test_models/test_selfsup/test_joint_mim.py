@@ -39,11 +39,11 @@ def joint(**options):
 
 def batch():
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(2, 3, 96, 64, generator=generator)
+    images = torch.randn(2, 3, 128, 128, generator=generator)
     samples = []
     for i in range(2):
         sample = DataSample().set_gt_label(i)
-        mask = torch.rand(6, generator=generator).argsort().view(3, 2) < 4
+        mask = torch.rand(16, generator=generator).argsort().view(4, 4) < 10
         sample.set_field(mask, 'mask', field_type='data')
         samples.append(sample)
     return images, samples
@@ -123,7 +123,7 @@ def test_the_recipe_trains_and_tests(tmp_path):
             folder.mkdir(parents=True)
             for i in range(6):
                 Image.new('RGB', (40, 36), colour).save(folder / f'{i}.png')
-    cfg = load(RECIPE)
+    cfg = copy.deepcopy(load(RECIPE))
     cfg.merge_from_dict({
         'work_dir':
         str(tmp_path / 'run'),

@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from greenmim.models.masking import random_mask
-from greenmim.models.target_generators import (fill_from_neighbours,
+from greenmim.models.target_generators import (best_width,
+                                               fill_from_neighbours,
                                                naive_fillings)
+from greenmim.models.target_generators.fill_units import WIDTHS
 from greenmim.ops import VisibleLayout
 
 SIZE = 8
@@ -67,12 +69,49 @@ def test_flat_units_stay_flat():
 
 
 def test_naive_fillings():
-    """A ramp is interpolated; the mean is that of visible pixels alone."""
-    ramp = torch.arange(96.).expand(1, 2, 32, 96).clone()
-    mask = torch.tensor([[[False, True, False]]])
-    ramp[..., 32:64] = float('nan')
-    found = naive_fillings(ramp, VisibleLayout.from_mask(mask), 32)
-    assert (found['mean'] == 47.5).all()
-    smooth = found['smooth']
-    torch.testing.assert_close(smooth[..., 16:80],
-                               torch.arange(16., 80).expand(1, 2, 32, 64))
+    """Against sums over the visible pixels, one masked pixel at a time."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 2, 2 * SIZE, 3 * SIZE, generator=generator)
+    images = images.double()
+    mask = torch.tensor([[[True, False, True], [False, True, True]],
+                         [[True, False, True], [True, True, False]]])
+    layout = VisibleLayout.from_mask(mask)
+    hidden = mask.repeat_interleave(SIZE, 1).repeat_interleave(SIZE, 2)
+    spoilt = images.masked_fill(hidden[:, None], float('nan'))
+    found = naive_fillings(spoilt, layout, SIZE, width=0.7)
+    for b in range(2):
+        places = (~hidden[b]).nonzero().double()
+        pixels = images[b][:, ~hidden[b]]
+        torch.testing.assert_close(
+            found['mean'][b, :, 0, 0], pixels.mean(1), rtol=1e-12, atol=1e-12)
+        for place in hidden[b].nonzero():
+            squared = (places - place).square().sum(1)
+            weights = torch.exp(-squared / 2 / (0.7 * SIZE)**2)
+            torch.testing.assert_close(
+                found['smooth'][b, :, place[0], place[1]],
+                pixels @ weights / weights.sum(),
+                rtol=1e-9,
+                atol=1e-12)
+
+
+def test_far_from_all_visible_pixels_is_their_mean():
+    images = torch.randn(1, 1, SIZE, 100 * SIZE)
+    mask = torch.ones(1, 1, 100, dtype=torch.bool)
+    mask[..., 0] = False
+    found = naive_fillings(images, VisibleLayout.from_mask(mask), SIZE, .25)
+    torch.testing.assert_close(found['smooth'][..., -1],
+                               images[..., :SIZE].mean().expand(1, 1, SIZE))
+
+
+@pytest.mark.parametrize('kind', ['noise', 'wave'])
+def test_the_best_width_follows_the_images(kind):
+    """A wave is continued from nearby, noise tells of nothing nearby."""
+    side = 8 * SIZE
+    generator = torch.Generator().manual_seed(0)
+    wave = torch.sin(torch.arange(side) / side * 2 * torch.pi)
+    noise = torch.randn(1, 3, side, side, generator=generator)
+    images = noise if kind == 'noise' else wave.expand(1, 3, side, side)
+    layout = VisibleLayout.from_mask(
+        random_mask(1, (8, 8), 0.5, generator))
+    width = best_width([(images, layout)], SIZE)
+    assert width == WIDTHS[-1] if kind == 'noise' else width < WIDTHS[-1]
