@@ -33,3 +33,7 @@ model = dict(
         head=dict(type='greenmim.GreenMIMHead', unit_size=4, norm_pix=False)))
 
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=1.))
+
+# Samples and steps draw from seeds of their own, as in a pre-training.
+train_dataloader = dict(sampler=dict(type='greenmim.SeededInfiniteSampler'))
+randomness = dict(diff_rank_seed=False)
