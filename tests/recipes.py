@@ -20,8 +20,8 @@ DOWNSTREAM = [path for path in RECIPES if path.parent.name.startswith('mm')
               and path.parent.name != 'mmselfsup']  # yapf: disable
 CLASSIFICATION = [
     path for path in RECIPES
-    if path.parent.name == 'classification'
-    or path.name.startswith(('swin-', 'joint_'))
+    if path.parent.name == 'classification' or path.name.startswith(('swin-',
+                                                                     'joint_'))
 ]
 PRE_TRAINING = [
     path for path in RECIPES if path not in DOWNSTREAM + CLASSIFICATION
