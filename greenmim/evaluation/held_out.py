@@ -27,18 +27,18 @@ def held_out_loss(
     total = 0.
     features: List[Tensor] = []
     rows: List[Tuple[Tensor, Tensor, Any]] = []
-    has_target = hasattr(model.head, 'construct_target')
+    has_target = hasattr(model.head, 'target_key')  # takes a target, too
     with evaluating(model):
         for batch in batches:
             data = model.data_preprocessor(batch, training=False)
             images, plan = model.prepare(**data)
             encoded = model.encode(images, plan)
             pred = model.decode(encoded)
-            target = ()
+            targets = []
             if has_target:
-                target = (model.head.construct_target(images), )
-                rows.append((images, *target, plan.layout))
-            loss = model.head.loss(pred, images, plan.layout, *target)
+                targets = [model.head.construct_target(images)]
+                rows.append((images, targets[0], plan.layout))
+            loss = model.head.loss(pred, images, plan.layout, *targets)
             features.append(encoded.latent.float().mean(1).cpu())
             total += float(loss) * len(images)
         ignorant = _ignorant_loss(model.head, rows) if rows else None

@@ -57,16 +57,25 @@ class ReconstructionHook(MeasuringHook):
 def reconstruct_all(model: Any,
                     batches: Sequence[dict],
                     width: float = 0.5) -> List[Dict[str, Any]]:
-    """What ``model.reconstruct`` returns for each of the fixed batches."""
+    """What ``model.reconstruct`` returns for each batch, on the CPU."""
     results = []
     with evaluating(model):
         for batch in batches:
             data = model.data_preprocessor(batch, training=False)
             plan = read_plan(batch['data_samples'])
             assert plan is not None  # fixed batches have one
-            results.append(
-                model.reconstruct(data['inputs'], plan.layout, width))
+            result = model.reconstruct(data['inputs'], plan.layout, width)
+            results.append(_to_cpu(result))
     return results
+
+
+def _to_cpu(result: Any) -> Any:
+    """Leave the memory of the device to the training."""
+    if isinstance(result, torch.Tensor):
+        return result.cpu()
+    if isinstance(result, dict):
+        return {key: _to_cpu(part) for key, part in result.items()}
+    return result
 
 
 def _join(results: Sequence[Any]) -> Any:
