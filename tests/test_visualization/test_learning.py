@@ -23,8 +23,7 @@ def result_of(factor):
         mask=mask,
         known=images,
         drawn_known=images,
-        naive=dict(
-            mean=torch.full_like(images, 12.), smooth=images + 1.),
+        naive=dict(mean=torch.full_like(images, 12.), smooth=images + 1.),
         pred_is_image=True,
         pred_uses_neighbour_statistics=False)
 
@@ -67,7 +66,9 @@ def test_the_picture():
                    prediction.numpy()):
         assert (images[:, :, 16:] == before['image'][:, :, 16:]).all()
     assert (prediction[0, 0, :4, 0] == torch.tensor([16, 12, 16, 12])).all()
-    sheet = draw_learning(before, {'0 %': prediction, '100 %': prediction},
-                          ['Some words.'])
+    sheet = draw_learning(before, {
+        '0 %': prediction,
+        '100 %': prediction
+    }, ['Some words.'])
     # Six columns of images of 48 pixels, drawn twice as large; three rows
     assert sheet.shape == (20 + 3 * 104 + 20, 8 + 6 * 104, 3)

@@ -111,7 +111,6 @@ def test_the_best_width_follows_the_images(kind):
     wave = torch.sin(torch.arange(side) / side * 2 * torch.pi)
     noise = torch.randn(1, 3, side, side, generator=generator)
     images = noise if kind == 'noise' else wave.expand(1, 3, side, side)
-    layout = VisibleLayout.from_mask(
-        random_mask(1, (8, 8), 0.5, generator))
+    layout = VisibleLayout.from_mask(random_mask(1, (8, 8), 0.5, generator))
     width = best_width([(images, layout)], SIZE)
     assert width == WIDTHS[-1] if kind == 'noise' else width < WIDTHS[-1]
