@@ -58,7 +58,7 @@ def test_from_top_to_bottom(workspace, run_tool, monkeypatch, capsys):
     assert 'too early to tell (the first measurement)' in first
     # The verdict of four iterations may be another than the page's.
     ends = [
-        re.sub(r'\d+(\.\d+)?', '#', line).split('Training loss')[1]
+        re.sub(r'-?\d+(\.\d+)?', '#', line).split('Training loss')[1]
         for line in (example, last)
     ]
     assert ends[0] == ends[1]
