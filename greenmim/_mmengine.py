@@ -122,7 +122,8 @@ def swaps_channels(preprocessor: Any) -> bool:
 
     MMEngine 0.10.7, MMPretrain 1.2.0.
     """
-    return preprocessor._channel_conversion
+    return (preprocessor._channel_conversion
+            or getattr(preprocessor, 'flips_channels', False))
 
 
 def set_active_positions(active: Tensor) -> None:

@@ -78,7 +78,7 @@ def test_statistics_of_images(workspace, run_tool, capsys, channels):
         f'--channels {channels}')
     Path('printed.py').write_text(capsys.readouterr().out)
     cfg = Config.fromfile('printed.py').data_preprocessor
-    assert cfg.type == 'mmpretrain.SelfSupDataPreprocessor'
+    assert cfg.type == 'greenmim.ChannelDataPreprocessor'
     assert cfg.to_rgb == (channels == 3)
     if channels == 3:
         np.testing.assert_allclose(cfg.mean, [15, 100, 200])

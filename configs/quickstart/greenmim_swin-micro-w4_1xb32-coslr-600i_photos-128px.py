@@ -41,7 +41,7 @@ model = dict(
     head=dict(type='greenmim.GreenMIMHead', norm_pix=True))
 
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='greenmim.ChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)
@@ -74,6 +74,7 @@ train_dataloader = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=1e-3,

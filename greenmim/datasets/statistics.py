@@ -303,9 +303,6 @@ def config_lines(found: Statistics,
     """The lines of a config for images with these statistics."""
     options = dict(channels=channels, **found.options)
     load = ', '.join(f'{name}={value!r}' for name, value in options.items())
-    kind = 'mmpretrain.SelfSupDataPreprocessor'
-    if channels not in (1, 3):
-        kind = 'greenmim.ChannelDataPreprocessor'
     numbers = [
         ', '.join(f'{value:.3f}' for value in values)
         for values in (found.mean, found.std)
@@ -313,7 +310,7 @@ def config_lines(found: Statistics,
     return (f"load_image = dict(type='greenmim.LoadImage', {load})\n"
             'data_preprocessor = dict(\n'
             '    _delete_=True,\n'
-            f"    type='{kind}',\n"
+            "    type='greenmim.ChannelDataPreprocessor',\n"
             f'    mean=[{numbers[0]}],\n'
             f'    std=[{numbers[1]}],\n'
             f'    to_rgb={channels == 3})\n'

@@ -13,6 +13,7 @@ from .fully_sharded import FullyShardedModel  # noqa: F401
 from .hooks import *  # noqa: F401, F403
 from .layer_decay import LayerDecayOptimWrapperConstructor  # noqa: F401
 from .loops import ResumableEpochLoop  # noqa: F401
+from .merged_groups import MergedOptimWrapperConstructor  # noqa: F401
 from .non_finite import *  # noqa: F401, F403
 from .preemption import *  # noqa: F401, F403
 from .watching import *  # noqa: F401, F403

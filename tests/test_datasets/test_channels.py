@@ -5,8 +5,10 @@ import pytest
 import tifffile
 import torch
 from mmengine.dataset import default_collate
+from mmpretrain.models import SelfSupDataPreprocessor
 from torch.utils.data import DataLoader
 
+from greenmim._mmengine import swaps_channels
 from greenmim.datasets import ImageFolder, LoadImage
 from greenmim.models.utils import ChannelDataPreprocessor
 from tests.micro import micro_config, micro_model
@@ -109,3 +111,27 @@ def test_npy_of_16_bits_is_scaled(tmp_path):
 def test_statistics_that_do_not_fit_are_refused(mean, std):
     with pytest.raises(ValueError, match='for every channel'):
         ChannelDataPreprocessor(mean, std)
+
+
+def test_channels_that_cannot_be_swapped_are_refused():
+    with pytest.raises(ValueError, match='three channels.*got 4.*to_rgb'):
+        ChannelDataPreprocessor([1.] * 4, [1.] * 4, to_rgb=True)
+
+
+@pytest.mark.parametrize('views', [0, 2])
+@pytest.mark.parametrize('to_rgb', [False, True])
+def test_channels_are_flipped_without_an_index(to_rgb, views):
+    """A list of channels would be sent to the device in every step."""
+    options = dict(mean=[1., 2., 3.], std=[2., 3., 4.], to_rgb=to_rgb)
+    images = torch.randint(0, 255, (2, 3, 4, 5), dtype=torch.uint8)
+    data = dict(inputs=[images] * views or images, data_samples=['sample'])
+    expected = SelfSupDataPreprocessor(**options)(data)
+    preprocessor = ChannelDataPreprocessor(**options)
+    with torch.profiler.profile() as profile:
+        actual = preprocessor(data)
+    assert actual['data_samples'] == ['sample']
+    torch.testing.assert_close(
+        actual['inputs'], expected['inputs'], rtol=0, atol=0)
+    assert swaps_channels(preprocessor) is to_rgb
+    names = {event.key for event in profile.key_averages()}
+    assert 'aten::sub' in names and 'aten::index' not in names

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from greenmim.engine import FiniteOptimWrapper, NonFiniteHook
 from tests.micro import micro_runner
@@ -116,6 +117,51 @@ def test_the_loss_is_checked_where_a_wrapper_steps_by_itself(tmp_path):
     assert hook.skipped == 1 and all(map(math.isfinite, slopes))
     log, = tmp_path.rglob('*.log')
     assert 'OwnSteps has an update_params of its own' in log.read_text()
+
+
+class Reads(TorchFunctionMode):
+    """Lists the calls that wait for the device of a tensor."""
+    waiting = ('tolist', 'item', '__bool__', '__int__', '__float__',
+               '__index__', 'cpu', 'numpy')
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, '__name__', '') in self.waiting:
+            self.calls.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('factor, problem', [(1., None), (math.nan, 'loss'),
+                                             (math.inf, 'gradient')])
+def test_a_step_waits_once_for_the_device(factor, problem):
+    slope = nn.Parameter(torch.zeros(3))
+    wrapper = FiniteOptimWrapper(OptimWrapper(torch.optim.SGD([slope], lr=1.)))
+    loss = slope.sum()
+    if problem == 'gradient':
+        loss = Poisoned.apply(loss)
+    elif problem == 'loss':
+        loss = loss * factor
+    with Reads() as reads:
+        wrapper.update_params(loss)
+    assert reads.calls == ['tolist']
+    assert wrapper.problem == problem and slope.grad is None
+    assert slope.isfinite().all() and bool(slope.any()) is (problem is None)
+
+
+def test_a_loss_among_accumulated_ones():
+    """It takes the accumulated gradients along, and the next count anew."""
+    slope = nn.Parameter(torch.zeros(1))
+    wrapper = FiniteOptimWrapper(
+        OptimWrapper(torch.optim.SGD([slope], lr=1.), accumulative_counts=2))
+    wrapper.initialize_count_status(nn.Linear(1, 1), 0, 6)
+    for factor, expected in ((4., 0.), (math.nan, 0.), (2., 0.), (2., -2.),
+                             (math.nan, -2.), (4., -4.)):
+        wrapper.update_params(factor * slope.sum())
+        assert slope.item() == expected
+    assert wrapper.problem == 'loss'
 
 
 def test_several_optimizers_are_refused():

@@ -2,7 +2,7 @@
 # ImageNet-1k without its labels, 256 images of 224 px a GPU. Another
 # `data_root` is all that it takes to train on any other folder of images.
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='greenmim.ChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)

@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 # ImageNet-1k without its labels, 256 images of 192 px a GPU.
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='greenmim.ChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)

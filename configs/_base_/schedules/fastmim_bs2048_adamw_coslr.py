@@ -3,6 +3,7 @@
 # tables and tokens decay as well.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=1.5e-4 * 2048 / 256,

@@ -5,14 +5,12 @@
 # so that `optim_wrapper.type=OptimWrapper` is all that full precision takes.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=1.5e-4 * 2048 / 256,
         betas=(0.9, 0.95),
         weight_decay=0.05,
-        # The same update in one kernel a tensor. The exceptions below give
-        # every tensor a group of its own, which leaves PyTorch's default
-        # implementation nothing to batch.
         fused=True),
     # No decay on norms, biases, position tables and tokens.
     paramwise_cfg=dict(

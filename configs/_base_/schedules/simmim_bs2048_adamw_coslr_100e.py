@@ -3,6 +3,7 @@
 # at the end.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=2e-4 * 2048 / 512,

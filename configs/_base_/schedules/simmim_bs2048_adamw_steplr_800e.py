@@ -3,6 +3,7 @@
 # for the last 100 of 800 epochs.
 optim_wrapper = dict(
     type='AmpOptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=1e-4 * 2048 / 512,

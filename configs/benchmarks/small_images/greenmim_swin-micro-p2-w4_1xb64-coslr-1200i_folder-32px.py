@@ -44,7 +44,7 @@ model = dict(
     head=dict(type='greenmim.GreenMIMHead', norm_pix=True, unit_size=8))
 
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='greenmim.ChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)
@@ -78,6 +78,7 @@ train_dataloader = dict(
 
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='greenmim.MergedOptimWrapperConstructor',
     optimizer=dict(
         type='AdamW',
         lr=2e-3,

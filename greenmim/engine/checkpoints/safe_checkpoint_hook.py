@@ -18,6 +18,7 @@ from greenmim._mmengine import (checkpoint_to_load, is_resuming,
 from greenmim.registry import HOOKS
 from greenmim.weights import read_checkpoint
 from ..fully_sharded import cut_state, gather_state, is_sharded
+from ..merged_groups import merge_checkpoint
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
 from .checks import (check_model, check_overlap, schedule_of, warn_of_schedule,
                      warn_of_settings)
@@ -213,6 +214,7 @@ class SafeCheckpointHook(CheckpointHook):
         # Runner.resume would run this text, which old files hold, as Python.
         checkpoint.get('meta', {}).pop('config', None)
         if is_resuming(runner):
+            merge_checkpoint(runner.optim_wrapper, checkpoint)
             check_model(runner, checkpoint)
             warn_of_settings(runner, checkpoint)
             warn_of_schedule(runner, checkpoint)

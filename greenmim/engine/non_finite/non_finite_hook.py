@@ -11,6 +11,7 @@ from greenmim._mmengine import model_of
 from greenmim.registry import HOOKS
 from greenmim.weights import read_checkpoint
 from ..checkpoints import checkpoint_hook_of, find_latest_whole_checkpoint
+from ..merged_groups import merge_checkpoint
 from .optim_wrapper import (PRECISIONS, FiniteOptimWrapper, next_precision,
                             precision_of)
 from .step_record import get_random_state, record_batch
@@ -168,6 +169,7 @@ class NonFiniteHook(Hook):
         model_of(runner).load_state_dict(checkpoint['state_dict'])
         wrapper = runner.optim_wrapper
         rates = [group['lr'] for group in wrapper.param_groups]
+        merge_checkpoint(wrapper, checkpoint)
         if 'optimizer' in checkpoint:
             wrapper.load_state_dict(checkpoint['optimizer'])
         change, factor = self._change(runner)

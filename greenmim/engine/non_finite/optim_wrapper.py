@@ -6,6 +6,7 @@ from mmengine.device import get_device
 from mmengine.dist import all_reduce, is_distributed
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from greenmim._mmengine import has_static_loss_scale, norms
 
@@ -74,40 +75,66 @@ class FiniteOptimWrapper(OptimWrapper):
         return getattr(self.wrapped, name)
 
     def update_params(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Compute gradients and step, if the loss of all processes is finite.
+        """Compute gradients and step, if the loss of all processes and the
+        gradients are finite.
 
-        For the arguments see :class:`mmengine.optim.OptimWrapper`.
+        The device is read once, after the backward pass. For the arguments
+        see :class:`mmengine.optim.OptimWrapper`.
         """
-        finite = loss.detach().isfinite().all()
+        loss_finite = loss.detach().isfinite().all()
         if is_distributed():
-            finite = finite.int()
-            all_reduce(finite, 'min')
-        if finite and self.checks_gradients:
-            super().update_params(loss, *args, **kwargs)
-        elif finite:
+            flag = loss_finite.int()
+            all_reduce(flag, 'min')
+            loss_finite = flag.bool()
+        if self.checks_gradients:
+            self._update(loss, loss_finite, *args, **kwargs)
+        elif loss_finite:
             self.wrapped.update_params(loss, *args, **kwargs)
         else:
             self.problem = 'loss'
             self.zero_grad()
 
+    def _update(self,
+                loss: Tensor,
+                loss_finite: Tensor,
+                step_kwargs: Optional[Dict] = None,
+                zero_kwargs: Optional[Dict] = None) -> None:
+        self.backward(self.scale_loss(loss))
+        flags, steps = [loss_finite], self.should_update()
+        if steps:
+            flags.append(self._gradients_finite())
+        finite, *gradients_finite = torch.stack(flags).tolist()
+        if not finite:
+            # With it go the gradients that were accumulated before.
+            self.problem = 'loss'
+            self.zero_grad()
+        elif steps:
+            self._step(gradients_finite[0], **(step_kwargs or {}))
+            self.zero_grad(**(zero_kwargs or {}))
+
     def step(self, **kwargs: Any) -> None:
         """Step, if the gradients are finite."""
+        self._step(bool(self._gradients_finite()), **kwargs)
+
+    def _step(self, finite: bool, **kwargs: Any) -> None:
         scaler = getattr(self, 'loss_scaler', None)
         if scaler is not None and not scaler.is_enabled():
             scaler = None
-        finite = self._gradients_finite()
         if not finite and (scaler is None or has_static_loss_scale(
                 self.wrapped) or scaler.get_scale() <= 1):
             self.problem = 'gradient'
         if finite or scaler is not None:
             self.wrapped.step(**kwargs)
 
-    def _gradients_finite(self) -> bool:
+    def _gradients_finite(self) -> Tensor:
+        """A flag on the device."""
         gradients = [
             param.grad for group in self.param_groups
             for param in group['params'] if param.grad is not None
         ]
-        return bool(torch.stack(norms(gradients)).isfinite().all())
+        finite = torch.stack(norms(gradients)).isfinite().all()
+        # That of sharded gradients is made of all shards.
+        return finite.full_tensor() if isinstance(finite, DTensor) else finite
 
     def set_precision(self, dtype: torch.dtype) -> None:
         """Compute in bfloat16 or float32 from now on.
