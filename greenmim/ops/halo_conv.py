@@ -15,7 +15,9 @@ Measured for the 7x7 kernels of ConvNeXt-B (8 images of 224 px, ratio 0.75,
 one thread of a CPU that did other work as well): the forward pass takes 1 to
 3 ms in every stage. The gradient of the kernel dominates: with PyTorch's
 depthwise convolution it takes 35, 30, 54 and 133 ms at sides 8, 4, 2 and 1;
-with a product and a sum per tap, as here, 33, 10, 8 and 3 ms.
+with a product and a sum per tap, as here, 33, 10, 8 and 3 ms. Other devices
+use PyTorch's: 49 taps would be 98 kernels of a GPU, each of which reads all
+tokens. That was counted, not timed.
 """
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
@@ -23,6 +25,7 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from .mask_unit import VisibleLayout
 
@@ -123,8 +126,11 @@ class _DepthwiseConv(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _convolve(grad, weight.flip(2, 3), None, halo)
         if ctx.needs_input_grad[1]:
-            grad_weight = _correlate(x, grad.to(weight.dtype), halo)
-            grad_weight = grad_weight.view(weight.shape)
+            if x.device.type == 'cpu':
+                grad_weight = _correlate(x, grad.to(weight.dtype), halo)
+                grad_weight = grad_weight.view(weight.shape)
+            else:
+                grad_weight = _correlate_at_once(x, grad, weight, halo)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 1, 2), dtype=weight.dtype)
         return grad_x, grad_weight, grad_bias, None
@@ -149,6 +155,16 @@ def _correlate(x_BKTC: Tensor, grad_BKTC: Tensor, halo: Halo) -> Tensor:
     return torch.stack(
         [(x[:, row:row + side, col:col + side] * grad).sum((0, 1, 2))
          for row in taps for col in taps], 1)  # yapf: disable
+
+
+def _correlate_at_once(x_BKTC: Tensor, grad_BKTC: Tensor, weight: Tensor,
+                       halo: Halo) -> Tensor:
+    """The gradient of the kernel, in the precision of the tokens."""
+    x, side = halo.gather(x_BKTC), halo.side
+    grad = grad_BKTC.reshape(-1, side, side, x.shape[1]).permute(0, 3, 1, 2)
+    kernel = conv2d_weight(
+        x, weight.shape, grad.to(x.dtype), groups=len(weight))
+    return kernel.to(weight.dtype)
 
 
 def depthwise_conv(x_BKTC: Tensor,

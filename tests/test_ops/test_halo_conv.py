@@ -7,10 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from greenmim.models import GreenMIMConvNeXt
 from greenmim.models.masking import random_mask
 from greenmim.ops import (Halo, VisibleLayout, depthwise_conv, gather_units,
                           overlapping_conv, units_of_map)
+from greenmim.ops.halo_conv import _correlate, _correlate_at_once
 
 CPU = torch.device('cpu')
 
@@ -141,3 +144,51 @@ def test_what_does_not_fit_is_refused():
         overlapping_conv(x, halo, torch.randn(5, 3, 3, 3), None, 4)
     with pytest.raises(ValueError, match='padding 1'):
         overlapping_conv(x, halo, torch.randn(5, 3, 5, 5), None, 2)
+
+
+@pytest.mark.parametrize('side, padding', [(8, 3), (1, 3), (2, 1), (4, 2)])
+@pytest.mark.parametrize('num_masks', [1, 2])
+def test_the_kernel_gradient_of_gpus_equals_that_of_cpus(
+        side, padding, num_masks):
+    generator = torch.Generator().manual_seed(side)
+    layout = VisibleLayout.from_mask(
+        random_mask(num_masks, (3, 4), 0.5, generator))
+    halo = Halo.from_layout(layout, side, padding, CPU)
+    x, grad = torch.randn(
+        2, 2, 6, side**2, 5, generator=generator, dtype=torch.float64)
+    weight = torch.empty(5, 1, *[2 * padding + 1] * 2, dtype=x.dtype)
+    expected = _correlate(x, grad, halo).view(weight.shape)
+    actual = _correlate_at_once(x, grad, weight, halo)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    wrong = _correlate_at_once(x.flip(0), grad, weight, halo)
+    assert (wrong - expected).abs().max() > 1e-3
+
+
+class Count(TorchDispatchMode):
+    """Counts the operators that run kernels."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
+        views = any(
+            output.alias_info is not None and not output.alias_info.is_write
+            for output in func._schema.returns)
+        self.number += not views and 'empty' not in name
+        return func(*args, **(kwargs or {}))
+
+
+def test_operators_of_convnext_off_the_cpu():
+    """Their number on the meta device is that on a GPU."""
+    model = GreenMIMConvNeXt(arch='base', out_indices=(3, )).to('meta')
+    mask = random_mask(1, (7, 7), 0.75, torch.Generator().manual_seed(0))
+    images = torch.empty(2, 3, 224, 224, device='meta')
+    with Count() as forward:
+        loss = model(images, mask).sum()
+    with Count() as backward:
+        loss.backward()
+    assert 300 <= forward.number <= 500
+    # 4,400 with a product and a sum for each of the 49 taps
+    assert 600 <= backward.number <= 900
