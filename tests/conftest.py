@@ -26,6 +26,14 @@ COLOURS = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40),
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs, whose numbers differ, from all but the tests for them."""
+    folder = CHECKOUT / 'tests' / 'test_gpu'
+    paths = [Path(arg.split('::')[0]).resolve() for arg in config.args]
+    if not all(folder in (path, *path.parents) for path in paths):
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
 def skip_or_fail(reason: str) -> None:
     """Skip a test, or fail it where everything is expected to be there."""
     if os.environ.get('CI', '').lower() in ('1', 'true'):

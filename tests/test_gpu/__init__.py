@@ -1,0 +1,1 @@
+# Copyright (c) greenmim authors. All rights reserved.
