@@ -33,11 +33,12 @@ def full_precision(monkeypatch):
 @pytest.mark.parametrize('dtype', LIMITS, ids=str)
 @pytest.mark.parametrize('backend', ['eager', 'sdpa', 'fused'])
 def test_backends_equal_loops(backend, dtype, case):
-    case = replace(case,
-                   backend=backend,
-                   dtype=dtype,
-                   table_dtype=torch.float32,
-                   device='cuda')
+    case = replace(
+        case,
+        backend=backend,
+        dtype=dtype,
+        table_dtype=torch.float32,
+        device='cuda')
     for name, error in errors_of(case).items():
         assert error <= LIMITS[dtype], name
 
@@ -47,12 +48,13 @@ def test_backends_equal_loops(backend, dtype, case):
     for backend in backends
 ], ids=lambda value: getattr(value, '__name__', value))  # yapf: disable
 def test_the_comparison_sees_a_mutation(backend, mutation):
-    case = Case(num_images=1,
-                grid=(1, 4),
-                heads=1,
-                d=16,
-                backend=backend,
-                device='cuda')
+    case = Case(
+        num_images=1,
+        grid=(1, 4),
+        heads=1,
+        d=16,
+        backend=backend,
+        device='cuda')
     assert max(errors_of(case, mutation).values()) > 0.1
 
 
@@ -61,16 +63,17 @@ def test_the_kernels_run():
     plan, tokens, _ = make_plan(Case())
     device = torch.device('cuda')
     index = GroupIndex.from_plan(plan, 2, device)
-    qkv = torch.randn(2,
-                      len(tokens),
-                      3 * 2 * 32,
-                      dtype=torch.bfloat16,
-                      device=device,
-                      requires_grad=True)
+    qkv = torch.randn(
+        2,
+        len(tokens),
+        3 * 2 * 32,
+        dtype=torch.bfloat16,
+        device=device,
+        requires_grad=True)
     table = torch.randn(13**2, 2, device=device, requires_grad=True)
     with profile(activities=[ProfilerActivity.CUDA]) as found:
-        group_attention(qkv, index, table, 0.2,
-                        backend='fused').sum().backward()
+        group_attention(
+            qkv, index, table, 0.2, backend='fused').sum().backward()
         torch.cuda.synchronize()
     names = {event.key for event in found.key_averages()}
     for name in '_forward', '_backward_q', '_backward_kv', '_backward_table':
