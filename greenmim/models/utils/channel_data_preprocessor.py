@@ -26,6 +26,8 @@ class ChannelDataPreprocessor(SelfSupDataPreprocessor):
             swapped.
     """
 
+    _channel_conversion: bool
+
     def __init__(self, mean: Sequence[float], std: Sequence[float],
                  **kwargs: Any) -> None:
         if len(mean) != len(std) or not all(value > 0 for value in std):
