@@ -1,6 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from functools import partial
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ GLYPHS = ('The model predicts no colours: bars show the orientation of edges '
           'and how strong they are. Target: what was to be predicted.')
 
 
-def reconstruction_columns(result: Dict[str, Any],
+def reconstruction_columns(result: Mapping[str, Any],
                            data_preprocessor: ImgDataPreprocessor,
                            bands: Optional[Sequence[int]] = None,
                            stretch: bool = False) -> Dict[str, np.ndarray]:
