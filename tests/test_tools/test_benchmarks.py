@@ -12,17 +12,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
-from greenmim.benchmarking import pages, plots
+from greenmim.benchmarking import attention_cost, pages, plots, windows
 from greenmim.benchmarking.breakdown import BACKWARD, REGION, _find, breakdown
 from greenmim.benchmarking.contenders import (Contender, build_simmim,
                                               green_contenders)
 from greenmim.benchmarking.grouping import bound_of_groups, cost_bound, cost_of
 from greenmim.benchmarking.results import write_marked
 from greenmim.benchmarking.steps import Stepper, peak_memories
+from greenmim.datasets import ImageWindows
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
 from tests.backbones import CONVNEXT, FAMILIES
@@ -380,3 +382,64 @@ def test_list_of_measurements(monkeypatch, tmp_path, device, count):
         files.append(args.json)
         assert re.fullmatch(r'benchmarks/[\w.-]+_nowhere\.json', args.json)
     assert len(files) == len(set(files)) == count
+
+
+def test_windows_hold_the_pixels_of_the_image(tmp_path):
+    """Of every kind of file: the kinds differ in speed alone."""
+    pytest.importorskip('rasterio')
+    windows.write_files(tmp_path, 256, 1, 128)
+    image = windows.made_image(256, 0)
+    assert image.std() > 20
+    for kind in windows.KINDS:
+        dataset = ImageWindows(
+            str(tmp_path / kind), [dict(type='greenmim.LoadImage')],
+            window_size=128)
+        for index in range(len(dataset)):
+            part = dataset[index]['img'][..., ::-1]
+            assert part.shape == (128, 128, 3)
+            corners = np.argwhere(
+                (image[:129, :129] == part[0, 0]).all(-1)).tolist()
+            assert any(
+                np.array_equal(image[y:y + 128, x:x + 128], part)
+                for y, x in corners)
+    assert len(list((tmp_path / windows.TILES).iterdir())) == 4
+
+
+def test_windows_tool(run_tool, tmp_path):
+    pytest.importorskip('rasterio')
+    file = tmp_path / 'windows.json'
+    run_tool(TOOLS / 'benchmark_windows.py', '--side', 128, '--files', 1,
+             '--window', 64, '--crop', 32, '--rounds', 2, '--json', file)
+    rows = json.loads(file.read_text())['results']
+    assert [row['kind'] for row in rows] == [*windows.KINDS, windows.TILES]
+    tiles = rows[-1]['images_per_second']
+    for row in rows:
+        assert len(row['all_seconds']) == 2
+        assert row['images_per_second'] * statistics.median(
+            row['all_seconds']) == pytest.approx(1)
+        assert row['share_of_tiles'] == pytest.approx(
+            row['images_per_second'] / tiles)
+
+
+def test_fit_finds_the_coefficients():
+    sizes, groups = [4, 9, 16, 25], [7, 5, 3, 2]
+    seconds = [n * g * (2e-6 * g + 5e-5) for g, n in zip(sizes, groups)]
+    assert attention_cost.fit(sizes, groups,
+                              seconds) == pytest.approx([2e-6, 5e-5])
+
+
+def test_attention_cost_tool(run_tool, tmp_path, capsys):
+    file = tmp_path / 'cost.json'
+    run_tool(TOOLS / 'fit_attention_cost.py', '--batch-size', 1, '--num-heads',
+             2, '--windows', 4, 7, '--rounds', 2, '--json', file)
+    (result, ) = json.loads(file.read_text())['results']
+    assert result['group_sizes'] == [16, 49]
+    assert result['num_groups'] == [14 * 14, 8 * 8]
+    # Two unknowns and two sizes: the fit is exact.
+    for g, n, seconds in zip(result['group_sizes'], result['num_groups'],
+                             result['seconds']):
+        assert n * g * (result['logit_seconds'] * g +
+                        result['slot_seconds']) == pytest.approx(seconds)
+    assert result['overhead'] == pytest.approx(result['slot_seconds'] /
+                                               result['logit_seconds'])
+    assert 'overhead: a slot costs' in capsys.readouterr().out
