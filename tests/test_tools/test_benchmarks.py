@@ -132,9 +132,9 @@ def test_step_of_convnext(run_tool, make_config, tmp_path, capsys):
     ]
     assert (result['image_size'], result['reference']) == ([64, 64],
                                                            'dense backbone')
-    with pytest.raises(ValueError, match='simmim'):
+    with pytest.raises(SystemExit, match='simmim'):
         run_tool(*arguments, '--against', 'simmim')
-    with pytest.raises(ValueError, match='square'):
+    with pytest.raises(SystemExit, match='square'):
         run_tool(*arguments, 96)
 
 
