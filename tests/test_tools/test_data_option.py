@@ -183,6 +183,7 @@ def test_use_data_of_a_pre_training(folder, tmp_path):
         type='greenmim.ImageFolder',
         data_root=str(folder),
         index_dir='~/.cache/greenmim',
+        held_out='auto',
         pipeline=pipeline)
     quick_start = Config.fromfile(
         CHECKOUT / 'configs' / 'quickstart' /
@@ -192,5 +193,5 @@ def test_use_data_of_a_pre_training(folder, tmp_path):
     use_data(quick_start, str(archive))
     dataset = quick_start.train_dataloader.dataset
     assert dataset.type == 'greenmim.ImageArchive'
-    assert set(dataset) == {'type', 'data_root', 'pipeline'}
+    assert set(dataset) == {'type', 'data_root', 'held_out', 'pipeline'}
     assert dataset.pipeline[0] == dict(type='greenmim.LoadImage')
