@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-"""This project's lines of docs/lightlytrain.md, with a micro model."""
+"""This project's lines of docs/lightlytrain.md."""
 import shlex
 from pathlib import Path
 
@@ -10,15 +10,14 @@ from tests.micro import save_images
 PAGE = Page('docs/lightlytrain.md')
 COMMANDS, = PAGE.take('bash')
 PYTHON, = PAGE.take('python')
-TINY, MICRO = 'convnext-tiny', 'convnext-micro'
 
 
 def test_the_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_images(Path('photos'), 4, (150, 140))
-    for line in lines_of(COMMANDS.replace(TINY, MICRO)):
+    for line in lines_of(COMMANDS):
         assert main(shlex.split(line)[1:]) == 0, line
-    exec(PYTHON.replace(TINY, MICRO), {})
+    exec(PYTHON, {})
     for suffix in '', '_python':
         table = Path(f'features{suffix}.csv').read_text().splitlines()
         assert len(table) == 5
@@ -26,7 +25,3 @@ def test_the_job(tmp_path, monkeypatch):
     # Both have computed the same.
     assert Path('features.csv').read_text() == Path(
         'features_python.csv').read_text()
-
-
-def test_both_words_are_named():
-    assert TINY in COMMANDS and TINY in PYTHON

@@ -89,13 +89,20 @@ def _described(source: Source, path: Path) -> Tuple[Dict[str, Any], Tensors]:
     return dict(arguments, type=f'greenmim.{kind}'), source.backbone
 
 
+# What makes a backbone return vectors, and the value that makes it maps.
+VECTORS = dict(out_type='featmap', gap_before_final_norm=False)
+
+
 def _with_maps(settings: Dict[str, Any]) -> Dict[str, Any]:
-    """A ViT returns maps, as all others do."""
+    """ViT and ConvNeXt return maps, as all others do."""
     cls = MODELS.get(settings['type'])
-    if any('out_type' in inspect.signature(parent).parameters
-           for parent in cls.__mro__[:-1]):
-        return dict(settings, out_type='featmap')
-    return settings
+    arguments = {
+        name
+        for parent in cls.__mro__[:-1]
+        for name in inspect.signature(parent).parameters
+    }
+    maps = {name: VECTORS[name] for name in VECTORS if name in arguments}
+    return dict(settings, **maps)
 
 
 class Preprocess:

@@ -10,6 +10,7 @@ import greenmim
 from greenmim.apis import backbones
 from greenmim.apis.backbones import (BACKBONES, EmptyOnMeta, find_recipe,
                                      recipe_of, recipes)
+from greenmim.apis.loading import _with_maps
 from greenmim.benchmarking.records import record_speed, recorded_speed
 from greenmim.models import backbones as classes
 from greenmim.registry import MODELS
@@ -56,6 +57,18 @@ def test_the_decoder_fits(name):
         parameter for parameter in backbone.parameters() if parameter.ndim == 1
     ]
     assert len(vectors[-1]) == cfg.model.neck.in_channels
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in BACKBONES if name.endswith('-micro')])
+def test_a_loaded_backbone_returns_maps(name):
+    """Of every family, with the tensors that it was pre-trained with."""
+    settings = recipe_of(name).model.backbone.to_dict()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        loaded = MODELS.build(_with_maps(settings)).eval()
+        names = MODELS.build(settings).state_dict().keys()
+    assert loaded.state_dict().keys() == names
+    assert loaded(torch.zeros(1, 3, 128, 128))[-1].ndim == 4
 
 
 def test_a_micro_recipe_computes_a_loss():
