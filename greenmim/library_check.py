@@ -14,13 +14,13 @@ def leave_out_multimodal() -> None:
     """Let MMPretrain be imported beside pycocotools and new transformers.
 
     With both installed, ``mmpretrain.models`` of MMPretrain 1.2 imports its
-    models of images and text, which fail with transformers >= 4.56. Without
+    models of images and text, which fail with transformers >= 4.52. Without
     them it has placeholders. greenmim needs none of them.
     """
     if find_spec('transformers') is None or find_spec('pycocotools') is None:
         return
     from mmpretrain.utils import dependency
-    if dependency.satisfy_requirement('transformers>=4.56'):
+    if dependency.satisfy_requirement('transformers>=4.52'):
         dependency.WITH_MULTIMODAL = False
 
 

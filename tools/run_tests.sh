@@ -46,7 +46,9 @@ find_mmcv_wheel() {
 
 # build_downstream WHEEL: make .venv-downstream. It sees the packages of the
 # main environment after its own, so that PyTorch is not installed twice and
-# its mmcv hides mmcv-lite.
+# its mmcv hides mmcv-lite. MMDetection imports MMPretrain's models of images
+# and text where pycocotools is installed, and those fail with transformers
+# >= 4.56.
 build_downstream() {
     local key main site
     main=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -58,7 +60,7 @@ build_downstream() {
     site=$("$DOWNSTREAM/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     echo "import site; site.addsitedir('$main')" >"$site/main_environment.pth"
     "$DOWNSTREAM/bin/python" -m pip install -q --disable-pip-version-check \
-        -c "$ROOT/requirements/constraints.txt" "$1" -e "$ROOT[downstream]" || return 1
+        -c "$ROOT/requirements/constraints.txt" "$1" -e "$ROOT[downstream]" 'transformers<4.52' || return 1
     echo "$key" >"$DOWNSTREAM/complete.stamp"
 }
 
