@@ -25,6 +25,19 @@ SWIN = dict(
     patch_cfg=dict(norm_cfg=NORM),
     stage_cfgs=dict(
         block_cfgs=dict(norm_cfg=NORM), downsample_cfg=dict(norm_cfg=NORM)))
+TWINS: Dict[str, Any] = dict(
+    arch=dict(
+        embed_dims=[8, 16, 24, 32],
+        depths=[2, 2, 2, 2],
+        num_heads=[1, 2, 3, 4],
+        patch_sizes=[4, 2, 2, 2],
+        strides=[4, 2, 2, 2],
+        mlp_ratios=[4, 4, 2, 2],
+        sr_ratios=[8, 4, 2, 1]),
+    qkv_bias=True,
+    norm_after_stage=[False, False, False, True],
+    norm_cfg=NORM,
+    patch_norm_cfg=NORM)
 VIT_ARCH = dict(
     embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48)
 # The config of a backbone of each family.
@@ -67,7 +80,35 @@ BACKBONES = {
             sr_ratios=[8, 4, 2, 1])),
     'cmt':
     dict(type='greenmim.GreenMIMCMT', arch=cmt_arch(), img_size=64),
+    'convnext':
+    dict(
+        type='greenmim.GreenMIMConvNeXt',
+        arch=dict(depths=[1, 2, 1, 1], channels=[4, 8, 16, 32]),
+        gap_before_final_norm=False),
+    'convnext_v2':
+    dict(
+        type='greenmim.GreenMIMConvNeXt',
+        arch=dict(depths=[1, 2, 1, 1], channels=[4, 8, 16, 32]),
+        use_grn=True,
+        layer_scale_init_value=0.,
+        gap_before_final_norm=False),
+    'twins_pcpvt':
+    dict(type='greenmim.GreenMIMPCPVT', **TWINS),
+    'twins_svt':
+    dict(
+        type='greenmim.GreenMIMSVT',
+        **{
+            **TWINS, 'arch': dict(TWINS['arch'], window_sizes=[4, 4, 4, 2])
+        }),
+    'hivit':
+    dict(
+        type='greenmim.GreenMIMHiViT',
+        arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=4),
+        img_size=64,
+        norm_cfg=NORM),
 }
+# The family of a backbone, where its name is another.
+FAMILY_OF = dict(convnext_v2='convnext')
 
 
 def make_swin(**changes: Any) -> GreenMIMSwinTransformer:

@@ -16,8 +16,8 @@ from torch import nn
 
 from greenmim.registry import MODELS
 from greenmim.weights import (TARGETS, add_ema_options, fit_to, loading_code,
-                              read_backbone, read_source, summarise,
-                              write_weights)
+                              model_card, read_backbone, read_source,
+                              summarise, write_weights)
 from .runs import resolve
 
 
@@ -56,8 +56,10 @@ def export(run: Union[str, PathLike],
         run (str | PathLike): The folder of a run, a checkpoint of a
             pre-training, or a file that ``greenmim import`` wrote.
         to (str): Who will load the file: ``'mmpretrain'``, ``'mmdet'``,
-            ``'mmseg'``, ``'timm'`` or ``'safetensors'``.
-        out (str, optional): The file to write. Defaults to None,
+            ``'mmseg'``, ``'timm'``, ``'transformers'`` or
+            ``'safetensors'``.
+        out (str, optional): The file to write, a folder for
+            ``'transformers'``. Defaults to None,
             CHECKPOINT_to-LIBRARY beside the checkpoint.
         config (str, optional): Config of the pre-training, which the tensors
             must match. Defaults to None, the config in the checkpoint.
@@ -73,6 +75,7 @@ def export(run: Union[str, PathLike],
 
     Raises:
         FileNotFoundError: If there is no such file.
+        FileExistsError: If ``out`` is a file where a folder is written.
         ValueError: If a tensor is missing, unexpected or does not match.
     """
     if to not in TARGETS:
@@ -81,7 +84,10 @@ def export(run: Union[str, PathLike],
     checkpoint = resolve(run)[1]
     path = Path(out) if out else checkpoint.with_name(
         f'{checkpoint.stem}_to-{to}{target.suffix}')
-    if path.suffix != target.suffix:
+    if target.folder and path.is_file():
+        raise FileExistsError(f'expected --out to be a folder, which {to} '
+                              f'reads, but there is a file {path}')
+    if path.suffix != target.suffix and not target.folder:
         raise ValueError(f'expected --out with the suffix {target.suffix}, '
                          f'which {to} reads, got {path}')
     model, settings = build_from(config) if config else (None, None)
@@ -104,7 +110,8 @@ def export(run: Union[str, PathLike],
         print('added with weight 1 and bias 0, since pre-training does not '
               f'have them: {", ".join(backbone.added)}')
     report = write_weights(path, backbone, to, source)
-    code = loading_code(backbone, to, path, settings)
+    code = loading_code(backbone, to, path.resolve(), settings,
+                        model_card(source, backbone.img_size))
     print(f'wrote {path}; report: {report}')
     return Exported(path, report, code)
 
@@ -121,7 +128,7 @@ def parse_args(argv: Optional[Sequence[str]],
         '--to', choices=TARGETS, required=True, help='who will load the file')
     parser.add_argument(
         '--out',
-        help='the file to write; by default '
+        help='the file to write, a folder for transformers; by default '
         'CHECKPOINT_to-LIBRARY beside the checkpoint')
     parser.add_argument(
         '--config',

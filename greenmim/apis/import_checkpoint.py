@@ -16,16 +16,19 @@ from pathlib import Path
 from typing import Optional, Sequence
 
 from greenmim.weights import (SOURCES, add_ema_options,
-                              convert_decoder_or_head, loading_code,
-                              read_backbone, read_source, summarise,
-                              write_weights)
+                              convert_decoder_or_head, find_weights,
+                              loading_code, of_model, read_backbone,
+                              read_source, summarise, write_weights)
 
 
 def parse_args(argv: Optional[Sequence[str]],
                prog: Optional[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog, description='Import a checkpoint of another library')
-    parser.add_argument('checkpoint', type=Path, help='.pth or .safetensors')
+    parser.add_argument(
+        'checkpoint',
+        type=Path,
+        help='.pth or .safetensors; of transformers, also the folder')
     parser.add_argument(
         '--from',
         dest='source',
@@ -50,20 +53,27 @@ def parse_args(argv: Optional[Sequence[str]],
     parser.add_argument(
         '--num-heads',
         type=int,
-        help='attention heads of a ViT, which its tensors do not determine; '
-        'by default one for 64 channels, and 6 for a pre-training of FastMIM')
+        nargs='+',
+        help='attention heads of a ViT, HiViT or Twins, for Twins one number '
+        'for each stage, which the tensors do not determine; by default one '
+        'for 64 channels, 32 in Twins-SVT, and 6 in all for a pre-training '
+        'of FastMIM')
     parser.add_argument(
         '--window-size',
         type=int,
         nargs='+',
-        help='windows of a Swin V2, one for all stages or one for each, '
-        "where the file does not have them, as timm's")
+        help='windows of a Swin V2 or Twins-SVT, one for all stages or one '
+        "for each, where the file does not have them, as timm's")
     parser.add_argument(
         '--pretrained-window-size',
         type=int,
         nargs='+',
         help='windows by which its relative positions are scaled, in the '
         'same way; by default those of --window-size')
+    parser.add_argument(
+        '--licence',
+        help='licence of the weights, to be recorded in the model card of '
+        'this file and of all exports of it')
     add_ema_options(parser)
     return parser.parse_args(argv)
 
@@ -75,18 +85,25 @@ def convert(args: argparse.Namespace) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If a tensor is missing, unexpected or does not match.
     """
+    checkpoint, described = args.checkpoint, None
+    if args.source == 'transformers':
+        checkpoint, described = find_weights(args.checkpoint)
     out = args.out or args.checkpoint.with_name(
         f'{args.checkpoint.stem}_from-{args.source}.pth')
     if out.suffix != '.pth':
         raise ValueError('expected --out with the suffix .pth, which MMEngine '
                          f'reads, got {out}')
-    source = read_source(args.checkpoint, args.averaged)
+    source = read_source(checkpoint, args.averaged)
+    if args.source == 'transformers':
+        source = of_model(source)
+    heads = args.num_heads
     hints = dict(
-        num_heads=args.num_heads,
+        num_heads=heads[0] if heads and len(heads) == 1 else heads,
         window_size=args.window_size,
         pretrained_window_sizes=args.pretrained_window_size)
     hints = {name: value for name, value in hints.items() if value}
-    backbone = read_backbone(source, SOURCES[args.source], hints=hints)
+    backbone = read_backbone(
+        source, SOURCES[args.source], hints=hints, transformers=described)
     if args.img_size:
         backbone = replace(backbone, img_size=args.img_size)
     print(backbone.coverage)
@@ -104,9 +121,9 @@ def convert(args: argparse.Namespace) -> None:
         print('left out, not part of the backbone: '
               f'{summarise(backbone.left_out)}')
     report = write_weights(out, backbone, 'mmpretrain', source, args.source,
-                           others, coverages)
+                           others, coverages, args.licence)
     print(f'wrote {out}; report: {report}\nuse it with\n')
-    print(loading_code(backbone, 'mmpretrain', out))
+    print(loading_code(backbone, 'mmpretrain', out.resolve()))
 
 
 def main(argv: Optional[Sequence[str]] = None,

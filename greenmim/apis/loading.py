@@ -17,7 +17,8 @@ from torchvision.transforms.functional import center_crop, resize
 from greenmim.datasets import LoadImage
 from greenmim.models import backbones
 from greenmim.registry import MODELS
-from greenmim.weights import SOURCES, Source, read_backbone, read_source
+from greenmim.weights import (SOURCES, Source, model_card, read_backbone,
+                              read_source)
 from greenmim.weights.family import safe_arguments
 from greenmim.weights.layouts import Tensors
 from .runs import resolve
@@ -36,25 +37,35 @@ def load(run: Union[str, PathLike]) -> nn.Module:
             that ``greenmim export`` or ``greenmim import`` wrote.
 
     Returns:
-        nn.Module: The backbone on the CPU, in evaluation mode.
+        nn.Module: The backbone on the CPU, in evaluation mode. Its attribute
+        ``card`` is the model card: normalisation, image size, training and
+        licence.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file does not say which backbone it holds, or a
             tensor is missing, unexpected or of another shape.
     """
-    settings, tensors = describe(run)
+    settings, tensors, source = _read(run)
     backbone = MODELS.build(settings)
     try:
         backbone.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f'expected in {run} every tensor of the backbone, '
                          f'and no other: {error}') from error
+    backbone.card = model_card(
+        source,
+        source.metadata.get('img_size') or settings.get('img_size'))
     return backbone.eval()
 
 
 def describe(run: Union[str, PathLike]) -> Tuple[Dict[str, Any], Tensors]:
-    """The config of a backbone that returns maps, and its tensors.
+    """The config of a backbone that returns maps, and its tensors."""
+    return _read(run)[:2]
+
+
+def _read(run: Union[str, PathLike]) -> Tuple[Dict[str, Any], Tensors, Source]:
+    """The same, and the content of the file.
 
     The config of a run's folder is trusted, what a file says is not.
     """
@@ -64,9 +75,9 @@ def describe(run: Union[str, PathLike]) -> Tuple[Dict[str, Any], Tensors]:
     if Path(run).expanduser().is_dir() and config is not None:
         settings = Config.fromfile(config).model.backbone.to_dict()
         settings['init_cfg'] = None
-        return _with_maps(settings), source.backbone
+        return _with_maps(settings), source.backbone, source
     settings, tensors = _described(source, checkpoint)
-    return _with_maps(settings), tensors
+    return _with_maps(settings), tensors, source
 
 
 def _described(source: Source, path: Path) -> Tuple[Dict[str, Any], Tensors]:

@@ -42,6 +42,7 @@ class BEiT(ViT):
         'simmim': Layout(_SIMMIM, norm_eps=1e-6),
         'timm': Layout(_SIMMIM, not_stored=('relative_position_index', )),
     }
+    ignored = r'^(head|mask_token)\b'
     pattern = r'^layers\.\d+\.attn\.q_bias$'
     hints = ('final_norm', )
 

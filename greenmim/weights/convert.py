@@ -9,17 +9,21 @@ from torch import nn
 
 from .beit import BEiT
 from .cmt import CMT
+from .convnext import ConvNeXt
 from .coverage import Coverage
 from .family import Family, constructor_defaults
+from .hivit import HiViT
+from .huggingface import of_model
 from .layouts import Tensors
 from .pvt_v2 import PVTv2
 from .reading import Source
 from .swin import Swin
 from .swin_v2 import BUFFERS, SwinV2, for_stages
+from .twins import PCPVT, SVT
 from .vit import ViT
 
-FAMILIES: Tuple[Family,
-                ...] = (Swin(), SwinV2(), PVTv2(), CMT(), ViT(), BEiT())
+FAMILIES: Tuple[Family, ...] = (Swin(), SwinV2(), PVTv2(), CMT(), ConvNeXt(),
+                                PCPVT(), SVT(), HiViT(), ViT(), BEiT())
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,31 @@ class Target:
             safetensors.
         maps: Whether the library reads the maps of several stages. A pyramid
             then has a norm for each of them, a ViT has none.
+        one_window: Whether the library's Swin takes one window for all
+            stages.
+        folder: Whether the library reads a folder with its config.
     """
     layout: str = 'openmmlab'
     prefix: str = 'backbone.'
     suffix: str = '.pth'
     maps: bool = False
+    one_window: bool = False
+    folder: bool = False
 
 
 TARGETS = {
-    'mmpretrain': Target(),
-    'mmdet': Target('mmdet', maps=True),
-    'mmseg': Target(maps=True),
-    'timm': Target('timm', prefix='', suffix='.safetensors'),
-    'safetensors': Target(prefix='', suffix='.safetensors'),
+    'mmpretrain':
+    Target(),
+    'mmdet':
+    Target('mmdet', maps=True, one_window=True),
+    'mmseg':
+    Target(maps=True, one_window=True),
+    'timm':
+    Target('timm', prefix='', suffix='.safetensors'),
+    'transformers':
+    Target('transformers', prefix='', suffix='', one_window=True, folder=True),
+    'safetensors':
+    Target(prefix='', suffix='.safetensors'),
 }
 # Layouts by the name of a target, or of the project that wrote the file.
 SOURCES = {
@@ -72,6 +88,8 @@ class Backbone:
         added: Names of the norms that were added, since pre-training does not
             have them.
         dropped: Names of the norms that the target does not have.
+        used_outside: Names that belong to the backbone although the file has
+            them elsewhere, see :class:`Layout`.
     """
     tensors: Tensors
     family: Optional[Family]
@@ -83,6 +101,7 @@ class Backbone:
     resized: Tuple[str, ...] = ()
     added: Tuple[str, ...] = ()
     dropped: Tuple[str, ...] = ()
+    used_outside: Tuple[str, ...] = ()
 
     @property
     def windows(self) -> List[int]:
@@ -94,7 +113,8 @@ def read_backbone(source: Source,
                   layout_name: str = 'openmmlab',
                   model: Optional[nn.Module] = None,
                   config: Optional[Dict[str, Any]] = None,
-                  hints: Dict[str, Any] = {}) -> Backbone:
+                  hints: Dict[str, Any] = {},
+                  transformers: Optional[Dict[str, Any]] = None) -> Backbone:
     """Convert a file's backbone to our names and check its tensors.
 
     They must match ``model``, where it is given; otherwise the model that the
@@ -108,18 +128,18 @@ def read_backbone(source: Source,
         config: Its config, needed with ``model``.
         hints: Arguments that the tensors do not determine, see
             :class:`Family`.
+        transformers: The ``config.json`` of transformers, for its layout.
 
     Raises:
         ValueError: If a tensor is missing, unexpected or does not match, or
             if the tensors determine an argument in ``hints``.
     """
-    family, tensors, unexpected = _recognise(source.backbone, layout_name)
+    if layout_name == 'transformers':
+        source = of_model(source)
+    family, tensors, unexpected = _recognise(source, layout_name)
     if family is None:
         if model is None:
-            raise ValueError(
-                f'expected a backbone of {[f.name for f in FAMILIES]} in the '
-                f'layout {layout_name!r}, got names such as '
-                f'{list(source.backbone)[:3]}')
+            raise ValueError(_unknown(source, layout_name))
         ignored: List[str] = []
     else:
         ignored = [
@@ -128,14 +148,17 @@ def read_backbone(source: Source,
         ]
     # The norms that an earlier export has added.
     added = source.metadata.get('added', [])
+    outside = '(?!)' if family is None else family.layouts[layout_name].outside
+    used_outside = [n for n in source.others if re.search(outside, n)]
     left_out = [
-        *source.others, *(name for name in added if name in tensors), *ignored
+        *(name for name in source.others if name not in used_outside),
+        *(name for name in added if name in tensors), *ignored
     ]
     tensors = {k: v for k, v in tensors.items() if k not in left_out}
     recorded = config or source.config or source.metadata.get('backbone')
     if family is not None:
         model, hints = _model_of(family, layout_name, source, tensors, model,
-                                 recorded, hints)
+                                 recorded, hints, transformers)
     assert model is not None
     expected = {k: v for k, v in model.state_dict().items()
                 if k not in ignored}  # yapf: disable
@@ -143,7 +166,7 @@ def read_backbone(source: Source,
         not_stored = family.layouts[layout_name].not_stored
         tensors = {
             **{k: v for k, v in expected.items() if k.endswith(not_stored)},
-            **tensors
+            **_missing_norms(family, expected, tensors), **tensors
         }  # yapf: disable
     coverage = Coverage.compare(
         'backbone', expected, tensors,
@@ -162,36 +185,88 @@ def read_backbone(source: Source,
         norm_eps = _common_norm_eps(model)
     elif family is not None:
         norm_eps = family.layouts[layout_name].norm_eps
+        if transformers:
+            img_size = transformers.get('image_size', 224)
+            norm_eps = norm_eps or family.eps_from_transformers(transformers)
     tensors = {name: tensors[name] for name in expected}
     # A config is all that describes a backbone without a family.
     settings = dict(recorded or {}) if family is None else (
         family.infer_settings(tensors, norm_eps, **hints))
-    return Backbone(tensors, family, settings, img_size, norm_eps,
-                    tuple(left_out), coverage)
+    return Backbone(
+        tensors,
+        family,
+        settings,
+        img_size,
+        norm_eps,
+        tuple(left_out),
+        coverage,
+        used_outside=tuple(used_outside))
+
+
+def _missing_norms(family: Family, expected: Tensors,
+                   tensors: Tensors) -> Tensors:
+    """The norms that a pre-training may lack, if the file has none."""
+    if any(re.match(family.addable, name) for name in tensors):
+        return {}
+    return {
+        name: (torch.ones_like
+               if name.endswith('weight') else torch.zeros_like)(tensor)
+        for name, tensor in expected.items() if re.match(family.addable, name)
+    }
 
 
 def _recognise(
-        tensors: Tensors,
+        source: Source,
         layout_name: str) -> Tuple[Optional[Family], Tensors, Tuple[str, ...]]:
     """The family, its tensors in our names, and the unexpected keys."""
     for family in FAMILIES:
         if layout_name in family.layouts:
-            ours, unexpected = family.from_layout(tensors, layout_name)
+            layout = family.layouts[layout_name]
+            outside = {
+                name: tensor
+                for name, tensor in source.others.items()
+                if re.search(layout.outside, name)
+            }
+            ours, unexpected = family.from_layout(
+                dict(source.backbone, **outside),
+                layout_name,
+                # A pre-training's, which no version of timm has written.
+                older=not source.prefix.endswith('encoder.'))
             if family.recognises(ours):
                 return family, ours, unexpected
-    return None, tensors, ()
+    return None, source.backbone, ()
 
 
-def _model_of(family: Family, layout_name: str, source: Source,
-              tensors: Tensors, model: Optional[nn.Module],
-              recorded: Optional[Dict[str, Any]],
-              hints: Dict[str, Any]) -> Tuple[nn.Module, Dict[str, Any]]:
+def _unknown(source: Source, layout_name: str) -> str:
+    """Why there is no family in a layout, and what to do."""
+    fitting = [name for name in dict.fromkeys(SOURCES.values())
+               if name != layout_name
+               and _recognise(source, name)[0] is not None]  # yapf: disable
+    if fitting:
+        remedy = f'they are those of {" or ".join(map(repr, fitting))}'
+    elif layout_name == 'openmmlab':
+        remedy = 'name the config of the pre-training by --config'
+    else:
+        remedy = 'see who wrote the file'
+    return (f'expected a backbone of {[f.name for f in FAMILIES]} in the '
+            f'names of {layout_name!r}, got names such as '
+            f'{list(source.backbone)[:3]}; {remedy}')
+
+
+def _model_of(
+    family: Family, layout_name: str, source: Source, tensors: Tensors,
+    model: Optional[nn.Module], recorded: Optional[Dict[str, Any]],
+    hints: Dict[str, Any],
+    transformers: Optional[Dict[str,
+                                Any]]) -> Tuple[nn.Module, Dict[str, Any]]:
     """The model that the tensors must match, and all known hints."""
     determined = sorted(set(hints) - set(family.hints))
     if determined:
         raise ValueError(f'{determined} of a {family.name} cannot be given: '
                          'it is read from the tensors, if the model has it; '
                          'drop this option')
+    if transformers:
+        hints = {**family.hints_from_transformers(transformers), **hints}
     if source.prefix.endswith('encoder.'):
         hints = {**family.layouts[layout_name].pretraining, **hints}
     if model is None and recorded:
@@ -216,6 +291,11 @@ def _common_norm_eps(model: nn.Module) -> Optional[float]:
         for module in model.modules() if isinstance(module, nn.LayerNorm)
     }
     return values.pop() if len(values) == 1 else None
+
+
+def size_of(backbone: Backbone) -> Any:
+    """Size of the images in pre-training, or else the usual one."""
+    return backbone.img_size or backbone.settings.get('img_size', 224)
 
 
 def fit_to(backbone: Backbone,
@@ -245,11 +325,8 @@ def fit_to(backbone: Backbone,
     windows = _windows_for(family, backbone.windows, target, windows)
     tensors, resized = family.resize_tables(backbone.tensors, windows)
     settings = backbone.settings
-    hints = {
-        name: settings.get(name, settings['arch'].get(name))
-        for name in family.hints
-    }
-    settings = family.infer_settings(tensors, backbone.norm_eps, **hints)
+    settings = family.infer_settings(tensors, backbone.norm_eps,
+                                     **family.hints_of(settings))
     settings = family.adapt(settings, windows, target.maps)
     # Its norms have weight 1 and bias 0, its buffers suit the new windows.
     template = family.build(settings).state_dict()
@@ -287,7 +364,7 @@ def _windows_for(family: Family, own: Sequence[int], target: Target,
             raise ValueError('expected no window for a backbone without '
                              f'windows ({family.name}), got {windows}')
         return own
-    one_window = target.maps and family.one_window
+    one_window = target.one_window and family.one_window
     if not windows:
         windows = [max(own)] if one_window else own
     windows = for_stages(windows, len(own))
@@ -325,8 +402,10 @@ def tensors_for(backbone: Backbone, target: Target) -> Tensors:
         tensors, unexpected = backbone.family.to_layout(tensors, target.layout)
         prefix = prefix if layout.has_prefix else ''
     if unexpected:
-        raise ValueError('expected a library that has all tensors of the '
-                         f'backbone, but it lacks {list(unexpected)}')
+        raise ValueError(
+            f'expected a library that has all tensors of the backbone, but '
+            f'{target.layout} lacks {list(unexpected)}; export it with --to '
+            'mmpretrain or --to safetensors')
     # A view would be saved with all of the storage that it shares.
     return {
         prefix + name: tensor.clone(memory_format=torch.contiguous_format)

@@ -4,7 +4,6 @@
 Pre-training continues with the former in the algorithm's names; the latter
 becomes the head of an ``ImageClassifier``.
 """
-import re
 from typing import Any, Callable, Dict, Tuple
 
 import torch
@@ -50,8 +49,9 @@ def convert_decoder_or_head(source_name: str, source: Source,
     Raises:
         ValueError: If a tensor is missing that determines a setting.
     """
-    if source_name in _CLASSIFIERS and 'head.weight' in source.others:
-        return _classifier(source, backbone)
+    for prefix in _CLASSIFIERS.get(source_name, ()):
+        if f'{prefix}weight' in source.others:
+            return _classifier(source, backbone, prefix)
     convert = _DECODERS.get(source_name)
     if convert is None or not any(
             name.startswith('decoder') for name in source.others):
@@ -124,24 +124,30 @@ def _simmim(source: Source, backbone: Backbone) -> Parts:
         _check_token(token, (1, 1, _embed_dims(backbone))))  # yapf: disable
 
 
-def _classifier(source: Source, backbone: Backbone) -> Parts:
+def _classifier(source: Source, backbone: Backbone, prefix: str) -> Parts:
     """The linear layer of a fine-tuned model."""
-    classes = len(source.others['head.weight'])
+    given = {
+        name: tensor
+        for name, tensor in source.others.items()
+        if name not in backbone.used_outside
+    }
+    classes = len(given[f'{prefix}weight'])
     layer = nn.Linear(_latent_channels(backbone), classes)
-    head, unexpected = rename_all(
-        source.others, (('head.', 'fc.'), ), to_ours=True)
+    head, unexpected = rename_all(given, ((prefix, 'fc.'), ), to_ours=True)
     expected = _prefixed('fc', layer.state_dict())
     return _prefixed('head', head), (Coverage.compare('head', expected, head,
                                                       unexpected), )
 
 
 def _latent_channels(backbone: Backbone) -> int:
-    """Channels of the last norm of a pyramid, or of all layers of a ViT."""
-    norms = [
-        len(tensor) for name, tensor in backbone.tensors.items()
-        if re.match(r'norm\d+\.weight', name)
-    ]
-    return norms[-1] if norms else _embed_dims(backbone)
+    """Channels of the last stage, or of all layers of a ViT."""
+    arch = backbone.settings['arch']
+    dims = arch.get('channels', arch.get('embed_dims'))
+    if isinstance(dims, list):
+        return dims[-1]
+    # Swin doubles them from stage to stage.
+    stages = arch['num_heads']
+    return dims * 2**(len(stages) - 1) if isinstance(stages, list) else dims
 
 
 def _embed_dims(backbone: Backbone) -> int:
@@ -185,7 +191,13 @@ def _check_token(token: Tensors, shape: Tuple[int, ...]) -> Coverage:
     return Coverage.compare('algorithm', expected, token)
 
 
-_CLASSIFIERS = ('fastmim', 'simmim', 'swin', 'timm')
+# The prefixes of classifiers in the layouts whose names are known.
+_CLASSIFIERS: Dict[str, Tuple[str, ...]] = {
+    'timm': ('head.fc.', 'head.'),
+    'transformers': ('classifier.', ),
+    **{name: ('head.', ) for name in (
+        'convnext', 'fastmim', 'fcmae', 'mae', 'simmim', 'swin', 'twins')}
+}  # yapf: disable
 _DECODERS: Dict[str, Callable[[Source, Backbone], Parts]] = {
     'greenmim': _greenmim,
     'greenmim-2022': _greenmim,

@@ -6,7 +6,11 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Type
 
 from torch import Tensor, nn
 
-from .layouts import Layout, Tensors, merge_permutation, rename_all
+from .layouts import (Layout, Tensors, join_attention, merge_permutation,
+                      rename_all, split_attention)
+
+# The norms that a recorded config may name.
+NORMS = ('LN', 'LN2d')
 
 
 class Family:
@@ -23,6 +27,9 @@ class Family:
             and in no name of another family.
         ignored: Regular expression of tensors to ignore, which only
             pre-training needs or which are recomputed.
+        addable: Regular expression of norms that a pre-training may lack;
+            where a file has none of them, they are added with weight 1 and
+            bias 0.
         merged: Regular expression of tensors whose last dimension holds the
             channels of patch merging.
         hints: Arguments of the class or its arch that the tensors may not
@@ -36,6 +43,7 @@ class Family:
     layouts: Dict[str, Layout]
     pattern: str
     ignored: str = r'^(head|mask_token)\b'
+    addable: str = r'(?!)'
     merged: str = r'(?!)'
     hints: Tuple[str, ...] = ()
     one_window: bool = False
@@ -64,6 +72,13 @@ class Family:
         """Read the ``hints`` from a model that was built."""
         return {}
 
+    def hints_of(self, settings: Dict[str, Any]) -> Dict[str, Any]:
+        """Read the ``hints`` from settings."""
+        return {
+            name: settings.get(name, settings['arch'].get(name))
+            for name in self.hints
+        }
+
     def windows(self, tensors: Tensors) -> List[int]:
         """The window of each stage; empty where attention is global."""
         return []
@@ -91,6 +106,21 @@ class Family:
         """The class in ``timm.models`` and its arguments."""
         raise NotImplementedError
 
+    def transformers_model(self, settings: Dict[str, Any], img_size: Any,
+                           norm_eps: Optional[float],
+                           windows: Sequence[int]) -> Dict[str, Any]:
+        """The ``config.json`` of Hugging Face's class."""
+        raise NotImplementedError
+
+    def hints_from_transformers(self, config: Dict[str,
+                                                   Any]) -> Dict[str, Any]:
+        """Read the ``hints`` from such a config."""
+        return {}
+
+    def eps_from_transformers(self, config: Dict[str, Any]) -> Optional[float]:
+        """The eps of all norms of such a model; None if they differ."""
+        return config.get('layer_norm_eps')
+
     def build(self, settings: Dict[str, Any]) -> nn.Module:
         return self.cls(**settings)
 
@@ -113,14 +143,23 @@ class Family:
     def recognises(self, names: Iterable[str]) -> bool:
         return any(re.search(self.pattern, name) for name in names)
 
-    def from_layout(self, tensors: Tensors,
-                    name: str) -> Tuple[Tensors, Tuple[str, ...]]:
+    def from_layout(self,
+                    tensors: Tensors,
+                    name: str,
+                    older: bool = True) -> Tuple[Tensors, Tuple[str, ...]]:
         """Convert from a layout, by its name, to our names.
 
-        Returns the tensors, and the unexpected keys of the layout.
+        Returns the tensors, and the unexpected keys of the layout. ``older``
+        says whether names of earlier versions are read.
         """
         layout = self.layouts[name]
-        ours, unexpected = rename_all(tensors, layout.renames, to_ours=True)
+        renames = layout.renames
+        if layout.older is not None and older:
+            pattern, names = layout.older
+            if any(re.search(pattern, key) for key in tensors):
+                renames = names
+        ours, unexpected = rename_all(tensors, renames, to_ours=True)
+        ours = join_attention(ours, layout.attention)
         return self._reorder(ours, layout.merge_order, 'openmmlab'), unexpected
 
     def to_layout(self, tensors: Tensors,
@@ -133,6 +172,7 @@ class Family:
             if not name.endswith(layout.not_stored)
         }
         stored = self._reorder(stored, 'openmmlab', layout.merge_order)
+        stored = split_attention(stored, layout.attention)
         return rename_all(stored, layout.renames, to_ours=False)
 
     def _reorder(self, tensors: Tensors, source: str, target: str) -> Tensors:
@@ -195,17 +235,17 @@ def stage_depths(tensors: Tensors, pattern: str) -> List[int]:
     ]
 
 
-def norm_config(eps: float) -> Dict[str, Any]:
-    return dict(type='LN', eps=eps)
+def norm_config(eps: float, kind: str = 'LN') -> Dict[str, Any]:
+    return dict(type=kind, eps=eps)
 
 
 def _numbers(value: Any) -> Any:
-    """Copy nested values without strings and configs of types but 'LN'."""
+    """Copy nested values without strings and configs of types but norms."""
 
     def is_kept(item: Any) -> bool:
         if isinstance(item, dict):
-            return item.get('type', 'LN') == 'LN'
-        return item == 'LN' or not isinstance(item, (str, bytes))
+            return item.get('type', 'LN') in NORMS
+        return not isinstance(item, (str, bytes)) or item in NORMS
 
     if isinstance(value, dict):
         return {

@@ -99,6 +99,36 @@ def merge_permutation(channels: int,
                            for axis in MERGE_ORDERS[target]]).flatten()
 
 
+def split_attention(tensors: Tensors, letters: str) -> Tensors:
+    """Split queries, keys and values that one tensor holds."""
+    split: Tensors = {}
+    for name, tensor in tensors.items():
+        match = letters and re.fullmatch(rf'(.*\.){letters}\.(\w+)', name)
+        if match:
+            for letter, part in zip(letters, tensor.chunk(len(letters))):
+                split[f'{match[1]}{letter}.{match[2]}'] = part
+        else:
+            split[name] = tensor
+    return split
+
+
+def join_attention(tensors: Tensors, letters: str) -> Tensors:
+    """Undo :func:`split_attention`; incomplete groups stay as they are."""
+    joined: Tensors = {}
+    for name, tensor in tensors.items():
+        match = letters and re.fullmatch(rf'(.*\.)([{letters}])\.(\w+)', name)
+        if not match:
+            joined[name] = tensor
+            continue
+        names = [f'{match[1]}{letter}.{match[3]}' for letter in letters]
+        if all(part in tensors for part in names):
+            whole = f'{match[1]}{letters}.{match[3]}'
+            joined[whole] = torch.cat([tensors[part] for part in names])
+        else:
+            joined[name] = tensor
+    return joined
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one library names and orders the weights of a backbone.
@@ -118,6 +148,13 @@ class Layout:
             has none and the family's types are used.
         arguments: Converts the family's settings to the arguments of these
             classes; None if they are the same.
+        older: The names of earlier versions of the library: a regular
+            expression that is found in one of them alone, and the pairs.
+        attention: ``'qkv'`` or ``'kv'`` where the library has a tensor for
+            each of these letters and we have one for all: ``.q.``, ``.k.``
+            and ``.v.`` in ``renames``.
+        outside: Regular expression of names that belong to the backbone
+            although they look like those of a classifier.
         has_prefix: Whether files name the tensors with a prefix, which
             MMEngine's ``init_cfg`` removes.
     """
@@ -128,4 +165,7 @@ class Layout:
     pretraining: Dict[str, Any] = field(default_factory=dict)
     types: Tuple[str, ...] = ()
     arguments: Optional[Callable[[Dict[str, Any]], Dict[str, Any]]] = None
+    older: Optional[Tuple[str, Renames]] = None
+    attention: str = ''
+    outside: str = r'(?!)'
     has_prefix: bool = True

@@ -8,7 +8,8 @@ from typing import Any, Dict, List, Optional, Tuple
 from mmengine.config import Config
 
 from greenmim.registry import MODELS
-from .convert import TARGETS, Backbone, Target
+from .card import UNKNOWN
+from .convert import TARGETS, Backbone, Target, size_of
 from .family import constructor_defaults
 
 EPS_UNKNOWN = (
@@ -19,7 +20,8 @@ EPS_UNKNOWN = (
 def loading_code(backbone: Backbone,
                  library: str,
                  path: Path,
-                 config: Optional[Dict[str, Any]] = None) -> str:
+                 config: Optional[Dict[str, Any]] = None,
+                 card: Optional[Dict[str, Any]] = None) -> str:
     """Python to paste, which builds a backbone and loads its file.
 
     Settings that are the default of the class are left out.
@@ -30,6 +32,7 @@ def loading_code(backbone: Backbone,
         path: The file.
         config: The backbone's config, ``type`` included; needed if the
             backbone has no family.
+        card: Its model card, for timm's ``pretrained_cfg``.
 
     Returns:
         str: The ``backbone`` of a config for MMPretrain, MMDetection and
@@ -42,7 +45,9 @@ def loading_code(backbone: Backbone,
     family = backbone.family
     lines = [EPS_UNKNOWN] if family and not backbone.norm_eps else []
     if library == 'timm':
-        return '\n'.join(_timm(backbone, path, lines))
+        return '\n'.join(_timm(backbone, path, lines, card or {}))
+    if library == 'transformers':
+        return '\n'.join(_transformers(backbone, path, lines))
     if family is not None:
         types, settings = _arguments(backbone, target)
         lines += [f'# The same network: type={name!r}' for name in types[1:]]
@@ -99,35 +104,86 @@ def _without_defaults(cls: Any, settings: Dict[str, Any]) -> Dict[str, Any]:
         for key, value in settings.items()
         if not is_same(value, defaults[key])
     }
-    for name, arch in cls.arch_zoo.items():
+    # ConvNeXt's has another name.
+    zoo = cls.arch_zoo if hasattr(cls, 'arch_zoo') else cls.arch_settings
+    for name, arch in zoo.items():
         # Most have two names; one letter alone says too little.
         if len(name) > 1 and 'arch' in kept and is_same(arch, kept['arch']):
             return {**kept, 'arch': name}
     return kept
 
 
-def _timm(backbone: Backbone, path: Path, lines: List[str]) -> List[str]:
+def _timm(backbone: Backbone, path: Path, lines: List[str],
+          card: Dict[str, Any]) -> List[str]:
     family, settings = backbone.family, backbone.settings
     assert family is not None
-    size = backbone.img_size or settings.get('img_size', 224)
-    name, arguments = family.timm_model(settings, size, backbone.windows)
-    if backbone.norm_eps:
-        # Not all classes of timm take the eps of all their norms.
-        lines = [
-            'for module in model.modules():',
-            '    if isinstance(module, torch.nn.LayerNorm):',
-            f'        module.eps = {backbone.norm_eps}'
-        ]
+    name, arguments = family.timm_model(settings, size_of(backbone),
+                                        backbone.windows)
     return [
         'import timm', *(['import torch'] if backbone.norm_eps else []), '',
         _assignment('arguments', dict(num_classes=0, **arguments)),
-        f'model = timm.models.{name}(**arguments)', *lines,
-        f'timm.models.load_checkpoint(model, {str(path)!r})'
+        f'model = timm.models.{name}(**arguments)',
+        *_eps_lines(backbone, lines),
+        f'timm.models.load_checkpoint(model, {str(path)!r})',
+        *_pretrained_cfg(backbone, arguments, card),
+        '# To classify: model.reset_classifier(NUMBER_OF_CLASSES)'
+    ]
+
+
+def _pretrained_cfg(backbone: Backbone, arguments: Dict[str, Any],
+                    card: Dict[str, Any]) -> List[str]:
+    """What ``timm.data.resolve_model_data_config`` reads."""
+    if not card:
+        return []
+    size, norm = size_of(backbone), card['normalisation']
+    height, width = (size, size) if isinstance(size, int) else size
+    config = dict(
+        crop_pct=0.875,
+        input_size=[arguments['in_chans'], height, width],
+        interpolation='bicubic',
+        mean=[round(value / 255, 6) for value in norm['mean']],
+        std=[round(value / 255, 6) for value in norm['std']])
+    if card['licence'] != UNKNOWN:
+        config['license'] = card['licence']
+    return [
+        _assignment('pretrained_cfg', config),
+        'model.pretrained_cfg = pretrained_cfg'
+    ]
+
+
+def _transformers(backbone: Backbone, path: Path,
+                  lines: List[str]) -> List[str]:
+    family = backbone.family
+    assert family is not None
+    config = family.transformers_model(backbone.settings, size_of(backbone),
+                                       backbone.norm_eps, backbone.windows)
+    kind, = config['architectures']
+    # Its pooling layer reads the class token, and is not pre-trained.
+    options = ', add_pooling_layer=False' if kind == 'ViTModel' else ''
+    whole = kind.replace('Model', 'ForImageClassification')
+    return [
+        *(['import torch'] if backbone.norm_eps else []),
+        f'from transformers import {kind}', '',
+        f'model = {kind}.from_pretrained({str(path)!r}{options})',
+        *_eps_lines(backbone, lines),
+        f'# To classify: {whole}.from_pretrained(..., '
+        'num_labels=NUMBER_OF_CLASSES)'
+    ]
+
+
+def _eps_lines(backbone: Backbone, unknown: List[str]) -> List[str]:
+    """Not all classes of other libraries take the eps of all their norms."""
+    if not backbone.norm_eps:
+        return unknown
+    return [
+        'for module in model.modules():',
+        '    if isinstance(module, torch.nn.LayerNorm):',
+        f'        module.eps = {backbone.norm_eps}'
     ]
 
 
 def _assignment(name: str, value: Dict[str, Any]) -> str:
     """Assign a dict as MMEngine prints it, with lists of numbers in a line."""
     text = Config({name: value}).pretty_text.strip()
-    return re.sub(r'\[\s+([\d,\s]+?),?\s+\]',
+    return re.sub(r'\[\s+([\d.,\s]+?),?\s+\]',
                   lambda match: f'[{" ".join(match[1].split())}]', text)

@@ -37,6 +37,27 @@ _MMDET: Renames = (
     ('layers.{i}.1.{j}.', 'stages.{i}.{j}.'),
     ('layers.{i}.2.', 'norm{i}.'),
 )
+_HF_BLOCK = 'encoder.layers.{i}.blocks.{j}.'
+_TRANSFORMERS: Renames = (
+    ('encoder.layers.{i}.patch_embedding.proj.',
+     'patch_embeds.{i}.projection.'),
+    ('encoder.layers.{i}.patch_embedding.layer_norm.',
+     'patch_embeds.{i}.norm.'),
+    *((_HF_BLOCK + theirs, 'stages.{i}.{j}.' + ours) for theirs, ours in (
+        ('layer_norm_1.', 'norm1.'),
+        ('layer_norm_2.', 'norm2.'),
+        ('attention.query.', 'attn.q.'),
+        ('attention.key.', 'attn.k.'),
+        ('attention.value.', 'attn.v.'),
+        ('attention.proj.', 'attn.proj.'),
+        ('attention.spatial_reduction.', 'attn.sr.'),
+        ('attention.layer_norm.', 'attn.norm.'),
+        ('mlp.dense1.', 'ffn.fc1.'),
+        ('mlp.dense2.', 'ffn.fc2.'),
+        ('mlp.dwconv.dwconv.', 'ffn.dwconv.'),
+    )),
+    ('encoder.layers.{i}.layer_norm.', 'norm{i}.'),
+)  # yapf: disable
 _QKV = re.compile(r'(.*\.attn\.)qkv_(\w+)$')
 _Q_OR_KV = re.compile(r'(.*\.attn\.)(q|kv)\.(\w+)$')
 _LINEAR = re.compile(r'.*\.ffn\.fc[12]\.weight$')
@@ -71,6 +92,7 @@ class PVTv2(Family):
         'pvt-v2': Layout(_AUTHORS),
         'fastmim': Layout(_AUTHORS),
         'timm': Layout(_TIMM),
+        'transformers': Layout(_TRANSFORMERS, attention='kv'),
         'mmdet': Layout(
             _MMDET,
             norm_eps=1e-6,
@@ -99,9 +121,11 @@ class PVTv2(Family):
             norm_cfg=norm_config(norm_eps or 1e-6),
             conv_norm_cfg=norm_config(norm_eps or 1e-5))
 
-    def from_layout(self, tensors: Tensors,
-                    name: str) -> Tuple[Tensors, Tuple[str, ...]]:
-        ours, unexpected = super().from_layout(tensors, name)
+    def from_layout(self,
+                    tensors: Tensors,
+                    name: str,
+                    older: bool = True) -> Tuple[Tensors, Tuple[str, ...]]:
+        ours, unexpected = super().from_layout(tensors, name, older)
         return unpack(ours), unexpected
 
     def to_layout(self, tensors: Tensors,
@@ -117,18 +141,43 @@ class PVTv2(Family):
             in_chans=settings['in_channels'],
             qkv_bias=settings['qkv_bias'])
 
+    def transformers_model(self, settings: Dict[str, Any], img_size: Any,
+                           norm_eps: Optional[float],
+                           windows: Sequence[int]) -> Dict[str, Any]:
+        arch = settings['arch']
+        return dict(
+            architectures=['PvtV2Model'],
+            model_type='pvt_v2',
+            image_size=img_size,
+            num_channels=settings['in_channels'],
+            num_encoder_blocks=len(arch['depths']),
+            depths=arch['depths'],
+            hidden_sizes=arch['embed_dims'],
+            num_attention_heads=arch['num_heads'],
+            sr_ratios=arch['sr_ratios'],
+            mlp_ratios=arch['mlp_ratios'],
+            qkv_bias=settings['qkv_bias'],
+            layer_norm_eps=norm_eps or 1e-6)
 
-def infer_pyramid(tensors: Tensors, hidden: str, ndim: int,
-                  reduction: str) -> Dict[str, Any]:
-    """Infer the arch, but for the heads, of PVT v2 or CMT.
+
+def infer_pyramid(tensors: Tensors,
+                  hidden: str,
+                  ndim: int,
+                  reduction: str,
+                  reducing: int = 0) -> Dict[str, Any]:
+    """Infer the arch, but for the heads, of PVT v2, CMT or Twins.
 
     In a block, the weight ``hidden`` of ``ndim`` dimensions, (hidden, dims,
-    ...), widens the tokens, and ``reduction`` reduces keys and values.
+    ...), widens the tokens; in that of number ``reducing``, ``reduction``
+    reduces keys and values.
     """
     depths = stage_depths(tensors, r'stages\.(\d+)\.(\d+)\.')
     blocks = [f'stages.{i}.0.' for i in range(len(depths))]
     shapes = [shape_of(tensors, block + hidden, ndim) for block in blocks]
-    reductions = [tensors.get(block + reduction) for block in blocks]
+    reductions = [
+        tensors.get(f'stages.{i}.{reducing}.{reduction}')
+        for i in range(len(depths))
+    ]
     return dict(
         embed_dims=[shape[1] for shape in shapes],
         depths=depths,

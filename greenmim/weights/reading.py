@@ -14,6 +14,7 @@ from mmengine.utils import digit_version
 from safetensors import safe_open
 from torch import Tensor
 
+from .card import training_of
 from .layouts import Tensors
 from .recorded_config import read_recorded
 
@@ -43,6 +44,8 @@ class Source:
         config: The backbone's config, where the training recorded it.
         images: How images were loaded and normalised, where that is recorded:
             the settings under ``load``, ``crop`` and ``preprocessor``.
+        training: What is recorded of the pre-training, see
+            :func:`greenmim.weights.card.training_of`.
     """
     backbone: Tensors
     others: Tensors
@@ -53,6 +56,7 @@ class Source:
     metadata: Dict[str, Any] = field(default_factory=dict)
     config: Optional[Dict[str, Any]] = None
     images: Dict[str, Any] = field(default_factory=dict)
+    training: Dict[str, Any] = field(default_factory=dict)
 
 
 def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
@@ -145,7 +149,8 @@ def read_source(path: Path, averaged: Optional[bool] = None) -> Source:
         metadata=_dict(meta.get(METADATA)),
         config=read_recorded(meta.get('cfg'), 'model').get('backbone'),
         images=_dict(_dict(meta.get(METADATA)).get('images'))
-        or _images(meta.get('cfg')))
+        or _images(meta.get('cfg')),
+        training=training_of(meta))
 
 
 def add_ema_options(parser: argparse.ArgumentParser) -> None:

@@ -13,19 +13,24 @@ def read_recorded(text: Any, name: str) -> Dict[str, Any]:
 
     It is empty if there is none or it cannot be read.
     """
+    value = read_value(text, name)
+    return value if isinstance(value, dict) else {}
+
+
+def read_value(text: Any, name: str) -> Any:
+    """Read what ``meta['cfg']`` assigns to a name; None if that fails."""
     if not isinstance(text, str):
-        return {}
+        return None
     try:
         tree = ast.parse(text)
         for node in tree.body:
             if isinstance(node, ast.Assign) and [
                     getattr(target, 'id', None) for target in node.targets
             ] == [name]:
-                value = _evaluate(node.value)
-                return value if isinstance(value, dict) else {}
+                return _evaluate(node.value)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         pass
-    return {}
+    return None
 
 
 def _evaluate(node: ast.AST) -> Any:

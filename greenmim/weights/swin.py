@@ -25,7 +25,38 @@ _MICROSOFT = BLOCKS + (
 )
 # timm merges at the beginning of a stage, the others at the end of the
 # previous stage.
+OLDER_TIMM = r'^layers\.0\.downsample\.'  # before 0.9, at the end
 _TIMM = BLOCKS + (('layers.{i+1}.downsample.', 'stages.{i}.downsample.'), )
+
+_HF_BLOCK = 'encoder.layers.{i}.blocks.{j}.'
+_OUR_BLOCK = 'stages.{i}.blocks.{j}.'
+# Those of both versions, in Hugging Face's transformers.
+TRANSFORMERS: Renames = (
+    ('embeddings.patch_embeddings.projection.', 'patch_embed.projection.'),
+    ('embeddings.norm.', 'patch_embed.norm.'),
+    ('embeddings.position_embeddings', 'absolute_pos_embed'),
+    ('embeddings.mask_token', 'mask_token'),
+    *((_HF_BLOCK + theirs, _OUR_BLOCK + ours) for theirs, ours in (
+        ('attention.self.query.weight', 'attn.w_msa.q.weight'),
+        ('attention.self.key.weight', 'attn.w_msa.k.weight'),
+        ('attention.self.value.weight', 'attn.w_msa.v.weight'),
+        ('attention.output.dense.', 'attn.w_msa.proj.'),
+        ('layernorm_before.', 'norm1.'),
+        ('layernorm_after.', 'norm2.'),
+        ('intermediate.dense.', 'ffn.layers.0.0.'),
+        ('output.dense.', 'ffn.layers.1.'),
+    )),
+    ('layernorm.', 'norm{last}.'),
+)  # yapf: disable
+_TRANSFORMERS = TRANSFORMERS + (
+    *((_HF_BLOCK + theirs, _OUR_BLOCK + ours) for theirs, ours in (
+        ('attention.self.query.bias', 'attn.w_msa.q.bias'),
+        ('attention.self.key.bias', 'attn.w_msa.k.bias'),
+        ('attention.self.value.bias', 'attn.w_msa.v.bias'),
+        ('attention.self.relative', 'attn.w_msa.relative'),
+    )),
+    ('encoder.layers.{i}.downsample.', 'stages.{i}.downsample.'),
+)  # yapf: disable
 
 TABLE = 'attn.w_msa.relative_position_bias_table'
 
@@ -36,14 +67,27 @@ class Swin(Family):
     types = ('mmpretrain.SwinTransformer', 'greenmim.GreenMIMSwinTransformer')
     cls = GreenMIMSwinTransformer
     layouts = {
-        'openmmlab': Layout(),
-        'mmdet': Layout(),
-        'swin': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'simmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'fastmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'greenmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-6),
-        'greenmim-2022': Layout(_MICROSOFT, 'greenmim-2022', norm_eps=1e-6),
-        'timm': Layout(_TIMM, 'microsoft', ('relative_position_index', )),
+        'openmmlab':
+        Layout(),
+        'mmdet':
+        Layout(),
+        'swin':
+        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
+        'simmim':
+        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
+        'fastmim':
+        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
+        'greenmim':
+        Layout(_MICROSOFT, 'microsoft', norm_eps=1e-6),
+        'greenmim-2022':
+        Layout(_MICROSOFT, 'greenmim-2022', norm_eps=1e-6),
+        'timm':
+        Layout(
+            _TIMM,
+            'microsoft', ('relative_position_index', ),
+            older=(OLDER_TIMM, _MICROSOFT)),
+        'transformers':
+        Layout(_TRANSFORMERS, 'microsoft', attention='qkv'),
     }
     pattern = r'attn\.w_msa\.relative_position_bias_table$'
     ignored = r'(^|\.)(mask_token|attn_mask)$'
@@ -127,3 +171,28 @@ class Swin(Family):
             depths=settings['arch']['depths'],
             num_heads=settings['arch']['num_heads'],
             window_size=list(windows))
+
+    def transformers_model(self, settings: Dict[str, Any], img_size: Any,
+                           norm_eps: Optional[float],
+                           windows: Sequence[int]) -> Dict[str, Any]:
+        arch = settings['arch']
+        return dict(
+            architectures=['SwinModel'],
+            model_type='swin',
+            image_size=img_size,
+            patch_size=settings['patch_size'],
+            num_channels=settings['in_channels'],
+            embed_dim=arch['embed_dims'],
+            depths=arch['depths'],
+            num_heads=arch['num_heads'],
+            window_size=max(windows),
+            use_absolute_embeddings=settings.get('use_abs_pos_embed', False),
+            encoder_stride=settings['patch_size'] *
+            2**(len(arch['depths']) - 1),
+            layer_norm_eps=norm_eps or 1e-5)
+
+    def eps_from_transformers(self, config: Dict[str, Any]) -> Optional[float]:
+        """Its patch embedding and merging have 1e-5, whatever the config
+        says."""
+        eps = config.get('layer_norm_eps', 1e-5)
+        return eps if eps == 1e-5 else None

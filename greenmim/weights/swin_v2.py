@@ -11,7 +11,7 @@ from torch import Tensor
 from greenmim.models import GreenMIMSwinTransformerV2
 from .family import norm_config, shape_of
 from .layouts import Layout, Tensors
-from .swin import BLOCKS, Swin
+from .swin import BLOCKS, OLDER_TIMM, TRANSFORMERS, Swin
 
 # We merge at the beginning of a stage as timm does, Microsoft at the end of
 # the previous stage.
@@ -23,6 +23,14 @@ _MICROSOFT = BLOCKS + (
 )
 # timm does not have the extra norms (norm3) of the huge model.
 _TIMM = BLOCKS + (('layers.{i}.downsample.', 'stages.{i}.downsample.'), )
+_TRANSFORMERS = TRANSFORMERS + tuple(
+    ('encoder.layers.{i}.blocks.{j}.attention.self.' + theirs,
+     'stages.{i}.blocks.{j}.attn.w_msa.' + ours) for theirs, ours in (
+         ('query.bias', 'q_bias'),
+         ('value.bias', 'v_bias'),
+         ('logit_scale', 'logit_scale'),
+         ('continuous_position_bias_mlp.', 'cpb_mlp.'),
+     )) + (('encoder.layers.{i}.downsample.', 'stages.{i+1}.downsample.'), )
 
 # Ends of the names of buffers that follow from the window alone.
 BUFFERS = ('relative_position_index', 'relative_coords_table')
@@ -47,7 +55,10 @@ class SwinV2(Swin):
         'mmdet': Layout(),
         'swin': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
         'simmim': Layout(_MICROSOFT, 'microsoft', norm_eps=1e-5),
-        'timm': Layout(_TIMM, 'microsoft', BUFFERS),
+        'timm': Layout(
+            _TIMM, 'microsoft', BUFFERS, older=(OLDER_TIMM, _MICROSOFT)),
+        'transformers': Layout(
+            _TRANSFORMERS, 'microsoft', BUFFERS, attention='qkv'),
     }  # yapf: disable
     pattern = r'attn\.w_msa\.logit_scale$'
     merged = r'^stages\.\d+\.downsample\.reduction\.'
@@ -134,6 +145,48 @@ class SwinV2(Swin):
         return 'swin_transformer_v2.SwinTransformerV2', {
             **arguments, key: settings[key]
         }
+
+    def transformers_model(self, settings: Dict[str, Any], img_size: Any,
+                           norm_eps: Optional[float],
+                           windows: Sequence[int]) -> Dict[str, Any]:
+        """Its windows are the same, but no larger than the map."""
+        config = super().transformers_model(settings, img_size, norm_eps,
+                                            windows)
+        side = img_size if isinstance(img_size, int) else min(img_size)
+        shrunk = _shrunk(max(windows), side // settings['patch_size'], windows)
+        if shrunk != list(windows):
+            raise ValueError(
+                'expected the windows of transformers, which are those of '
+                f'the first stage or the size of the map, {shrunk} for '
+                f'images of {img_size} pixels, got {list(windows)}; set '
+                '--window-size')
+        key = 'pretrained_window_sizes'
+        return dict(
+            config,
+            architectures=['Swinv2Model'],
+            model_type='swinv2',
+            **{key: settings[key]})
+
+    def hints_from_transformers(self, config: Dict[str,
+                                                   Any]) -> Dict[str, Any]:
+        """A scale of 0 is that of the window."""
+        size = config.get('image_size', 224)
+        side = (size if isinstance(size, int) else min(size)) // config.get(
+            'patch_size', 4)
+        depths = config.get('depths', [2, 2, 6, 2])
+        windows = _shrunk(config.get('window_size', 7), side, depths)
+        scales = config.get('pretrained_window_sizes') or [0] * len(depths)
+        return dict(
+            window_size=windows,
+            pretrained_window_sizes=[
+                scale or window for scale, window in zip(scales, windows)
+            ])
+
+
+def _shrunk(window: int, side: int, stages: Sequence[int]) -> List[int]:
+    """A window in every stage, no larger than its map; ``side`` is that of
+    the first stage's map."""
+    return [min(window, side // 2**i) for i in range(len(stages))]
 
 
 def for_stages(windows: Windows, stages: int) -> List[int]:

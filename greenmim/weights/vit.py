@@ -25,6 +25,25 @@ _TIMM: Renames = (
     ('fc_norm.', 'ln2.'),
 )
 
+_HF_BLOCK = 'encoder.layer.{i}.'
+_TRANSFORMERS: Renames = (
+    ('embeddings.cls_token', 'cls_token'),
+    ('embeddings.mask_token', 'mask_token'),
+    ('embeddings.position_embeddings', 'pos_embed'),
+    ('embeddings.patch_embeddings.projection.', 'patch_embed.projection.'),
+    *((_HF_BLOCK + theirs, 'layers.{i}.' + ours) for theirs, ours in (
+        ('attention.attention.query.', 'attn.q.'),
+        ('attention.attention.key.', 'attn.k.'),
+        ('attention.attention.value.', 'attn.v.'),
+        ('attention.output.dense.', 'attn.proj.'),
+        ('layernorm_before.', 'ln1.'),
+        ('layernorm_after.', 'ln2.'),
+        ('intermediate.dense.', 'ffn.layers.0.0.'),
+        ('output.dense.', 'ffn.layers.1.'),
+    )),
+    ('layernorm.', 'ln1.'),
+)  # yapf: disable
+
 
 class ViT(Family):
     """Plain Vision Transformer."""
@@ -38,8 +57,12 @@ class ViT(Family):
         # Its ViT-B has 6 heads in pre-training and 12 in fine-tuning.
         'fastmim': Layout(
             _TIMM, norm_eps=1e-6, pretraining=dict(num_heads=6)),
+        'mae': Layout(_TIMM, norm_eps=1e-6),
         'timm': Layout(_TIMM),
+        'transformers': Layout(_TRANSFORMERS, attention='qkv'),
     }  # yapf: disable
+    # The decoder of MAE, and what transformers adds for a class token.
+    ignored = r'^(head|mask_token|pooler|decoder\w*)\b'
     pattern = r'^layers\.\d+\.attn\.qkv\.bias$'
     hints: Tuple[str, ...] = ('num_heads', 'img_size', 'final_norm')
 
@@ -78,7 +101,7 @@ class ViT(Family):
             tensors, 'patch_embed.projection.weight', 4)
         hidden, _ = shape_of(tensors, 'layers.0.ffn.layers.0.0.weight', 2)
         heads = num_heads or max(1, dims // HEAD_DIMS)
-        if dims % heads:
+        if not isinstance(heads, int) or dims % heads:
             raise ValueError(f'expected heads that divide the {dims} '
                              f'channels, got {heads}; pass --num-heads')
         pooled = 'ln2.weight' in tensors
@@ -126,3 +149,31 @@ class ViT(Family):
             class_token=settings['with_cls_token'],
             global_pool='avg' if pooled else 'token',
             init_values=settings['layer_scale_init_value'] or None)
+
+    def transformers_model(self, settings: Dict[str, Any], img_size: Any,
+                           norm_eps: Optional[float],
+                           windows: Sequence[int]) -> Dict[str, Any]:
+        arch = settings['arch']
+        if not (settings['with_cls_token'] and settings['final_norm']):
+            raise ValueError(
+                'expected a ViT with a class token and a norm after the last '
+                'layer, which that of transformers has, got one without; '
+                'export it with --to mmpretrain')
+        return dict(
+            architectures=['ViTModel'],
+            model_type='vit',
+            image_size=img_size,
+            patch_size=settings['patch_size'],
+            num_channels=settings['in_channels'],
+            hidden_size=arch['embed_dims'],
+            num_hidden_layers=arch['num_layers'],
+            num_attention_heads=arch['num_heads'],
+            intermediate_size=arch['feedforward_channels'],
+            encoder_stride=settings['patch_size'],
+            layer_norm_eps=norm_eps or 1e-6)
+
+    def hints_from_transformers(self, config: Dict[str,
+                                                   Any]) -> Dict[str, Any]:
+        return dict(
+            num_heads=config.get('num_attention_heads', 12),
+            img_size=config.get('image_size', 224))

@@ -214,7 +214,7 @@ def test_a_whole_simmim_with_extra_norms(tmp_path):
     _, loss = predict(model, images, mask)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
 
-    with pytest.raises(ValueError, match='it lacks .*norm3'):
+    with pytest.raises(ValueError, match='but timm lacks .*norm3'):
         tensors_for(backbone, TARGETS['timm'])
 
 
