@@ -10,7 +10,10 @@ Expected: on a folder of 500 photographs or more, predictions of held-out ones
     that err less than a smooth interpolation of the visible pixels.
 Measured: not measured in full length; the end of every run says who errs less.
 """
-_base_ = ['../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/schedules/pretrain_minutes_adamw_coslr.py',
+    '../_base_/default_runtime.py'
+]
 
 norm_cfg = dict(type='LN', eps=1e-6)
 
@@ -42,7 +45,7 @@ model = dict(
     head=dict(type='greenmim.GreenMIMHead', norm_pix=False, unit_size=16))
 
 data_preprocessor = dict(
-    type='SelfSupDataPreprocessor',
+    type='greenmim.ChannelDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
     std=[58.395, 57.12, 57.375],
     to_rgb=True)
@@ -74,30 +77,9 @@ train_dataloader = dict(
         held_out=2,
         pipeline=train_pipeline))
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(
-        type='AdamW',
-        lr=2e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.15,
-        fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            relative_position_bias_table=dict(decay_mult=0.),
-            mask_token=dict(decay_mult=0.))))
+optim_wrapper = dict(optimizer=dict(weight_decay=0.15))
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
-]
-
-# Iterations, so that the run takes as long for any number of images.
-train_cfg = dict(by_epoch=False, max_iters=1800)
-log_processor = dict(by_epoch=False)
-
+train_cfg = dict(max_iters=1800)
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=600, max_keep_ckpts=2))

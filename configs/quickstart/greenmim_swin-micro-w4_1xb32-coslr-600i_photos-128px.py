@@ -11,7 +11,10 @@ Expected: the loss falls from about 1.1 to 0.7 in the first minute and slowly
     Sharper pictures take a longer run: train_cfg.max_iters=5000.
 Measured: see the end of every run.
 """
-_base_ = ['../_base_/default_runtime.py']
+_base_ = [
+    '../_base_/schedules/pretrain_minutes_adamw_coslr.py',
+    '../_base_/default_runtime.py'
+]
 
 norm_cfg = dict(type='LN', eps=1e-6)
 
@@ -72,31 +75,14 @@ train_dataloader = dict(
         num_views=1024,
         pipeline=train_pipeline))
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='greenmim.MergedOptimWrapperConstructor',
-    optimizer=dict(
-        type='AdamW',
-        lr=1e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            relative_position_bias_table=dict(decay_mult=0.),
-            mask_token=dict(decay_mult=0.))))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=30),
-    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=30)
+    dict(_base_.param_scheduler[0], end=30),
+    dict(_base_.param_scheduler[1], begin=30)
 ]
 
-# Iterations, so that the run takes as long for any number of images.
-train_cfg = dict(by_epoch=False, max_iters=600)
-log_processor = dict(by_epoch=False)
-
+train_cfg = dict(max_iters=600)
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2))

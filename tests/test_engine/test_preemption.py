@@ -115,10 +115,15 @@ def start(text, *arguments, **variables):
 
 @pytest.mark.skipif(
     not hasattr(signal, 'sigwaitinfo'), reason='Python cannot wait for them')
-@pytest.mark.parametrize('number',
-                         [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-@pytest.mark.parametrize('way', ['hook', 'config'])
-def test_workers_continue_until_their_parent_ends_them(number, way):
+@pytest.mark.parametrize('way, number', [
+    ('hook', signal.SIGTERM),
+    ('config', signal.SIGTERM),
+    ('hook', signal.SIGINT),
+    pytest.param('hook', signal.SIGUSR1, marks=pytest.mark.slow),
+    pytest.param('config', signal.SIGUSR1, marks=pytest.mark.slow),
+    pytest.param('config', signal.SIGINT, marks=pytest.mark.slow),
+])
+def test_workers_continue_until_their_parent_ends_them(way, number):
     process = start(LOADING, way)
     assert process.stdout.readline() == 'initialized 0\n'
     assert process.stdout.readline() == '0\n'

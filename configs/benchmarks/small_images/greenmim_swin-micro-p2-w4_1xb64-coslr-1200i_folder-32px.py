@@ -12,7 +12,10 @@ Batch: 1 x 64; learning rate 2e-3, not scaled.
 Expected: depends on the images.
 Measured: docs/does_it_help.md, on CIFAR-10.
 """  # noqa: E501
-_base_ = ['../../_base_/default_runtime.py']
+_base_ = [
+    '../../_base_/schedules/pretrain_minutes_adamw_coslr.py',
+    '../../_base_/default_runtime.py'
+]
 
 norm_cfg = dict(type='LN', eps=1e-6)
 
@@ -76,30 +79,7 @@ train_dataloader = dict(
         index_dir='~/.cache/greenmim',
         pipeline=train_pipeline))
 
-optim_wrapper = dict(
-    type='OptimWrapper',
-    constructor='greenmim.MergedOptimWrapperConstructor',
-    optimizer=dict(
-        type='AdamW',
-        lr=2e-3,
-        betas=(0.9, 0.95),
-        weight_decay=0.05,
-        fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.,
-        bias_decay_mult=0.,
-        custom_keys=dict(
-            relative_position_bias_table=dict(decay_mult=0.),
-            mask_token=dict(decay_mult=0.))))
-
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
-]
-
-train_cfg = dict(by_epoch=False, max_iters=1200)
-log_processor = dict(by_epoch=False)
-
+train_cfg = dict(max_iters=1200)
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=1200))
 
