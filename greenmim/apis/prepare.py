@@ -61,7 +61,8 @@ def prepare(data: str,
         Prepared: Numbers of images, pixels and bytes, and times.
 
     Raises:
-        FileExistsError: If there is something at OUT.
+        FileExistsError: If there is something at OUT, or at OUT.part, where
+            an interrupted call has written.
         FileNotFoundError: If there is no image.
         ValueError: If ``side`` or ``quality`` is out of range.
     """
@@ -69,9 +70,12 @@ def prepare(data: str,
         raise ValueError('expected a side of 1 or more and a quality of 1 to '
                          f'100, got {side} and {quality}')
     target = Path(out).expanduser()
-    if target.exists():
-        raise FileExistsError(f'expected an OUT that is yet to be written, '
-                              f'but there is {target}')
+    part = target.with_name(target.name + '.part')
+    for path in target, part:
+        if path.exists():
+            raise FileExistsError(
+                'expected an OUT that is yet to be written, but there is '
+                f'{path}; remove it, or name another OUT')
     source = Path(data).expanduser()
     is_archive = source.is_file() or (source / 'data.mdb').is_file()
     kind = ImageArchive if is_archive else ImageFolder
@@ -114,7 +118,6 @@ def prepare(data: str,
         dataset.pipeline(info)
         return time.perf_counter() - start
 
-    part = target.with_name(target.name + '.part')
     with _writer(part, target.suffix == '.tar') as write:
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(dataset), CHUNK):

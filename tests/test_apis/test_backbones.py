@@ -1,9 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Short names of backbones."""
 import re
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import greenmim
@@ -12,6 +14,7 @@ from greenmim.apis.backbones import (BACKBONES, EmptyOnMeta, find_recipe,
                                      recipe_of, recipes)
 from greenmim.apis.loading import _with_maps
 from greenmim.benchmarking.records import record_speed, recorded_speed
+from greenmim.command import main
 from greenmim.models import backbones as classes
 from greenmim.registry import MODELS
 
@@ -88,6 +91,32 @@ def test_unknown_names_get_a_hint():
         assert find_recipe(given).stem == name
     with pytest.raises(FileNotFoundError, match=f'did you mean {name!r}'):
         find_recipe(f'{name}0')
+
+
+def test_the_recipes_of_an_installed_wheel(tmp_path, monkeypatch):
+    """Which lie in the package."""
+    file = tmp_path / '.mim' / 'configs' / 'a' / 'mine.py'
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setattr(backbones, 'PACKAGE', tmp_path)
+    assert find_recipe('mine') == file
+
+
+def test_a_recipe_is_printed_or_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ['recipes', '--recipe', 'swin-micro']
+    assert main(words) == 0
+    Path('printed.py').write_text(capsys.readouterr().out, 'utf-8')
+    assert main([*words, '--out', 'new/written.py']) == 0
+    recipe = recipe_of('swin-micro').to_dict()
+    for path in 'printed.py', 'new/written.py':
+        assert Config.fromfile(path).to_dict() == recipe, path
+    # No file is replaced, and no recipe is guessed.
+    assert main([*words, '--out', 'printed.py']) == 1
+    assert 'there is printed.py' in capsys.readouterr().err
+    assert main(['recipes', '--out', 'other.py']) == 1
+    assert '--recipe with --out' in capsys.readouterr().err
+    assert not Path('other.py').exists()
 
 
 def test_the_list_is_printed(capsys, tmp_path, monkeypatch):

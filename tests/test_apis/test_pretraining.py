@@ -7,10 +7,11 @@ import torch
 from mmengine.config import Config
 
 import greenmim
-from greenmim.apis import settings
+from greenmim.apis import pretraining, settings
 from greenmim.apis.backbones import BACKBONES, find_recipe, recipe_of
 from greenmim.command import main
 from greenmim.engine.launch import build_model
+from greenmim.errors import ProcessFailed
 from tests.conftest import CHECKOUT
 from tests.test_apis.conftest import STEPS
 
@@ -56,6 +57,12 @@ def test_python_has_the_same_words(run, folder, tmp_path):
             set={'default_hooks.logger.interval': 1})
         assert again.losses == run.losses
         assert again.folder.as_posix() == 'work_dirs/swin-micro_1'
+        # The last run is resumed, for the length that it was begun with.
+        resumed = greenmim.pretrain(
+            str(folder / 'my photos, (1)'), backbone='swin-micro', resume=True)
+        assert resumed.folder == again.folder
+        assert resumed.losses == run.losses
+        assert Config.fromfile(resumed.config).train_cfg.max_iters == STEPS
 
 
 def test_a_used_folder_is_left_alone(run, folder, monkeypatch, capsys):
@@ -121,9 +128,11 @@ def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
         backbone='swin-micro',
         out=str(tmp_path / 'new'),
         steps=1,
-        batch_size=2,
         weights='a run')
     assert trained.held_out_losses[0] == pytest.approx(run.held_out_loss)
+    # On a CPU small folders are seen as a whole.
+    cfg = Config.fromfile(trained.config)
+    assert cfg.train_dataloader.batch_size == 6
     # The same command with `resume` continues the run, not the weights.
     resumed = greenmim.pretrain(
         'my photos, (1)',
@@ -170,6 +179,7 @@ def test_targets_fit_the_decoder(target, backbone):
     (dict(steps=1, devices=2, batch_size=3), 'multiple of 2 devices'),
     (dict(steps=1, set={'model.mask_ration': 1}), 'mask_ratio'),
     (dict(steps=1, weights='nothing'), 'no nothing'),
+    (dict(steps=1, precision='fp16'), 'fp32 or bf16 without a GPU'),
 ])
 def test_what_is_refused(folder, tmp_path, options, message):
     out = tmp_path / 'new'
@@ -219,6 +229,81 @@ def test_hours_and_batch_are_measured(folder, tmp_path, monkeypatch, capsys):
     assert cfg.train_dataloader.batch_size == 6  # no more than there are
     assert cfg.train_cfg.max_iters == 1
     assert 'GiB of memory' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('found, images, batch', [
+    (100, 1000, 96),
+    (100, 30, 24),
+    (6, 1000, 6),
+    (None, 1000, 0),
+])
+def test_the_largest_batch(monkeypatch, found, images, batch):
+    monkeypatch.setattr(pretraining, '_forecast',
+                        lambda *args: dict(largest_batch_size=found))
+    cfg = recipe_of('swin-micro')
+    if batch:
+        assert pretraining._largest_batch(cfg, None, images) == batch
+    else:
+        with pytest.raises(ValueError, match='give --batch-size'):
+            pretraining._largest_batch(cfg, None, images)
+
+
+def test_the_batch_on_a_gpu(folder, tmp_path, monkeypatch):
+    """That of the recipe, if it fits."""
+    recipe = recipe_of('swin-micro')
+    recipe.auto_scale_lr.base_batch_size = 4
+    recipe.dump(tmp_path / 'recipe.py')
+    monkeypatch.setattr(pretraining, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(pretraining, '_forecast',
+                        lambda *args: dict(largest_batch_size=64))
+    trained = greenmim.pretrain(
+        str(folder / 'my photos, (1)'),
+        recipe=str(tmp_path / 'recipe.py'),
+        out=str(tmp_path / 'new'),
+        steps=1,
+        precision='fp32')
+    assert Config.fromfile(trained.config).train_dataloader.batch_size == 4
+
+
+@pytest.mark.parametrize('code, message', [
+    ('print("\\n".join(map(str, range(50)))); exit(3)',
+     r'code 3:\n30\n31\n[\d\n]+\n49$'),
+    ('import os; print("big", flush=True); os.kill(os.getpid(), 9)',
+     r'-9 \(killed, for lack of memory\?\):\nbig$'),
+])
+def test_a_measurement_that_fails(code, message):
+    """The end of what it printed is shown."""
+    with pytest.raises(ProcessFailed, match=message):
+        pretraining._run(['-c', code])
+
+
+@pytest.mark.parametrize('bf16, precision, options', [
+    (True, 'bf16', dict(type='AmpOptimWrapper', dtype='bfloat16')),
+    (False, 'fp16', dict(type='AmpOptimWrapper')),
+])
+def test_the_precision_on_a_gpu(monkeypatch, bf16, precision, options):
+    monkeypatch.setattr(settings, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda: bf16)
+    cfg = recipe_of('swin-base')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert settings.set_precision(cfg, 'auto') == precision
+    found = {
+        name: cfg.optim_wrapper.get(name)
+        for name in ('type', 'dtype', 'loss_scale')
+    }
+    assert found == dict(dict(dtype=None, loss_scale=None), **options)
+    assert cfg.optim_wrapper.optimizer == optimizer
+
+
+def test_recipes_that_do_not_have_what_is_set():
+    cfg = recipe_of('swin-micro')
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    pipeline[:] = [one for one in pipeline if 'Crop' not in one['type']]
+    with pytest.raises(ValueError, match='a transform that crops'):
+        settings.set_image_size(cfg, 96)
+    cfg.model.head = dict(type='greenmim.SumOfHeads', heads=[cfg.model.head])
+    with pytest.raises(ValueError, match='single target.*SumOfHeads'):
+        settings.set_target(cfg, 'hog')
 
 
 def test_every_backbone_has_a_recipe_that_can_be_set():
