@@ -2,14 +2,17 @@
 """A step that was not finite is computed again from what was written."""
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 
-from greenmim.engine.non_finite.step_record import (get_random_state, replay,
+from greenmim.engine.non_finite.step_record import (get_random_state,
+                                                    record_batch, replay,
                                                     set_random_state)
 from greenmim.models import GreenMIMHead
 from tests.micro import PREPROCESSOR, micro_config, micro_runner
@@ -83,6 +86,46 @@ def test_the_loss_is_computed_again(tmp_path, ahead, sampler, scope):
     record['random_state']['torch'] = torch.get_rng_state()
     replay(again, record)
     assert again.head.true[1] != again.head.true[0]
+
+
+def test_labels_and_masks_of_the_samples(tmp_path):
+    """What the pipeline gave is in the file, and is computed with again."""
+    mask = torch.tensor([[True] * 3, [True] * 3, [True, False, False]])
+    samples = [
+        DataSample(
+            metainfo=dict(
+                img_path=Path('a', f'{i}.png'), scale=np.float32(.5)))
+        for i in range(2)
+    ]
+    for i, sample in enumerate(samples):
+        sample.set_gt_label(i).set_field(mask, 'mask')
+    model = make_model('image', set())
+    model.train()
+    batch = dict(inputs=torch.rand(2, 3, 96, 96) * 255, data_samples=samples)
+    record = dict(record_batch(model, batch), random_state=get_random_state())
+    loss = model(**model.data_preprocessor(batch, True), mode='loss')['loss']
+    torch.save(record, tmp_path / 'record.pth')
+    record = torch.load(tmp_path / 'record.pth', weights_only=True)
+    assert record['masks'] is None
+    for i, sample in enumerate(record['samples']):
+        assert sample['metainfo'] == dict(
+            img_path=str(Path('a', f'{i}.png')), scale=.5)
+        assert torch.equal(sample['data']['mask'], mask)
+        assert sample['data']['gt_label'].tolist() == [i]
+    assert replay(model, record)['loss'].item() == loss.item()
+
+
+@pytest.mark.parametrize('gpu', [False, True])
+def test_the_generator_of_a_gpu(monkeypatch, gpu):
+    """It is restored where there is one."""
+    restored = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_rng_state', lambda: 'its state')
+    monkeypatch.setattr(torch.cuda, 'set_rng_state', restored.append)
+    state = get_random_state()
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    set_random_state(state)
+    assert restored == ['its state'] * gpu
 
 
 def test_all_generators_go_back():

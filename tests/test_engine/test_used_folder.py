@@ -133,6 +133,45 @@ def test_no_run_damages_another(folder):
     assert '\noverwrite = False\n' in (run / 'micro.py').read_text()
 
 
+def build(images, checkpoint={}, **options):
+    return micro_runner(
+        Path('run'),
+        dict(
+            dataset=dict(
+                type='greenmim.ImageFolder',
+                data_root=str(images),
+                pipeline=[
+                    dict(type='LoadImageFromFile'),
+                    dict(type='PackInputs')
+                ])),
+        hooks=[dict(type='greenmim.RunFolderHook')],
+        checkpoint=checkpoint,
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        **options)
+
+
+def test_checkpoints_in_another_folder(tmp_path, monkeypatch):
+    """They are neither mixed with others nor left behind."""
+    monkeypatch.chdir(tmp_path)
+    images = save_images(tmp_path / 'images')[0].parent
+    moved = [Path('run/epoch_7.pth'), Path('store/run/epoch_8.pth')]
+    for path in moved:
+        (path.parent / 'replaced_1').mkdir(parents=True)
+        path.write_text(path.name)
+    Path('run/epoch_7.pth').unlink()
+    checkpoint = dict(out_dir='store')
+    with pytest.raises(FileExistsError, match='epoch_8.pth'):
+        build(images, checkpoint, cfg=Config(dict())).train()
+    Path('run/epoch_7.pth').write_text('epoch_7.pth')
+    build(images, checkpoint, cfg=Config(dict(overwrite=True))).train()
+    for path in moved:
+        assert (path.parent / 'replaced_2' /
+                path.name).read_text() == path.name
+        assert not path.exists()
+        assert not list((path.parent / 'replaced_1').iterdir())
+    assert Path('store/run/epoch_1.pth').is_file()
+
+
 @pytest.mark.parametrize('options, message', [
     (dict(resume=True, overwrite=True), 'expected one of --resume'),
     (dict(resume=True, load_from='other/epoch_1.pth'), 'would mix two runs'),
@@ -143,26 +182,11 @@ def test_two_runs_are_not_mixed(tmp_path, monkeypatch, options, message):
     for name in 'run', 'other':
         (tmp_path / name).mkdir()
         torch.save({}, tmp_path / name / 'epoch_1.pth')
-    images = save_images(tmp_path / 'images')
+    images = save_images(tmp_path / 'images')[0].parent
     before = hashes(tmp_path)
     cfg = Config(dict(overwrite=options.get('overwrite', False)))
-    runner = micro_runner(
-        Path('run'),
-        dict(
-            dataset=dict(
-                type='greenmim.ImageFolder',
-                data_root=str(images[0].parent),
-                pipeline=[
-                    dict(type='LoadImageFromFile'),
-                    dict(type='PackInputs')
-                ])),
-        hooks=[dict(type='greenmim.RunFolderHook')],
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        cfg=cfg,
-        **{
-            k: v
-            for k, v in options.items() if k != 'overwrite'
-        })
+    options = {k: v for k, v in options.items() if k != 'overwrite'}
+    runner = build(images, cfg=cfg, **options)
     with pytest.raises((FileExistsError, ValueError), match=message):
         runner.train()
     assert hashes(tmp_path) == before
@@ -184,7 +208,7 @@ def test_results(tmp_path, name):
 
 
 def test_the_named_checkpoint_is_resumed(tmp_path):
-    """Not the one that a copy of the folder wrote last."""
+    """Not the one that a copy of the folder wrote last, if it is whole."""
     for number in 10, 9:
         torch.save({}, tmp_path / f'epoch_{number}.pth')
     named = tmp_path / 'last_checkpoint'
@@ -194,3 +218,17 @@ def test_the_named_checkpoint_is_resumed(tmp_path):
     (tmp_path / 'epoch_10.pth').write_text('damaged')
     found = find_latest_whole_checkpoint(str(tmp_path))
     assert Path(found) == tmp_path / 'epoch_9.pth'
+    named.write_text('another_place/epoch_11.pth')
+    found = find_latest_whole_checkpoint(str(tmp_path))
+    assert Path(found) == tmp_path / 'epoch_9.pth'
+    (tmp_path / 'epoch_9.pth').write_text('damaged')
+    with pytest.raises(ValueError, match='all 2 are damaged'):
+        find_latest_whole_checkpoint(str(tmp_path))
+
+
+def test_a_remote_checkpoint_is_resumed(tmp_path):
+    assert find_latest_whole_checkpoint(str(tmp_path / 'no run')) is None
+    assert find_latest_whole_checkpoint(str(tmp_path)) is None
+    (tmp_path / 'last_checkpoint').write_text('s3://bucket/run/epoch_2.pth')
+    found = find_latest_whole_checkpoint(str(tmp_path))
+    assert found == 's3://bucket/run/epoch_2.pth'

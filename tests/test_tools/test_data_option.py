@@ -175,6 +175,42 @@ def test_use_data(folder, tmp_path):
         use_data(cfg, str(tmp_path / 'flat'))
 
 
+def test_use_data_of_wrapped_parts(folder):
+    """A repeated data set, test-time augmentation, a loss with classes."""
+    cfg = Config.fromfile(CHECKOUT / 'configs' / 'benchmarks' /
+                          'classification' /
+                          'swin-micro-w4_1xb32-coslr-30e_folder-128px.py')
+    repeated = cfg.train_dataloader
+    repeated.dataset = dict(
+        type='RepeatDataset', times=3, dataset=repeated.dataset)
+    cfg.model.head.loss = dict(
+        type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=1000)
+    cfg.model = dict(type='AverageClsScoreTTA', module=cfg.model)
+    cfg.val_evaluator = dict(metrics=[
+        dict(type='Accuracy', topk=(1, 2, 5)),
+        dict(type='Accuracy', topk=5)
+    ])
+    cfg.test_evaluator = None
+    use_data(cfg, str(folder))
+    assert repeated.dataset.type == 'RepeatDataset'
+    assert repeated.dataset.dataset.data_root == str(folder)
+    head = cfg.model.module.head
+    assert head.num_classes == head.loss.num_classes == 3
+    assert [one.topk for one in cfg.val_evaluator.metrics] == [(1, 2), (1, )]
+
+
+def test_use_data_of_windows(folder):
+    """They stay windows, of other images."""
+    cfg = Config.fromfile(PRE_TRAINING)
+    windows = cfg.train_dataloader.dataset
+    windows.update(
+        type='greenmim.ImageWindows', data_root='scenes', window_size=256)
+    before = windows.to_dict()
+    use_data(cfg, str(folder))
+    assert windows.to_dict() == dict(
+        before, data_root=str(folder), held_out='auto')
+
+
 def test_use_data_of_a_pre_training(folder, tmp_path):
     cfg = Config.fromfile(PRE_TRAINING)
     pipeline = cfg.train_dataloader.dataset.pipeline

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from greenmim.benchmarking import forecast
-from greenmim.engine.cost import energy
+from greenmim.engine.cost import energy, memory
 from greenmim.engine.cost.energy import EnergyMeter
 from tests.micro import scalars_of
 
@@ -51,6 +51,90 @@ def test_counters_of_the_processor(tmp_path, monkeypatch):
     (tmp_path / 'intel-rapl:0' / 'energy_uj').write_text('8000000')
     (tmp_path / 'intel-rapl:1' / 'energy_uj').write_text('40')
     assert meter.joules() == pytest.approx(3 + 50e-6)
+    # What cannot be read is no source.
+    (tmp_path / 'intel-rapl:1' / 'energy_uj').write_text('')
+    monkeypatch.setattr(energy, 'find_spec', lambda name: None)
+    assert not EnergyMeter().source
+
+
+@pytest.mark.parametrize('error', [None, ModuleNotFoundError, RuntimeError])
+def test_the_power_of_the_gpus(monkeypatch, error):
+    """By NVML, of all that this process sees; not where it is missing."""
+
+    def power_draw(device=0):
+        if error is not None:
+            raise error
+        return 1000 * (200 + 100 * device)  # milliwatts
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    monkeypatch.setattr(torch.cuda, 'power_draw', power_draw)
+    clock = SimpleNamespace(now=0.)
+    monkeypatch.setattr(energy.time, 'perf_counter', lambda: clock.now)
+    meter = EnergyMeter()
+    meter.start()
+    clock.now = 2.
+    if error is None:
+        assert 'NVML' in meter.source
+        assert meter.joules() == pytest.approx(2 * (200 + 300))
+        clock.now = 3.
+        assert meter.joules() == pytest.approx(3 * (200 + 300))
+    else:
+        assert meter.joules() is None and not meter.source
+
+
+class Files:
+    """Of the system, as ``Path`` reads them."""
+
+    def __init__(self, texts):
+        self.texts = texts
+
+    def __call__(self, name):
+        text = self.texts.get(name)
+
+        def read_text():
+            if text is None:
+                raise FileNotFoundError(name)
+            return text
+
+        return SimpleNamespace(
+            exists=lambda: text is not None, read_text=read_text)
+
+
+def test_peak_memory_without_proc(monkeypatch):
+    """On macOS in bytes, elsewhere in KiB; on Windows it is not known."""
+    peak = memory.peak_memory()
+    monkeypatch.setattr(memory, 'Path', Files({}))
+    # The larger one may be that of the parent process.
+    assert memory.peak_memory() >= .9 * peak
+    monkeypatch.setattr(memory.sys, 'platform', 'darwin')
+    monkeypatch.setattr(memory, 'find_spec', lambda name: True)
+    usage = SimpleNamespace(ru_maxrss=3 * 2**30)
+    monkeypatch.setitem(
+        sys.modules, 'resource',
+        SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage))
+    assert memory.peak_memory() == 3 * 2**30
+    monkeypatch.setattr(memory, 'find_spec', lambda name: None)
+    assert memory.peak_memory() is None
+
+
+@pytest.mark.parametrize('limit', ['1000000\n', 'max\n', None])
+def test_memory_of_a_container(monkeypatch, limit):
+    machine = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    monkeypatch.setattr(memory, 'Path',
+                        Files({'/sys/fs/cgroup/memory.max': limit}))
+    expected = 10**6 if limit and limit[0] == '1' else machine
+    assert memory.memory_limit() == expected
+
+
+def test_memory_of_a_gpu(monkeypatch):
+    """That of PyTorch's tensors, and none of the process."""
+    found = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda i: found)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda: 12345)
+    assert memory.memory_limit() == 80 * 2**30
+    assert memory.peak_memory() == 12345
 
 
 def test_the_estimate_of_codecarbon(monkeypatch):
