@@ -115,6 +115,9 @@ def convert(args: argparse.Namespace) -> None:
         left_out = tuple(name for name in backbone.left_out
                          if name not in source.others and name not in others)
         backbone = replace(backbone, left_out=left_out)
+    if backbone.added:
+        print('added with weight 1 and bias 0, since the file does not have '
+              f'them: {", ".join(backbone.added)}')
     if source.averaged:
         print('these are running averages (EMA)')
     if backbone.left_out:

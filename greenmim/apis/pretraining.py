@@ -12,11 +12,15 @@ from typing import Any, Dict, Literal, Optional, Union
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.registry import init_default_scope
 
 from greenmim.engine.hooks.run_folder_hook import check_run_folder, results_in
 from greenmim.engine.launch import (build_runner, read_config, set_defaults,
                                     set_options)
 from greenmim.errors import ProcessFailed
+from greenmim.registry import MODELS
+from greenmim.weights import read_state_dict
+from greenmim.weights.coverage import loaded_line
 from . import settings
 from .backbones import find_recipe, folder_of, recipe_of
 from .runs import CONFIG, Run, read_run, resolve
@@ -80,7 +84,9 @@ def pretrain(data: str,
         target (str, optional): What is predicted of masked units. Defaults
             to None, the target of the recipe.
         weights (str, optional): Start from the weights of this checkpoint or
-            run. Defaults to None, random weights.
+            run, or of a file that ``greenmim import`` wrote, with its
+            decoder where it has one of the same shape. A line says what is
+            loaded and what not. Defaults to None, random weights.
         devices (int): GPUs of this machine to train on, or processes where
             there is none. Defaults to 1.
         precision (str): Of the arithmetic. Defaults to ``'auto'``: bf16 or
@@ -180,6 +186,8 @@ def pretrain(data: str,
         seconds = figures['step_seconds'] * cfg.train_cfg.max_iters
         print(f'time:    about {_duration(seconds)}, '
               f'{figures["peak_memory"] / 2**30:.1f} GiB of memory')
+    if cfg.load_from:
+        print(f'weights: {cfg.load_from}: {_loaded(cfg)}')
     print(f'results: {folder}', flush=True)
     train(cfg, devices)
     run = read_run(folder)
@@ -192,6 +200,13 @@ def pretrain(data: str,
         '--to mmdet',
         flush=True)
     return run
+
+
+def _loaded(cfg: Config) -> str:
+    """What the model of a config loads of its ``load_from``."""
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    model = MODELS.build(cfg.model)
+    return loaded_line(model.state_dict(), read_state_dict(cfg.load_from))
 
 
 def free_folder(name: str, resume: bool) -> Path:

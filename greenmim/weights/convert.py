@@ -164,10 +164,13 @@ def read_backbone(source: Source,
                 if k not in ignored}  # yapf: disable
     if family is not None:
         not_stored = family.layouts[layout_name].not_stored
+        missing = _missing_norms(family, expected, tensors)
         tensors = {
             **{k: v for k, v in expected.items() if k.endswith(not_stored)},
-            **_missing_norms(family, expected, tensors), **tensors
+            **missing, **tensors
         }  # yapf: disable
+    else:
+        missing = {}
     coverage = Coverage.compare(
         'backbone', expected, tensors,
         [name for name in unexpected if name not in ignored])
@@ -200,6 +203,7 @@ def read_backbone(source: Source,
         norm_eps,
         tuple(left_out),
         coverage,
+        added=tuple(missing),
         used_outside=tuple(used_outside))
 
 
@@ -271,11 +275,13 @@ def _model_of(
         hints = {**family.layouts[layout_name].pretraining, **hints}
     if model is None and recorded:
         added = source.metadata.get('added', [])
-        if added:
+        if added and recorded.get('out_indices'):
             outputs = [
                 i for i in recorded.get('out_indices', [])
                 if f'norm{i}.weight' not in added
             ]
+            # The last norm may have been added on import.
+            outputs = outputs or recorded['out_indices'][-1:]
             recorded = dict(recorded, out_indices=outputs)
         model = family.build_recorded(recorded)
     if model is None:
@@ -351,7 +357,7 @@ def fit_to(backbone: Backbone,
         settings=settings,
         left_out=backbone.left_out + dropped,
         resized=resized,
-        added=added,
+        added=backbone.added + added,
         dropped=dropped)
 
 

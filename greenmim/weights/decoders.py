@@ -14,7 +14,7 @@ from greenmim.ops import sincos_positions
 from .convert import Backbone
 from .coverage import Coverage
 from .family import shape_of
-from .layouts import Renames, Tensors, rename_all
+from .layouts import Renames, Tensors, join_attention, rename_all
 from .reading import Source
 
 Parts = Tuple[Tensors, Tuple[Coverage, ...]]
@@ -30,6 +30,22 @@ _MAE: Renames = (
     ('decoder_pred.', 'decoder_pred.'),
     ('mask_token', 'mask_token'),
 )
+
+# Names of MAE in transformers; those of the attention are joined.
+_VIT_MAE: Renames = (
+    *(('decoder.decoder_layers.{k}.' + theirs, 'decoder_blocks.{k}.' + ours)
+      for theirs, ours in (
+          ('attention.attention.query.', 'attn.q.'),
+          ('attention.attention.key.', 'attn.k.'),
+          ('attention.attention.value.', 'attn.v.'),
+          ('attention.output.dense.', 'attn.proj.'),
+          ('intermediate.dense.', 'mlp.fc1.'),
+          ('output.dense.', 'mlp.fc2.'),
+          ('layernorm_before.', 'norm1.'),
+          ('layernorm_after.', 'norm2.'),
+      )),
+    ('decoder.', ''),
+)  # yapf: disable
 
 
 def convert_decoder_or_head(source_name: str, source: Source,
@@ -54,7 +70,8 @@ def convert_decoder_or_head(source_name: str, source: Source,
             return _classifier(source, backbone, prefix)
     convert = _DECODERS.get(source_name)
     if convert is None or not any(
-            name.startswith('decoder') for name in source.others):
+            name.startswith('decoder')
+            for name in (*source.others, *backbone.left_out)):
         return {}, ()
     return convert(source, backbone)
 
@@ -104,19 +121,44 @@ def _fastmim(source: Source, backbone: Backbone) -> Parts:
     return {**neck, **token}, (*coverages, _check_token(token, shape))
 
 
+def _mae(source: Source, backbone: Backbone) -> Parts:
+    """A decoder that reads the class token too, beside the encoder."""
+    tensors = {**source.backbone, **source.others}
+    return convert_neck({
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.startswith('decoder') or name == 'mask_token'
+    })
+
+
+def _transformers(source: Source, backbone: Backbone) -> Parts:
+    """That of MAE, or the linear one of SimMIM's descendants."""
+    if 'decoder.decoder_embed.weight' in source.others:
+        theirs, _ = rename_all(source.others, _VIT_MAE, to_ours=True)
+        return convert_neck(join_attention(theirs, 'qkv'))
+    name = 'embeddings.mask_token'
+    given = {'mask_token': source.backbone[name]} if (
+        name in source.backbone) else {}  # yapf: disable
+    return _linear(source.others, given, backbone)
+
+
 def _simmim(source: Source, backbone: Backbone) -> Parts:
+    token, _ = _take_token(source.backbone)
+    return _linear(source.others, token, backbone)
+
+
+def _linear(others: Tensors, token: Tensors, backbone: Backbone) -> Parts:
     """A linear decoder, and a mask token among the patch embeddings.
 
     The decoder predicts a unit of Swin or a patch, a quarter of a unit, of
     ViT. Its outputs have the order (channel, pixel), ours (pixel, channel).
     """
     neck, unexpected = rename_all(
-        source.others, (('decoder.0.', 'linear.'), ), to_ours=True)
+        others, (('decoder.0.', 'linear.'), ), to_ours=True)
     neck = {
         name: _channel_last(tensor, backbone.settings['in_channels'])
         for name, tensor in neck.items()
     }
-    token, _ = _take_token(source.backbone)
     values = max(map(len, neck.values()), default=0)
     decoder = LinearNeck(_latent_channels(backbone), values)
     return {**_prefixed('neck', neck), **token}, (
@@ -169,6 +211,8 @@ def _is_sincos(positions: Tensor) -> bool:
     """Whether positions (1, side * side, dims) equal our decoder's."""
     if positions.ndim != 3:
         return False
+    if not positions[:, :1].any():  # of MAE's class token
+        positions = positions[:, 1:]
     side = int(positions.shape[1]**0.5)
     expected = sincos_positions((side, side), positions.shape[2],
                                 positions.dtype, positions.device)
@@ -202,5 +246,7 @@ _DECODERS: Dict[str, Callable[[Source, Backbone], Parts]] = {
     'greenmim': _greenmim,
     'greenmim-2022': _greenmim,
     'fastmim': _fastmim,
+    'mae': _mae,
     'simmim': _simmim,
+    'transformers': _transformers,
 }
