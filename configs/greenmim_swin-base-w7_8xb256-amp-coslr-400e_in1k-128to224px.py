@@ -22,6 +22,7 @@ _base_ = [
 ]
 
 train_cfg = dict(max_epochs=400)
+warm_up = dict(of=400)
 
 # The pipeline crops to 224 px, the model scales down.
 default_hooks = dict(

@@ -23,3 +23,4 @@ _base_ = [
 train_dataloader = dict(batch_size=128)
 
 train_cfg = dict(max_epochs=100)
+warm_up = dict(of=100)

@@ -23,3 +23,4 @@ _base_ = [
 model = dict(backbone=dict(arch='tiny'), neck=dict(in_channels=768))
 
 train_cfg = dict(max_epochs=200)
+warm_up = dict(of=200)

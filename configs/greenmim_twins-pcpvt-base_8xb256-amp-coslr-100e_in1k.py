@@ -25,3 +25,4 @@ model = dict(
     neck=dict(in_channels=512))
 
 train_cfg = dict(max_epochs=100)
+warm_up = dict(of=100)

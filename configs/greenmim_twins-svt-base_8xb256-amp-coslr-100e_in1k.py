@@ -22,3 +22,4 @@ _base_ = [
 model = dict(backbone=dict(arch='base'), neck=dict(in_channels=768))
 
 train_cfg = dict(max_epochs=100)
+warm_up = dict(of=100)

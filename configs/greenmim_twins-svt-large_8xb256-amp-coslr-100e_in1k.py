@@ -21,3 +21,4 @@ _base_ = [
 ]
 
 train_cfg = dict(max_epochs=100)
+warm_up = dict(of=100)

@@ -65,5 +65,8 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=20, of=800)
+
 train_cfg = dict(max_epochs=800)
 auto_scale_lr = dict(base_batch_size=4096)

@@ -60,6 +60,7 @@ train_dataloader = dict(
 
 # MMSelfSup 1.0 cannot build a loop by its type.
 train_cfg = dict(_delete_=True, by_epoch=True, max_epochs=200)
+warm_up = dict(of=200)
 
 default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),

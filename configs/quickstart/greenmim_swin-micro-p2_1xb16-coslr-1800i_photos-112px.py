@@ -80,6 +80,7 @@ train_dataloader = dict(
 optim_wrapper = dict(optimizer=dict(weight_decay=0.15))
 
 train_cfg = dict(max_iters=1800)
+warm_up = dict(of=1800)
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=600, max_keep_ckpts=2))

@@ -83,6 +83,7 @@ param_scheduler = [
 ]
 
 train_cfg = dict(max_iters=600)
+warm_up = dict(end=30, of=600)
 default_hooks = dict(
     logger=dict(interval=10),
     checkpoint=dict(by_epoch=False, interval=200, max_keep_ckpts=2))

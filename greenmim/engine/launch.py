@@ -45,7 +45,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
                   'model_wrapper_cfg', 'overwrite', 'runner_type', 'sync_bn',
-                  'tta_model', 'tta_pipeline')
+                  'tta_model', 'tta_pipeline', 'warm_up')
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from greenmim.engine.hooks import linked_settings_hook
 from greenmim.engine.hooks.linked_settings_hook import _shorten_warm_up
 from greenmim.engine.launch import one_line_errors, read_config, set_options
 from tests.micro import micro_runner, save_images
-from tests.recipes import RECIPES, load, recipe_id
+from tests.recipes import RECIPES, length_of, load, recipe_id
 
 SCHEDULE = [
     dict(
@@ -23,13 +23,14 @@ SCHEDULE = [
 ]
 
 
-def rates(schedulers, length, epochs=1):
+def rates(schedulers, length, epochs=1, warm_up=None):
     """The learning rates of a run, whatever may fail in building them."""
     total = epochs * length
     runner = SimpleNamespace(
         max_iters=total,
         max_epochs=epochs,
         train_dataloader=range(length),
+        cfg=dict(warm_up=warm_up),
         logger=logging.getLogger())
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.)
     built = []
@@ -51,16 +52,36 @@ def rates(schedulers, length, epochs=1):
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=recipe_id)
-def test_every_recipe_is_shortened_to_an_epoch(path):
-    """Of one batch, a few, or many; the warm-up ends within the run."""
-    schedulers = load(path).param_scheduler
-    for length in 1, 7, 200:
-        found = rates([dict(s) for s in schedulers], length)
-        assert len(found) == length
-        if len(schedulers) > 1:
-            assert max(found) == pytest.approx(1.)
-            if schedulers[0].get('by_epoch', True):
-                assert found.index(max(found)) <= length // 10
+def test_every_recipe_keeps_the_share_of_its_warm_up(path):
+    """In an epoch of one batch, of a few, or of many."""
+    config = load(path)
+    schedulers, recipe = config.param_scheduler, config.warm_up
+    assert recipe.end == schedulers[0].end
+    by_epoch = schedulers[0].get('by_epoch', True)
+    if by_epoch or 'max_iters' in config.train_cfg:
+        assert recipe.of == length_of(path)
+    for length in 1, 7, 100:
+        epochs = min(5, config.train_cfg.get('max_epochs', 1))
+        found = rates([dict(s) for s in schedulers], length, epochs, recipe)
+        share = epochs * length * recipe.end / recipe.of
+        if not by_epoch and epochs * length >= recipe.of:
+            share = recipe.end
+        share = round(share) if round(share) >= 2 else 0
+        assert found.index(max(found)) in (share, share - 1)
+        assert max(found) == pytest.approx(1.)
+        assert share == 0 or found[0] < 0.2
+
+
+@pytest.mark.parametrize('end', [10, 40])
+def test_the_share_of_a_shorter_run(end):
+    """Unless the warm-up was changed, too."""
+    schedulers = copy.deepcopy(SCHEDULE)
+    schedulers[0]['end'] = schedulers[1]['begin'] = end
+    for epochs, expected in (20, 1), (80, 4), (800, 40), (900, 40):
+        found = rates(schedulers, 3, epochs, dict(end=40, of=800))
+        if end != 40:
+            expected = end
+        assert found.index(max(found)) in (3 * expected - 1, 3 * expected)
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

@@ -39,6 +39,9 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=20, of=100)
+
 train_cfg = dict(
     type='greenmim.ResumableEpochLoop', max_epochs=100, val_interval=1)
 

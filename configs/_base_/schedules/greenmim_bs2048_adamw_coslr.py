@@ -22,7 +22,8 @@ optim_wrapper = dict(
             mask_token=dict(decay_mult=0.))))
 
 # Both are stepped every iteration. The cosine has no `end`: it ends with the
-# run, so that a recipe of another length changes `max_epochs` alone.
+# run, so that a recipe of another length changes `max_epochs` and `warm_up.of`
+# alone.
 param_scheduler = [
     dict(
         type='LinearLR',
@@ -38,6 +39,9 @@ param_scheduler = [
         begin=40,
         convert_to_iter_based=True)
 ]
+
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=40, of=800)
 
 train_cfg = dict(type='greenmim.ResumableEpochLoop', max_epochs=800)
 

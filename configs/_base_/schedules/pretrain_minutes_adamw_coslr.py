@@ -23,5 +23,8 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., by_epoch=False, begin=50)
 ]
 
+# In a run shorter than its recipe, the warm-up takes the same share.
+warm_up = dict(end=50)
+
 train_cfg = dict(by_epoch=False)
 log_processor = dict(by_epoch=False)

@@ -41,6 +41,9 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=10, of=800)
+
 train_cfg = dict(type='greenmim.ResumableEpochLoop', max_epochs=800)
 
 # `--auto-scale-lr` scales the learning rate by the actual batch size / 2048.

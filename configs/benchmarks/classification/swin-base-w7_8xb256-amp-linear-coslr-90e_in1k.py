@@ -71,6 +71,9 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=10, of=90)
+
 train_cfg = dict(
     type='greenmim.ResumableEpochLoop', max_epochs=90, val_interval=1)
 

@@ -66,5 +66,8 @@ param_scheduler = [
         convert_to_iter_based=True)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=3, of=30)
+
 train_cfg = dict(max_epochs=30)
 auto_scale_lr = dict(base_batch_size=32)

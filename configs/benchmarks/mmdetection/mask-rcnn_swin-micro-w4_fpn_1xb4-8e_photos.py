@@ -62,5 +62,6 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5)
 ]
 train_cfg = dict(max_epochs=8, val_interval=8)
+warm_up = dict(end=5, of=48)
 default_hooks = dict(logger=dict(interval=1))
 auto_scale_lr = dict(base_batch_size=4)

@@ -49,5 +49,6 @@ param_scheduler = [
     dict(type='PolyLR', by_epoch=False, begin=5, power=1.0, eta_min=0.)
 ]
 train_cfg = dict(max_iters=40, val_interval=40)
+warm_up = dict(end=5, of=40)
 default_hooks = dict(logger=dict(interval=5), checkpoint=dict(interval=40))
 auto_scale_lr = dict(base_batch_size=4)

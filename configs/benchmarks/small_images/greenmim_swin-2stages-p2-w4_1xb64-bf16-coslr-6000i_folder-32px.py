@@ -50,4 +50,5 @@ optim_wrapper = dict(
     type='greenmim.BFloat16OptimWrapper', optimizer=dict(weight_decay=0.15))
 
 train_cfg = dict(max_iters=6000)
+warm_up = dict(of=6000)
 default_hooks = dict(checkpoint=dict(interval=6000))

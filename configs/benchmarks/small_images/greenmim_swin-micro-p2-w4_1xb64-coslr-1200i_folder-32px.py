@@ -80,6 +80,7 @@ train_dataloader = dict(
         pipeline=train_pipeline))
 
 train_cfg = dict(max_iters=1200)
+warm_up = dict(of=1200)
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=1200))
 

@@ -43,6 +43,7 @@ optim_wrapper = dict(
     type='greenmim.BFloat16OptimWrapper', optimizer=dict(lr=2e-3))
 
 train_cfg = dict(max_iters=800)
+warm_up = dict(of=800)
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=800))
 

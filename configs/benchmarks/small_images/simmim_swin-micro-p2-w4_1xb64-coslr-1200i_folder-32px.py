@@ -50,6 +50,8 @@ train_dataloader = dict(
 # MMPretrain's SimMIM has no masks to plan and no held-out loss to measure.
 default_hooks = dict(
     _delete_=True,
+    run_folder=dict(type='greenmim.RunFolderHook'),
+    settings=dict(type='greenmim.LinkedSettingsHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),

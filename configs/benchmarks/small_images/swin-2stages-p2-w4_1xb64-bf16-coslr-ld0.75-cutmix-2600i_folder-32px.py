@@ -35,5 +35,6 @@ optim_wrapper = dict(
     paramwise_cfg=dict(layer_decay_rate=0.75))
 
 train_cfg = dict(max_iters=2600)
+warm_up = dict(of=2600)
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=2600))

@@ -30,5 +30,6 @@ train_pipeline = [*_base_.train_pipeline[:3], dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 train_cfg = dict(max_iters=300)
+warm_up = dict(of=300)
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(by_epoch=False, interval=300))

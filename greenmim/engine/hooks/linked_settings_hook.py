@@ -21,9 +21,11 @@ MIN_SHARED_MEMORY = 2**28
 class LinkedSettingsHook(Hook):
     """Lets settings follow those on which they depend, with a line each.
 
-    - A warm-up that is not shorter than the run is shortened to a tenth of
-      the run, and the schedule after it begins there. A warm-up of less than
-      two steps is left out.
+    - A run that is shorter than its recipe has a warm-up of the same share:
+      ``warm_up = dict(end=40, of=800)`` in the config says that 40 of 800
+      epochs are. The schedule after it begins there. A warm-up that was
+      changed, too, stays as it is; one that is not shorter than the run is
+      shortened to a tenth. Less than two steps are left out.
     - A data loader without workers has neither ``persistent_workers`` nor
       ``prefetch_factor``, and one without a GPU no ``pin_memory``.
     - Automatic mixed precision, which needs a GPU, is left out without one.
@@ -110,22 +112,36 @@ def _count_accumulated(runner: Runner) -> None:
 
 def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
     """Shorten a warm-up, and let begin there what began at its end."""
-    if not isinstance(schedulers, list) or len(schedulers) < 2 or not all(
+    if not isinstance(schedulers, list) or not all(
             isinstance(scheduler, dict) for scheduler in schedulers):
         return schedulers
     total, epochs = runner.max_iters, runner.max_epochs
     length = len(runner.train_dataloader)
+    recipe = runner.cfg.get('warm_up') or {}
     kept = []
     for warm_up in schedulers:
         end = warm_up.get('end')
         by_epoch = warm_up.get('by_epoch', True)
+        unit = 'epochs' if by_epoch else 'iterations'
         steps = epochs if by_epoch else total
-        if not _is_warm_up(warm_up) or end < (total /
-                                              length if by_epoch else total):
+        if not _is_warm_up(warm_up):
+            share = None
+        elif recipe.get('end') == end and steps < recipe['of']:
+            share = end / recipe['of']
+            why = (f'The recipe warms up for {end} of {recipe["of"]} {unit}, '
+                   f'and this run has {steps}')
+        elif len(schedulers) < 2 or end < (total /
+                                           length if by_epoch else total):
+            share = None
+        else:
+            share = 0.1
+            why = (f'The warm-up of {end} {unit} is not shorter than the run '
+                   f'of {steps}')
+        if share is None:
             kept.append(warm_up)
             continue
         converted = by_epoch and warm_up.get('convert_to_iter_based')
-        short: Any = (total if converted else steps) // 10
+        short: Any = round((total if converted else steps) * share)
         if short < 2:  # of a single step, the rate would stay low for ever
             short = 0
         elif converted:  # and rounded down by MMEngine
@@ -136,12 +152,9 @@ def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
         if short:
             warm_up['end'] = short
             kept.append(warm_up)
-        unit = 'epochs' if by_epoch else 'iterations'
         show(
-            runner.logger,
-            f'The warm-up of {end} {unit} is not shorter than the run of '
-            f'{steps}: ' +
-            (f'it takes {short:.3g} {unit}.' if short else 'it is left out.'))
+            runner.logger, f'{why}: ' + (f'it takes {short:.3g} {unit}.'
+                                         if short else 'it is left out.'))
     return kept
 
 

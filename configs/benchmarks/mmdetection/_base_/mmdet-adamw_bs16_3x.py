@@ -10,3 +10,4 @@ param_scheduler = [
 ]
 
 train_cfg = dict(max_epochs=36)
+warm_up = dict(of=263880)

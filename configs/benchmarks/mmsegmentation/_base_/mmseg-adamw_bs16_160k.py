@@ -18,6 +18,9 @@ param_scheduler = [
     dict(type='PolyLR', by_epoch=False, begin=1500, power=1.0, eta_min=0.)
 ]
 
+# In a shorter run, the warm-up takes the same share.
+warm_up = dict(end=1500, of=160000)
+
 train_cfg = dict(
     type='IterBasedTrainLoop', max_iters=160000, val_interval=16000)
 val_cfg = dict(type='ValLoop')
