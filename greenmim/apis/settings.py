@@ -172,8 +172,10 @@ def scale_schedule(cfg: Config, share: float) -> None:
         if scheduler.get('end') is None or scheduler.end > scheduler.begin
     ]
     if 'warm_up' in cfg:
-        cfg.warm_up = ConfigDict(
-            {key: scaled(number) for key, number in cfg.warm_up.items()})
+        cfg.warm_up = ConfigDict({
+            key: scaled(number)
+            for key, number in cfg.warm_up.items()
+        })
 
 
 def usual_epochs(images: int) -> int:

@@ -153,8 +153,8 @@ def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
             warm_up['end'] = short
             kept.append(warm_up)
         show(
-            runner.logger, f'{why}: ' + (f'it takes {short:.3g} {unit}.'
-                                         if short else 'it is left out.'))
+            runner.logger, f'{why}: ' +
+            (f'it takes {short:.3g} {unit}.' if short else 'it is left out.'))
     return kept
 
 
