@@ -305,6 +305,9 @@ def test_from_a_wheel_in_a_folder_with_a_blank(checkout, tmp_path):
     start('-m', 'mim', 'run', 'greenmim', 'forecast', 'a run/config.py',
           '--data', 'my photos', '--steps', '1', '--warmup', '1', '--only',
           'time', '--cfg-options', 'train_cfg.max_iters=9')
+    start('-m', 'mim', 'download', 'greenmim', '--config',
+          Path(RECIPE).stem, '--dest', 'cards')
+    assert [path.name for path in (folder / 'cards').iterdir()] == [RECIPE]
     runs = [greenmim.read_run(folder / name)
             for name in ('a run', 'python', 'the same')]  # yapf: disable
     assert len(runs[0].losses) == 2
