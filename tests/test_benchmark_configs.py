@@ -5,13 +5,16 @@ Their models are built in full size without values; a training step of each is
 taken in test_tools/test_classification.py and, in the other environment, in
 test_detection_and_segmentation.py.
 """
+import copy
 import re
 from functools import partial
 
 import pytest
 import torch
-from mmengine.optim import build_optim_wrapper
+from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
 from mmpretrain.models import SwinTransformer
 from mmpretrain.models.losses import CrossEntropyLoss, LabelSmoothLoss
 from torch import nn
@@ -186,6 +189,23 @@ def test_images_of_classification(path, labelled):
     resize = config.test_dataloader.dataset.pipeline[1]
     assert resize.scale == int(pixels * 256 / 224)
     assert (len(train) == 4) == (path == LINEAR)
+
+
+@recipes(CLASSIFICATION)
+def test_runner_of_mmengine(path, tmp_path):
+    """It needs no launcher of ours on a CPU; here with a small backbone.
+
+    Data: test_images_of_classification.
+    """
+    cfg = Config(copy.deepcopy(load(path).to_dict()), filename=str(path))
+    cfg.work_dir = str(tmp_path)
+    backbone = cfg.model.backbone
+    if isinstance(backbone.arch, str):
+        kind = re.sub('^Vision', 'greenmim.GreenMIMVision', backbone.type)
+        backbone.arch = arches()[kind][0]
+    runner = Runner.from_cfg(cfg)
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert not isinstance(wrapper, AmpOptimWrapper)
 
 
 def origin_of(path):

@@ -77,7 +77,7 @@ ELSEWHERE = {
     'test_apis/test_compare.py::test_the_weights_of_a_run',
     r'mim search greenmim --model swin':
     'test_packaging.py::test_mim_search_prints_the_models',
-    r'mim run greenmim (forecast|reconstruct) .*':
+    r'mim run greenmim (forecast|reconstruct) .*|mim download greenmim .*':
     'test_packaging.py::test_from_a_wheel_in_a_folder_with_a_blank',
     # The table of the page itself is another test's.
     r'python tools/benchmarks/accuracy_over_compute\.py .*':
