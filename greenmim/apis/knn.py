@@ -32,7 +32,10 @@ def parse_args(argv: Optional[Sequence[str]],
         'for every class, or the class folders, of which every fifth image '
         'is then classified; or lists of images and classes, in it or itself')
     parser.add_argument(
-        '--k', type=int, default=20, help='neighbours that vote')
+        '--k',
+        type=int,
+        help='neighbours that vote; without it 20, or all labelled images if '
+        'they are fewer')
     parser.add_argument(
         '--temperature',
         type=float,
@@ -99,6 +102,8 @@ def main(argv: Optional[Sequence[str]] = None,
                 sampler=dict(type='DefaultSampler', shuffle=False),
                 collate_fn=dict(type='default_collate')))
         for dataset in labelled_folder(args.data, size, channels, load))
+    if args.k is None:
+        args.k = min(20, len(bank.dataset))
     accuracy = knn_accuracy(model, bank, queries, args.k, args.temperature)
     results = dict(
         vars(args),

@@ -7,26 +7,30 @@ from greenmim.command import main
 from tests.micro import save_images
 
 STEPS = 4
+# What shells, MMEngine or Python read as more than a name.
+NAME = """a b, it's "(ü 中)", [x]=1 %d {y} #!"""
+PHOTOS, RUN = f'photos {NAME}', f'run {NAME}'
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def folder(tmp_path_factory):
-    """Its own name and that of the images have what shells and MMEngine
-    treat specially."""
     folder = tmp_path_factory.mktemp('a b') / 'Bäume, (中)'
-    save_images(folder / 'my photos, (1)', 6, (150, 140))
+    save_images(folder / PHOTOS, 6, (150, 140))
+    # What a name that is cut at a blank would find instead.
+    (folder / 'photos').mkdir()
+    (folder / 'run').mkdir()
     return folder
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def run(folder):
     """A run in words of the command, from another folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main([
-            'pretrain', 'my photos, (1)', '--backbone', 'swin-micro',
-            '--steps', f'{STEPS}', '--batch-size', '3', '--out', 'a run',
-            '--set', 'default_hooks.logger.interval=1',
+            'pretrain', PHOTOS, '--backbone', 'swin-micro', '--steps',
+            f'{STEPS}', '--batch-size', '3', '--out', RUN, '--set',
+            'default_hooks.logger.interval=1',
             'optim_wrapper.optimizer.eps=1e-8'
         ]) == 0
-    return greenmim.read_run(folder / 'a run')
+    return greenmim.read_run(folder / RUN)

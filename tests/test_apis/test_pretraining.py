@@ -13,13 +13,13 @@ from greenmim.command import main
 from greenmim.engine.launch import build_model
 from greenmim.errors import ProcessFailed
 from tests.conftest import CHECKOUT
-from tests.test_apis.conftest import STEPS
+from tests.test_apis.conftest import PHOTOS, RUN, STEPS
 
 
 def test_a_run_and_what_it_says(run, folder):
-    assert run.folder == folder / 'a run'
-    assert run.config == folder / 'a run' / 'config.py'
-    assert run.checkpoint == folder / 'a run' / f'iter_{STEPS}.pth'
+    assert run.folder == folder / RUN
+    assert run.config == folder / RUN / 'config.py'
+    assert run.checkpoint == folder / RUN / f'iter_{STEPS}.pth'
     assert list(run.losses) == [1, 2, 3, 4]
     assert run.loss == run.losses[4]
     assert list(run.held_out_losses) == [0, 4]
@@ -29,8 +29,7 @@ def test_a_run_and_what_it_says(run, folder):
         ('still improving', 'too early'))
     cfg = Config.fromfile(run.config)
     assert cfg.optim_wrapper.optimizer.eps == 1e-8
-    assert cfg.train_dataloader.dataset.data_root == str(folder /
-                                                         'my photos, (1)')
+    assert cfg.train_dataloader.dataset.data_root == str(folder / PHOTOS)
 
 
 @pytest.mark.slow
@@ -50,7 +49,7 @@ def test_python_has_the_same_words(run, folder, tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
         again = greenmim.pretrain(
-            str(folder / 'my photos, (1)'),
+            str(folder / PHOTOS),
             backbone='swin-micro',
             steps=STEPS,
             batch_size=3,
@@ -59,7 +58,7 @@ def test_python_has_the_same_words(run, folder, tmp_path):
         assert again.folder.as_posix() == 'work_dirs/swin-micro_1'
         # The last run is resumed, for the length that it was begun with.
         resumed = greenmim.pretrain(
-            str(folder / 'my photos, (1)'), backbone='swin-micro', resume=True)
+            str(folder / PHOTOS), backbone='swin-micro', resume=True)
         assert resumed.folder == again.folder
         assert resumed.losses == run.losses
         assert Config.fromfile(resumed.config).train_cfg.max_iters == STEPS
@@ -69,8 +68,8 @@ def test_a_used_folder_is_left_alone(run, folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     files = sorted(run.folder.rglob('*'))
     words = [
-        'pretrain', 'my photos, (1)', '--backbone', 'swin-micro', '--steps',
-        '1', '--out', 'a run'
+        'pretrain', PHOTOS, '--backbone', 'swin-micro', '--steps', '1',
+        '--out', RUN
     ]
     assert main(words) == 1
     error = capsys.readouterr().err
@@ -84,7 +83,7 @@ def test_a_run_is_resumed(run, folder, tmp_path, monkeypatch):
     shutil.copytree(run.folder, copy)
     monkeypatch.chdir(folder)
     resumed = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='swin-micro',
         steps=STEPS + 2,
         out=str(copy),
@@ -102,7 +101,7 @@ def test_a_run_is_resumed(run, folder, tmp_path, monkeypatch):
 def test_options_change_the_config(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     trained = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='convnext-micro',
         out=str(tmp_path / 'new'),
         epochs=0.5,
@@ -124,25 +123,25 @@ def test_options_change_the_config(folder, tmp_path, monkeypatch):
 def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     trained = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='swin-micro',
         out=str(tmp_path / 'new'),
         steps=1,
-        weights='a run')
+        weights=RUN)
     assert trained.held_out_losses[0] == pytest.approx(run.held_out_loss)
     # On a CPU small folders are seen as a whole.
     cfg = Config.fromfile(trained.config)
     assert cfg.train_dataloader.batch_size == 6
     # The same command with `resume` continues the run, not the weights.
     resumed = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='swin-micro',
         out=str(tmp_path / 'new'),
         steps=2,
-        weights='a run',
+        weights=RUN,
         resume=True)
     assert max(resumed.losses) == 2 and resumed.losses[1] == trained.losses[1]
-    assert Config.fromfile(resumed.config).load_from == str(folder / 'a run' /
+    assert Config.fromfile(resumed.config).load_from == str(folder / RUN /
                                                             'iter_4.pth')
 
 
@@ -150,7 +149,7 @@ def test_weights_of_another_run(run, folder, tmp_path, monkeypatch):
 def test_two_processes(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     trained = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='swin-micro',
         out=str(tmp_path / 'new'),
         steps=2,
@@ -185,7 +184,7 @@ def test_what_is_refused(folder, tmp_path, options, message):
     out = tmp_path / 'new'
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         greenmim.pretrain(
-            str(folder / 'my photos, (1)'),
+            str(folder / PHOTOS),
             out=str(out),
             **dict(dict(backbone='swin-micro', batch_size=2), **options))
     assert not out.exists()
@@ -220,7 +219,7 @@ def test_hours_and_batch_are_measured(folder, tmp_path, monkeypatch, capsys):
     """By the command ``greenmim forecast``, in a process of its own."""
     monkeypatch.chdir(folder)
     trained = greenmim.pretrain(
-        'my photos, (1)',
+        PHOTOS,
         backbone='swin-micro',
         out=str(tmp_path / 'new'),
         batch_size='auto',
@@ -257,7 +256,7 @@ def test_the_batch_on_a_gpu(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pretraining, '_forecast',
                         lambda *args: dict(largest_batch_size=64))
     trained = greenmim.pretrain(
-        str(folder / 'my photos, (1)'),
+        str(folder / PHOTOS),
         recipe=str(tmp_path / 'recipe.py'),
         out=str(tmp_path / 'new'),
         steps=1,
