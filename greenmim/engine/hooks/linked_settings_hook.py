@@ -126,7 +126,7 @@ def _shorten_warm_up(runner: Runner, schedulers: Any) -> Any:
         steps = epochs if by_epoch else total
         if not _is_warm_up(warm_up):
             share = None
-        elif recipe.get('end') == end and steps < recipe['of']:
+        elif recipe.get('end') == end and steps < recipe.get('of', 0):
             share = end / recipe['of']
             why = (f'The recipe warms up for {end} of {recipe["of"]} {unit}, '
                    f'and this run has {steps}')
