@@ -23,9 +23,9 @@ def dicom(values, photometric='MONOCHROME2', **tags):
     file.BitsAllocated = file.BitsStored = 16
     file.HighBit = 15
     file.PixelRepresentation = int(values.dtype.kind == 'i')
+    file.PixelData = values.tobytes()
     for name, value in tags.items():
         setattr(file, name, value)
-    file.PixelData = values.tobytes()
     buffer = BytesIO()
     file.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -87,6 +87,32 @@ def test_a_palette_becomes_colour():
     image = decode_image(dicom(index, 'PALETTE COLOR', **tags))
     expected = np.stack(tables[::-1], -1).reshape(16, 16, 3)
     assert abs(image.astype(int) - expected).max() <= 1
+
+
+def test_colours_and_the_first_of_several_frames():
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    tags = dict(
+        Rows=4,
+        Columns=6,
+        SamplesPerPixel=3,
+        PlanarConfiguration=0,
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7)
+    one = dicom(
+        frames[0, ..., 0], 'RGB', PixelData=frames[0].tobytes(), **tags)
+    both = dicom(
+        frames[0, ..., 0],
+        'RGB',
+        PixelData=frames.tobytes(),
+        NumberOfFrames=2,
+        **tags)
+    for content in one, both:
+        assert np.array_equal(decode_image(content)[..., ::-1], frames[0])
+    grey = frames[..., 0].astype(np.uint16) * 257
+    content = dicom(grey[0], PixelData=grey.tobytes(), NumberOfFrames=2)
+    assert np.array_equal(decode_image(content, 1), frames[0, ..., 0])
 
 
 def test_rescaling_and_window_of_a_frame():

@@ -154,3 +154,11 @@ def test_the_data_set_keeps_one(folder, tmp_path, searches):
     ] for data in sets)
     assert first == second and len(first) == 1203
     assert first[0] == str(folder / '0.jpg')
+
+
+def test_a_link_to_nothing_is_no_image(tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / 'photo', 'PNG')
+    (tmp_path / 'gone').symlink_to(tmp_path / 'nowhere')
+    paths, left_out = list_images(
+        str(tmp_path), EXTENSIONS, None, by_signature=True)
+    assert paths == ['photo'] and left_out == {'': 1}

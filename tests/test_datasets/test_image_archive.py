@@ -121,10 +121,19 @@ def test_spawned_workers_get_a_copy_without_open_files(tmp_path):
 def test_a_damaged_member_of_a_zip_is_skipped(tmp_path):
     path = tmp_path / 'a.zip'
     files = contents()
-    make_zip(path, files)
+    damaged = dict(files, photo=files['x/a.png'] + b'more')
+    make_zip(path, damaged)
     content = path.read_bytes()
-    place = content.index(files['b.png']) + len(files['b.png']) // 2
-    path.write_bytes(content[:place] + b'\0\1\2\3' + content[place + 4:])
+    for name in 'b.png', 'photo':
+        place = content.index(damaged[name]) + len(damaged[name]) // 2
+        content = content[:place] + b'\0\1\2\3' + content[place + 4:]
+    path.write_bytes(content)
+    # Without an ending there is nothing that makes it an image.
+    names = [
+        info['img_path'] for info in ImageArchive(
+            str(path), [], by_signature=True).load_data_list()
+    ]
+    assert names == sorted(f'{path}/{name}' for name in NAMES)
     sample = build(str(path))[0]['data_samples']
     message, = [
         text for name, text in sample.skipped_images.items()

@@ -226,6 +226,26 @@ def test_every_worker_keeps_few_blocks(tmp_path):
     assert get_gdal_config('GDAL_CACHEMAX') == 256
 
 
+def test_few_files_stay_open(tmp_path, monkeypatch):
+    """And the windows are the same."""
+    for i in range(4):
+        write(tmp_path / f'{i}.tif', position_image(64, 64) + np.uint8(i))
+
+    def read():
+        dataset = ImageWindows(str(tmp_path), LOAD)
+        found = [
+            dataset[SeededIndex(i % len(dataset), 3)]['img'] for i in range(8)
+        ]
+        return found, len(dataset._files)
+
+    expected, number = read()
+    assert number == 4
+    monkeypatch.setattr('greenmim.datasets.image_windows.OPEN_FILES', 2)
+    found, number = read()
+    assert number == 2
+    assert all(map(np.array_equal, expected, found))
+
+
 class Stop(Hook):
     """Records losses, and dies in an iteration."""
 

@@ -129,6 +129,20 @@ def test_bad_classes(tmp_path):
         LabelledFolder(str(tmp_path))
 
 
+def test_a_class_without_images_is_named(tmp_path, monkeypatch):
+    """It keeps its number."""
+    lines = []
+    monkeypatch.setattr('greenmim.datasets.labelled_folder.print_log',
+                        lambda text, **options: lines.append(text))
+    fill(tmp_path, 2, ('cat', 'dog'))
+    dataset = LabelledFolder(str(tmp_path), classes=['cat', 'cow', 'dog'])
+    assert content(dataset,
+                   tmp_path) == {(f'{name}/{k} ü.png', label)
+                                 for name, label in (('cat', 0), ('dog', 2))
+                                 for k in range(2)}
+    assert any("no image of these classes: ['cow']" in line for line in lines)
+
+
 @pytest.fixture
 def broken(tmp_path):
     """Twenty images of two classes, five of them unreadable."""
@@ -154,6 +168,14 @@ def test_evaluation_leaves_broken_files_out(broken, monkeypatch):
     train, val, _ = parts(broken, pipeline=PIPELINE)
     assert len(val.left_out) == 1 and len(val) == 3
     assert not train.left_out and len(train) == 16
+    # Of many, a few are listed.
+    lines = []
+    monkeypatch.setattr('greenmim.datasets.labelled_folder.LISTED', 2)
+    monkeypatch.setattr('greenmim.datasets.labelled_folder.print_log',
+                        lambda text, **options: lines.append(text))
+    LabelledFolder(str(broken), PIPELINE, test_mode=True)
+    text, = (line for line in lines if 'no image' in line or '... and' in line)
+    assert text.count('ü.png') == 2 and text.endswith('... and 3 more')
     # A file that breaks later is not replaced.
     path = whole.get_data_info(3)['img_path']
     Path(path).write_text('no image')

@@ -254,6 +254,10 @@ def test_every_channel_has_a_range_in_the_order_of_bands():
         black_level=0,
         white_level=(1000, 200, 100))
     assert image[0, 0].tolist() == [26, 128, 255]  # BGR
+    # Grey becomes three channels, of a range each.
+    image = decode_image(
+        save_npy(pixels[..., 1]), black_level=0, white_level=(1000, 200, 100))
+    assert image[0, 0].tolist() == [255, 128, 26]
 
 
 @pytest.mark.parametrize('save', [save_npy, save_tiff])

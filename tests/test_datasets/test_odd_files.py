@@ -1,9 +1,11 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Files whose headers say how to read their numbers, and odd options."""
 import struct
+import sys
 import zlib
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -156,6 +158,18 @@ FILES = {
      dict(black_level=-1000, white_level=1000)),
     'TIFF no data that its numbers cannot be':
     (tiff(GREY_8, extratags=[(42113, 's', 0, '-9999', True)]), GREY_8, {}),
+    'TIFF no data that is no number':
+    (tiff(GREY_8, extratags=[(42113, 's', 0, 'none', True)]), GREY_8, {}),
+    'TIFF no data where white is zero': (tiff(
+        GREY_8,
+        photometric='miniswhite',
+        extratags=[(42113, 's', 0, f'{GREY_8[0, 0]}', True)]),
+                                         np.where(GREY_8 == GREY_8[0, 0], 0,
+                                                  255 - GREY_8), {}),
+    'IM of floats': (by_pillow(Image.fromarray(UNIT), 'IM'), UNIT * 255, {}),
+    'NPY above a black level': (npy(RGB_8),
+                                ((RGB_8 - 50.) / 205 * 255).clip(0),
+                                dict(black_level=50)),
     'NPY big-endian': (npy(GREY_16.astype('>u2')), GREY_16 / 257, {}),
     'NPY of more bands than rows': (npy(MANY), MANY, dict(channels=40)),
     'NPY of more bands than rows, first': (npy(MANY.transpose(2, 0, 1)), MANY,
@@ -234,6 +248,34 @@ def test_jpeg_2000_of_12_bits():
 def test_pixels_that_are_no_image(content, message):
     with pytest.raises(ValueError, match=message):
         decode_image(content, 1, white_level=1)
+
+
+@pytest.mark.parametrize('content', [
+    netpbm(GREY_16, 65535)[:100],
+    png_16(GREY_16).replace(zlib.compress(b'')[:2], b'\0\0', 1),
+])
+def test_damage_that_opencv_finds(content):
+    with pytest.raises(ValueError, match='image file is damaged'):
+        decode_image(content, 1)
+
+
+def test_without_imagecodecs(monkeypatch):
+    """Pillow and OpenCV read the usual files of the same kinds."""
+
+    def refuse(page):
+        raise ValueError(f"{page.compression} requires the 'imagecodecs' "
+                         'package')
+
+    lzw = tiff(RGB_8, photometric='rgb', compression='lzw')
+    large = np.tile(GREY_16, (4, 4))
+    jpeg_2000 = cv2.imencode('.jp2', large)[1].tobytes()
+    expected = [decode_image(lzw), decode_image(jpeg_2000, 1)]
+    monkeypatch.setitem(sys.modules, 'imagecodecs', None)
+    monkeypatch.setattr(tifffile.TiffPage, 'asarray', refuse)
+    assert np.array_equal(decode_image(lzw), expected[0])
+    assert np.array_equal(decode_image(jpeg_2000, 1), expected[1])
+    with pytest.raises(ValueError, match='TIFF of LZW.*imagecodecs'):
+        decode_image(tiff(RGB_16, photometric='rgb', compression='lzw'))
 
 
 @pytest.mark.parametrize('options, message', [

@@ -14,6 +14,7 @@ from PIL import Image
 
 from greenmim.datasets import ImageFolder
 from greenmim.datasets.statistics import measure
+from tests.test_datasets.test_dicom import dicom
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -175,6 +176,52 @@ def test_a_given_range_is_judged(tmp_path):
     wide = measured(tmp_path / 'a', 1, black_level=-1e6, white_level=1e6)
     assert any('few of the 256 levels' in text for text in wide.warnings)
     assert not measured(tmp_path / 'a', 1).warnings
+
+
+def test_values_that_are_one_or_none(tmp_path):
+    """A range can still be trained with."""
+    save(tmp_path / 'one', [np.full((8, 8), -7.5, np.float32)] * 2)
+    found = measured(tmp_path / 'one', 1)
+    assert found.options == dict(black_level=-7.5, white_level=-6.5)
+    assert any('constant' in text for text in found.warnings)
+    bands = [np.stack([x[..., 0], x[..., 0] * 0 - 1], -1)
+             for x in smooth_images(2, 1)]  # yapf: disable
+    save(tmp_path / 'none', bands)
+    found = measured(tmp_path / 'none', 2, nodata=-1.)
+    assert found.options['black_level'][1] == 0
+    assert found.options['white_level'][1] == 1
+    assert found.bands[1].nodata == 1
+    assert any('bands 2 are without data' in text for text in found.warnings)
+
+
+def test_files_that_differ(tmp_path):
+    """In their number type, the number of bands, and one is damaged."""
+    images = [(100 + 40 * x).clip(0, 255) for x in smooth_images(2, 3)]
+    colour, grey = images[0].astype(np.uint8), images[1][..., 0]
+    save(tmp_path, [colour, grey])
+    (tmp_path / '002.npy').write_bytes(b'no array')
+    found = measured(tmp_path, 3, black_level=0, white_level=255)
+    assert found.kinds == ['float64', 'uint8'] and found.of == 3
+    # The damaged one is replaced by one of the two.
+    values = [band.percentiles[1] for band in found.bands]
+    middle = np.median(colour[..., 1:], (0, 1))
+    np.testing.assert_allclose(values[1:], middle, atol=3)
+    assert any('hold float64, uint8, which share' in text
+               for text in found.warnings)
+
+
+def test_the_window_of_the_files(tmp_path):
+    """It is the range, if it shows the values."""
+    pytest.importorskip('pydicom')
+    tmp_path.mkdir(exist_ok=True)
+    for i, image in enumerate(smooth_images(2, 1)):
+        values = (400 * image[..., 0]).astype(np.int16)
+        (tmp_path / f'{i}.dcm').write_bytes(
+            dicom(values, WindowCenter=0, WindowWidth=1600))
+    found = measured(tmp_path, 1, '.dcm')
+    assert found.options == {} and found.bands[0].levels > 100
+    outside = [abs(400 * image) > 800 for image in smooth_images(2, 1)]
+    assert abs(found.bands[0].clipped - np.mean(outside)) < .02
 
 
 def test_no_data_counts_nowhere_and_is_guessed(tmp_path):
