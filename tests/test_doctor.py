@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +134,50 @@ def test_a_library_that_is_too_old(monkeypatch):
     assert fix == 'pip install another'
 
 
+def test_gpus():
+    cuda = SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 2,
+        get_device_name=lambda i: 'H100')
+    torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda='12.4'))
+    assert doctor.check_torch(torch) == ('2 GPU (H100), CUDA 12.4', '')
+    cuda.is_available = lambda: False
+    assert doctor.check_torch(torch) == (
+        'no GPU is visible: trains on the CPU', '')
+
+
+@pytest.mark.parametrize('error, found, is_fixed', [
+    (None, 'with compiled operators', False),
+    (ImportError('undefined symbol'), 'do not load: undefined symbol', True),
+    (ModuleNotFoundError('mmcv._ext'), 'without the compiled', False),
+])
+def test_operators_of_mmcv(monkeypatch, error, found, is_fixed):
+
+    def import_module(name):
+        assert name == 'mmcv._ext'
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(doctor.importlib, 'import_module', import_module)
+    text, fix = doctor.check_mmcv(None)
+    assert found in text and bool(fix) == is_fixed
+    if is_fixed:
+        assert fix.startswith('pip uninstall -y') and 'pip install' in fix
+
+
+@pytest.mark.parametrize('click, is_openmim, is_fixed', [
+    ('8.3.1', True, True),
+    ('8.2.1', True, False),
+    ('8.3.1', False, False),
+])
+def test_the_click_of_mim(monkeypatch, click, is_openmim, is_fixed):
+    monkeypatch.setattr(doctor, 'version', lambda name: click)
+    monkeypatch.setattr(doctor, 'is_installed', lambda name: is_openmim)
+    text, fix = doctor.check_mim(None)
+    assert fix == 'pip install "click<8.3"' * is_fixed
+    assert (f'fails with click {click}' in text) == is_fixed
+
+
 def test_windows(monkeypatch, capsys):
     """Where the standard library has no module ``resource``."""
     monkeypatch.setitem(sys.modules, 'resource', None)
@@ -208,6 +253,15 @@ def test_requirements_of_an_installation(monkeypatch, tmp_path):
         requirements.requirements(*extras)
     ]
     assert requirements.requirement('torch') == '"torch>=2.5"'
+
+    # Neither a checkout nor installed.
+
+    def missing(name):
+        raise requirements.PackageNotFoundError(name)
+
+    monkeypatch.setattr(requirements, 'requires', missing)
+    assert requirements.requirements('', *extras) == []
+    assert requirements.requirement('torch') == 'torch'
 
 
 def test_every_requirement_is_examined_and_has_a_fix():
