@@ -75,6 +75,8 @@ def finetune(run: Union[str, PathLike],
     """
     if resume and overwrite:
         raise ValueError('expected one of resume and overwrite, got both')
+    settings.check_positive(
+        epochs=epochs, batch_size=batch_size, devices=devices)
     cfg = classifier_of(run, data, recipe)
     precision_used = settings.set_precision(cfg, precision)
     settings.set_batch_size(cfg, settings.per_device(batch_size, devices),

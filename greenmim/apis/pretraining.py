@@ -110,6 +110,18 @@ def pretrain(data: str,
         raise ValueError('expected one of epochs, steps and hours, got more')
     if resume and overwrite:
         raise ValueError('expected one of resume and overwrite, got both')
+    settings.check_positive(
+        epochs=epochs,
+        steps=steps,
+        hours=hours,
+        batch_size=batch_size,
+        devices=devices)
+    if isinstance(batch_size, str) and batch_size != 'auto':
+        raise ValueError("expected --batch-size with a number or 'auto', got "
+                         f'{batch_size!r}')
+    if mask_ratio is not None and not 0 < mask_ratio < 1:
+        raise ValueError('expected --mask-ratio between 0 and 1, such as '
+                         f'0.75, got {mask_ratio:g}')
     data = os.fspath(data)
     cfg = recipe_of(backbone) if recipe is None else read_config(
         str(find_recipe(recipe)))
@@ -164,8 +176,6 @@ def pretrain(data: str,
         if epochs is None:
             epochs = settings.usual_epochs(images)
         steps = max(1, math.ceil(epochs * images / batch))
-    if steps < 1:
-        raise ValueError(f'expected steps of 1 or more, got {steps}')
     figures: Dict[str, Any] = {}
     if hours is not None or (steps >= WORTH_A_FORECAST and not resume):
         figures = _forecast(cfg, set, 'time')
@@ -221,6 +231,8 @@ def free_folder(name: str, resume: bool) -> Path:
 
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
+    if minutes >= 72 * 60:
+        return f'{minutes / 60 / 24:.0f} days'
     return f'{minutes / 60:.1f} hours' if minutes >= 90 else (
         f'{minutes:.0f} minutes' if minutes >= 2 else f'{seconds:.0f} seconds')
 
@@ -301,8 +313,14 @@ def train(cfg: Config, devices: int) -> None:
             str(folder_of('tools') / 'train.py'),
             str(path), '--launcher', 'pytorch'
         ]
+        # Where they are not set, MMEngine sets them alike, with a warning.
+        threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
         done = subprocess.run(
-            command, env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)))
+            command,
+            env={
+                **threads,
+                **os.environ, 'PYTHONPATH': os.pathsep.join(paths)
+            })
         if done.returncode:
             raise ProcessFailed(
                 f'one of {devices} processes failed, see above')

@@ -230,6 +230,18 @@ def set_target(cfg: Config, target: str) -> None:
                                    channels)
 
 
+def check_positive(**values: Any) -> None:
+    """Refuse numbers that are given and not above zero.
+
+    Raises:
+        ValueError: Names the first one.
+    """
+    for name, value in values.items():
+        if isinstance(value, (int, float)) and not value > 0:
+            option = name.replace('_', '-')
+            raise ValueError(f'expected --{option} above 0, got {value}')
+
+
 def per_device(total: int, devices: int) -> int:
     """The images of each device.
 

@@ -171,7 +171,13 @@ def test_targets_fit_the_decoder(target, backbone):
 
 @pytest.mark.parametrize('options, message', [
     (dict(steps=1, epochs=1), 'one of epochs, steps and hours'),
-    (dict(steps=0), 'steps of 1 or more'),
+    (dict(steps=0), '--steps above 0, got 0'),
+    (dict(epochs=-1.), '--epochs above 0'),
+    (dict(hours=-1.), '--hours above 0'),
+    (dict(steps=1, batch_size=0), '--batch-size above 0'),
+    (dict(steps=1, batch_size='many'), "a number or 'auto', got 'many'"),
+    (dict(steps=1, devices=0), '--devices above 0'),
+    (dict(steps=1, mask_ratio=75.), 'such as 0.75, got 75'),
     (dict(backbone='swin-tinny'), "did you mean 'swin-tiny'"),
     (dict(recipe='nothing'), 'the name of a recipe'),
     (dict(steps=1, image_size=100), 'multiple of the mask unit, 32'),

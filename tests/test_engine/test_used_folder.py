@@ -207,6 +207,17 @@ def test_results(tmp_path, name):
         check_run_folder(tmp_path)
 
 
+def test_where_no_run_can_write(tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    for name in 'file', 'file/run':
+        with pytest.raises(NotADirectoryError, match='file is a file'):
+            check_run_folder(tmp_path / name)
+    # Root, who runs tests in containers, may write anywhere.
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    with pytest.raises(PermissionError, match=f'{tmp_path} is read-only'):
+        check_run_folder(tmp_path / 'missing' / 'run')
+
+
 def test_the_named_checkpoint_is_resumed(tmp_path):
     """Not the one that a copy of the folder wrote last, if it is whole."""
     for number in 10, 9:

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import logging
+import os
 import os.path as osp
 import re
 import shutil
@@ -38,7 +39,20 @@ def check_run_folder(folder: Path) -> None:
 
     Raises:
         FileExistsError: If it holds any.
+        NotADirectoryError: If it is a file, or in one.
+        PermissionError: If nothing can be written there.
     """
+    there = next(
+        path for path in (folder.absolute(), *folder.absolute().parents)
+        if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(
+            f'expected a folder for the run, but {there} is a file; name '
+            'another')
+    if not os.access(there, os.W_OK):
+        raise PermissionError(f'expected a folder for the run where files can '
+                              f'be written, but {there} is read-only; name '
+                              'another')
     found = results_in(folder)
     if found:
         names = ', '.join(path.name for path in found[:3])
@@ -47,7 +61,7 @@ def check_run_folder(folder: Path) -> None:
             f'expected an unused folder for a new run, but {folder} holds '
             f'results of an earlier one ({names}{more}); add --resume to '
             f'continue it, --overwrite to start again (its files move to '
-            f'{_unused(folder).name}/ there), or name another --work-dir. '
+            f'{_unused(folder).name}/ there), or name another folder. '
             'In a config or among --cfg-options these are resume=True and '
             'overwrite=True')
 
