@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from greenmim.ops.planning import SLOT_COST
+from greenmim.ops.planning import CPU_COST
 from tests.conftest import CHECKOUT
 from tests.documents import Page, lines_of, run_line
 
@@ -59,7 +59,8 @@ def test_table_of_tokens():
 
 
 def test_cost_of_a_slot():
-    assert int(re.search(r'Here a is (\d+),', PAGE.text)[1]) == SLOT_COST
+    assert int(re.search(r'Here a is (\d+),',
+                         PAGE.text)[1]) == CPU_COST.overhead
 
 
 def test_cost_above_the_bound():

@@ -6,8 +6,8 @@ The time of group attention, forward and backward, of n groups of g slots is
     time = logit_seconds * n * g^2 + slot_seconds * n * g
 
 per image. The ratio of the two coefficients is the ``overhead`` of
-:class:`greenmim.ops.GroupPlanner`: what a slot costs, padding included, in
-units of one logit. They are fitted by least squares to the relative errors
+:class:`greenmim.ops.packing.GroupCost`: what a slot costs, padding included,
+in units of one logit. They are fitted by least squares to the relative errors
 of median times, group sizes taking turns.
 """
 import argparse

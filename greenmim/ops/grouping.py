@@ -15,14 +15,14 @@ letters are defined in :mod:`greenmim.ops`.
 """
 from dataclasses import dataclass
 from itertools import chain
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .mask_unit import Grid, VisibleLayout
-from .packing import choose_group_size
+from .packing import GroupCost, choose_group_size, pack_windows, round_up
 
 
 @dataclass(frozen=True)
@@ -185,17 +185,46 @@ class WindowMaps:
         return cls(number, position.astype(np.int32), token, tokens, windows,
                    first, columns, [window.table_size for _, window in maps])
 
+    def counts(self, units: np.ndarray) -> List[np.ndarray]:
+        """Visible tokens of every window, for many masks.
 
-def plan_maps(layout: VisibleLayout,
-              maps: WindowMaps,
-              overhead: float = 0.) -> List[GroupPlan]:
+        Args:
+            units (ndarray): Int (M, K), the visible units of every mask.
+
+        Returns:
+            list[ndarray]: Int (M, windows) for every map.
+        """
+        masks, counts = np.arange(len(units))[:, None], []
+        for columns in self.columns:
+            number = self.number[:, columns] - self.first_window[columns.start]
+            windows = int(self.windows[columns.start])
+            flat = masks * windows + number[units].reshape(len(units), -1)
+            counts.append(
+                np.bincount(flat.ravel(),
+                            minlength=len(units) * windows).reshape(
+                                len(units), windows))
+        return counts
+
+
+# The number and the size of a map's groups, (G, g).
+Capacity = Tuple[int, int]
+
+
+def plan_maps(
+        layout: VisibleLayout,
+        maps: WindowMaps,
+        cost: GroupCost = GroupCost(),
+        capacities: Optional[Sequence[Capacity]] = None) -> List[GroupPlan]:
     """Pack the windows of every map into equal groups.
 
     Args:
         layout (VisibleLayout): The visible units.
         maps (WindowMaps): The maps, of the layout's grid.
-        overhead (float): Cost of a token slot in units of one logit, see
-            :mod:`.packing`. Defaults to 0.
+        cost (GroupCost): Cost of a group. Defaults to that of the paper.
+        capacities (Sequence[tuple[int, int]], optional): Groups and slots of
+            every map, whatever the mask. Groups may then be empty; a mask
+            that they cannot hold gets more or larger ones. Defaults to None,
+            those of the least cost for this mask.
 
     Returns:
         list[GroupPlan]: A plan for every map.
@@ -213,11 +242,18 @@ def plan_maps(layout: VisibleLayout,
     lengths: List[int] = []  # windows of every group
     sizes: List[int] = []  # slots of every group
     num_groups: List[int] = []
-    for columns in maps.columns:
+    for i, columns in enumerate(maps.columns):
         first = M * int(maps.first_window[columns.start])
         stop = first + M * int(maps.windows[columns.start])
         occupied = first + counts[first:stop].nonzero()[0]
-        size, groups = choose_group_size(counts[occupied].tolist(), overhead)
+        held = counts[occupied].tolist()
+        if capacities is None:
+            size, groups = choose_group_size(held, cost)
+        else:
+            number_of_groups, size = capacities[i]
+            size = max(size, round_up(max(held), cost.step))
+            groups = pack_windows(held, size)
+            groups += [[]] * (number_of_groups - len(groups))
         packed.append(occupied[list(chain.from_iterable(groups))])
         lengths += [len(group) for group in groups]
         sizes += [size] * len(groups)
@@ -271,15 +307,14 @@ def plan_maps(layout: VisibleLayout,
 def plan_groups(layout: VisibleLayout,
                 side: int,
                 window: Window,
-                overhead: float = 0.) -> GroupPlan:
+                cost: GroupCost = GroupCost()) -> GroupPlan:
     """Plan one map, see :func:`plan_maps`.
 
     Args:
         layout (VisibleLayout): The visible units.
         side (int): Tokens along a unit's side in this stage.
         window (Window): The window in use (see :meth:`Window.fit`).
-        overhead (float): Cost of a token slot in units of one logit.
-            Defaults to 0.
+        cost (GroupCost): Cost of a group. Defaults to that of the paper.
     """
     maps = WindowMaps.make(layout.grid, [(side, window)])
-    return plan_maps(layout, maps, overhead)[0]
+    return plan_maps(layout, maps, cost)[0]

@@ -1,14 +1,9 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Packing of unequal windows into equal groups (paper section 3.2).
 
-Windows hold ``counts[i]`` visible tokens. Whole windows are put into groups
-of one size ``g``; attention then costs
-
-    cost(g) = n(g) * (g**2 + overhead * g)
-
-for ``n(g)`` groups: ``g**2`` logits per group, and ``overhead`` times the
-work of moving one token slot, padding included. With ``overhead = 0`` it is
-the attention cost of the paper.
+Windows hold ``counts[i]`` visible tokens. Whole windows are put into ``n(g)``
+groups of one size ``g``, whose attention costs ``n(g) * cost(g)``, see
+:class:`GroupCost`.
 
 Each group is filled as well as the remaining windows allow, by a subset-sum
 dynamic programme whose table is one integer: bit ``t`` of ``reachable`` is
@@ -17,10 +12,51 @@ since windows of equal count are interchangeable. Where a lower bound leaves
 room for a group less, a short search looks for it; with up to eight windows
 it is exhaustive.
 """
+from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 # A search that takes longer would cost more than the attention that it saves.
 MAX_SEARCH_STEPS = 100
+
+
+@dataclass(frozen=True)
+class GroupCost:
+    """What the attention of a group of g slots costs, in logits::
+
+        cost(g) = (g rounded up to whole tiles)**2 + overhead * g
+
+    With ``overhead = 0`` and tiles of 1 it is the attention cost of the paper.
+
+    Args:
+        overhead (float): Work of moving one token slot, padding included, in
+            units of one logit. Defaults to 0.
+        tile (int): Side of the squares of logits that the device computes as
+            a whole. Defaults to 1.
+        step (int): Group sizes are multiples of it. Defaults to 1.
+
+    Raises:
+        ValueError: If ``overhead`` is negative.
+    """
+    overhead: float = 0.
+    tile: int = 1
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        if self.overhead < 0:
+            raise ValueError(f'expected overhead >= 0, got {self.overhead}')
+
+    def __call__(self, size: int) -> float:
+        """The cost of a group of ``size`` slots."""
+        return round_up(size, self.tile)**2 + self.overhead * size
+
+    def least(self, num_tokens: int, size: int) -> float:
+        """No groups of ``size`` or more slots hold the tokens at less."""
+        return num_tokens * (size + self.overhead)
+
+
+def round_up(number: int, step: int) -> int:
+    """The multiple of ``step`` that is ``number`` or the next one."""
+    return -(-number // step) * step
 
 
 def pack_windows(counts: Sequence[int], group_size: int) -> List[List[int]]:
@@ -86,8 +122,9 @@ def min_groups_by_halves(counts: Sequence[int], group_size: int) -> int:
     return fewest
 
 
-def choose_group_size(counts: Sequence[int],
-                      overhead: float = 0.) -> Tuple[int, List[List[int]]]:
+def choose_group_size(
+    counts: Sequence[int], cost: GroupCost = GroupCost()
+) -> Tuple[int, List[List[int]]]:
     """Choose the group size of least cost, and the packing that has it.
 
     All sizes from the largest window upwards are compared. A size is packed
@@ -96,27 +133,25 @@ def choose_group_size(counts: Sequence[int],
 
     Args:
         counts (Sequence[int]): Visible tokens of every window.
-        overhead (float): Cost of a token slot in units of one logit.
-            Defaults to 0.
+        cost (GroupCost): Cost of a group. Defaults to that of the paper.
 
     Returns:
         tuple[int, list[list[int]]]: g and the groups of window numbers.
 
     Raises:
-        ValueError: If no window holds a token or ``overhead`` is negative.
+        ValueError: If no window holds a token.
     """
     counts = [int(count) for count in counts]
     total, largest = sum(counts), max(counts, default=0)
     if largest == 0:
         raise ValueError('expected a window with at least one visible token, '
                          'got none')
-    if overhead < 0:
-        raise ValueError(f'expected overhead >= 0, got {overhead}')
-    best_size, best_groups = largest, _pack(counts, largest)
-    best_cost = len(best_groups) * (largest + overhead) * largest
-    size = largest + 1
-    while total * (size + overhead) < best_cost:
-        group_cost = (size + overhead) * size
+    best_size = size = round_up(largest, cost.step)
+    best_groups = _pack(counts, size)
+    best_cost = len(best_groups) * cost(size)
+    size += cost.step
+    while cost.least(total, size) < best_cost:
+        group_cost = cost(size)
         volume_bound = -(-total // size) * group_cost
         if (volume_bound < best_cost
                 and min_groups(counts, size) * group_cost < best_cost):
@@ -124,7 +159,7 @@ def choose_group_size(counts: Sequence[int],
             if len(groups) * group_cost < best_cost:
                 best_size, best_groups = size, groups
                 best_cost = len(groups) * group_cost
-        size += 1
+        size += cost.step
     return best_size, best_groups
 
 

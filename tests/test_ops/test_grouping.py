@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from greenmim.models.masking import random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
+from greenmim.ops.packing import GroupCost
 from tests.backbones.swin_twin import window_ids, window_of_map
 
 
@@ -104,7 +105,7 @@ def test_overhead_moves_the_choice_to_less_padding():
     torch.manual_seed(0)
     layout = VisibleLayout.from_mask(random_mask(1, (7, 7), 0.75))
     cheap = plan_groups(layout, 8, Window(7, 3, 7))
-    dear = plan_groups(layout, 8, Window(7, 3, 7), overhead=1e6)
+    dear = plan_groups(layout, 8, Window(7, 3, 7), cost=GroupCost(1e6))
     assert dear.fill_rate >= cheap.fill_rate
     slots = dear.num_groups * dear.group_size
     assert slots <= cheap.num_groups * cheap.group_size

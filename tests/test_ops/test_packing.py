@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from greenmim.ops.packing import (choose_group_size, min_groups,
+from greenmim.ops.packing import (GroupCost, choose_group_size, min_groups,
                                   min_groups_by_halves, pack_windows)
 
 pytestmark = pytest.mark.timeout(120)  # a packing that never ends is a bug
@@ -71,7 +71,7 @@ def test_all_small_cases():
                 assert len(groups) == fewest_groups(counts, group_size)
                 cases += 1
             for overhead in (0., 3., 50.):
-                size, groups = choose_group_size(counts, overhead)
+                size, groups = choose_group_size(counts, GroupCost(overhead))
                 check_packing(counts, size, groups)
                 cost = len(groups) * (size**2 + overhead * size)
                 assert cost == least_cost(counts, overhead)
@@ -91,7 +91,7 @@ def test_random_small_cases(counts, slack, overhead):
     assert min_groups(counts, group_size) <= len(groups)
     assert min_groups_by_halves(counts, group_size) <= len(groups)
 
-    size, groups = choose_group_size(counts, overhead)
+    size, groups = choose_group_size(counts, GroupCost(overhead))
     check_packing(counts, size, groups)
     cost = len(groups) * (size**2 + overhead * size)
     assert cost == pytest.approx(least_cost(counts, overhead), rel=1e-12)
@@ -117,7 +117,7 @@ def test_the_chosen_size_is_the_best_of_all_sizes():
     for _ in range(10):
         counts = [rng.randint(0, 25) for _ in range(rng.randint(9, 25))]
         for overhead in (0., 8.):
-            size, groups = choose_group_size(counts, overhead)
+            size, groups = choose_group_size(counts, GroupCost(overhead))
             check_packing(counts, size, groups)
             cost = len(groups) * (size**2 + overhead * size)
             for other in range(max(counts), sum(counts) + 1):
@@ -168,7 +168,7 @@ def test_windows_that_cannot_be_packed(counts, group_size):
 ])
 def test_what_has_no_group_size(counts, overhead, message):
     with pytest.raises(ValueError, match=message):
-        choose_group_size(counts, overhead)
+        choose_group_size(counts, GroupCost(overhead))
 
 
 def test_numbers_in_any_order_give_the_same_groups():

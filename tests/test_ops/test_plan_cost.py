@@ -11,8 +11,8 @@ from scipy.optimize import LinearConstraint, milp
 from greenmim.models import GreenMIMSwinTransformer
 from greenmim.models.masking import random_mask
 from greenmim.ops import GroupPlan, GroupPlanner, VisibleLayout
-from greenmim.ops.packing import min_groups
-from greenmim.ops.planning import SLOT_COST
+from greenmim.ops.packing import GroupCost, min_groups
+from greenmim.ops.planning import CPU_COST
 from tests.test_ops.test_packing import fewest_groups
 
 
@@ -98,8 +98,8 @@ def test_plans_cost_at_most_2_percent_more_than_the_best(
         arch=dict(embed_dims=8, depths=depths, num_heads=[1, 1, 1, 1]),
         window_size=windows)
     measured = model.make_planner()
-    assert measured.overhead == SLOT_COST
-    paper = GroupPlanner(measured.stages, overhead=0.)
+    assert measured.cost == CPU_COST
+    paper = GroupPlanner(measured.stages, cost=GroupCost())
     grid = (size // 32, size // 32)
     logits, fewest_logits = 0., 0.
     for seed in seeds:
@@ -113,10 +113,10 @@ def test_plans_cost_at_most_2_percent_more_than_the_best(
                      for plan in set(groups.values())]
             cost = best = 0.
             for blocks, plan in plans:
-                own = cost_of(plan, planner.overhead)
+                own = cost_of(plan, planner.cost.overhead)
                 cost += blocks * own
                 best += blocks * least_cost(
-                    counts_of(plan), own, planner.overhead)
+                    counts_of(plan), own, planner.cost.overhead)
             assert cost <= 1.02 * best, seed
             if planner is paper:
                 fewest_logits += best

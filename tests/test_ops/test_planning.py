@@ -9,6 +9,7 @@ import torch
 from greenmim.models.masking import random_mask
 from greenmim.ops import (GroupPlanner, StageWindows, VisibleLayout, Window,
                           plan_groups)
+from greenmim.ops.packing import GroupCost
 
 STAGES = [
     StageWindows(4, (Window(5, 0, 5), Window(5, 2, 5))),
@@ -45,13 +46,14 @@ def test_every_stage_and_window_is_planned(num_masks, overhead):
     """The last stage's map is 3 tokens high: only padding keeps its window;
     that of the second stage is 6x8, larger than the window."""
     layout = layout_of(num_masks)
-    plan = GroupPlanner(STAGES, overhead)(layout)
+    plan = GroupPlanner(STAGES, GroupCost(overhead))(layout)
     assert plan.layout is layout
     assert [list(groups) for groups in plan.groups
             ] == [list(stage.windows) for stage in STAGES]
     for stage, groups in zip(STAGES, plan.groups):
         for window, group_plan in groups.items():
-            alone = plan_groups(layout, stage.side, window, overhead)
+            alone = plan_groups(layout, stage.side, window,
+                                GroupCost(overhead))
             for name in TENSORS:
                 assert torch.equal(
                     getattr(group_plan, name), getattr(alone, name))
@@ -64,7 +66,7 @@ def test_windows_that_fit_alike_share_a_plan():
     """A window that shrinks to the map is not shifted."""
     stage = StageWindows(1, (Window(5, 0, 5), Window(5, 2, 5)))
     layout = layout_of()
-    plan = GroupPlanner([stage], overhead=0.)(layout)
+    plan = GroupPlanner([stage], cost=GroupCost())(layout)
     assert tuple(plan.groups[0]) == stage.windows
     own, = set(plan.groups[0].values())
     alone = plan_groups(layout, 1, Window(3, 0, 5))

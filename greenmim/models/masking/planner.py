@@ -1,15 +1,21 @@
 # Copyright (c) greenmim authors. All rights reserved.
 from typing import Callable, Optional, Sequence, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from greenmim.ops import GroupPlanner, MaskPlan, VisibleLayout, unit_grid
+from greenmim.ops.capacity import MASKS
 from greenmim.ops.mask_unit import Grid
-from .random_mask import num_visible_units, random_mask
+from .random_mask import RandomMask, num_visible_units, random_mask
+from .uniform_mask import UniformMask
 
 # (num_masks, grid, mask_ratio, generator) -> bool (M, Gh, Gw), True = masked
 Sampler = Callable[[int, Grid, float, Optional[torch.Generator]], Tensor]
+
+# Of a sampler that takes about a millisecond for a mask, see `fix_capacity`.
+MOST_DRAWS = 1000
 
 
 class MaskPlanner:
@@ -92,8 +98,32 @@ class MaskPlanner:
         elif mask is None:
             num_masks = 1 if self.mask_scope == 'batch' else num_images
             mask = self.sampler(num_masks, grid, self.mask_ratio, generator)
+            self._fix_capacity(mask)
         layout = VisibleLayout.from_mask(mask, grid, valid)
         return self.group_planner(layout)
+
+    def _fix_capacity(self, mask: Tensor) -> None:
+        """Fix the groups of masks like this one, drawn by the sampler.
+
+        They are drawn alike in every process, from a generator of their own.
+        """
+        if not self.group_planner.fixed:
+            return
+        num_masks, *sides = mask.shape
+        grid = (sides[0], sides[1])
+
+        def draw_units(number: int) -> np.ndarray:
+            masks = self.sampler(number, grid, self.mask_ratio,
+                                 torch.Generator().manual_seed(0))
+            return VisibleLayout.from_mask(masks).units.numpy()
+
+        # Other samplers draw masks one by one.
+        all_at_once = (
+            self.sampler is random_mask
+            or isinstance(self.sampler, (RandomMask, UniformMask)))
+        self.group_planner.fix_capacity(grid, num_masks, int(
+            (~mask[0]).sum()), draw_units,
+                                        MASKS if all_at_once else MOST_DRAWS)
 
     def _draw_each(self, own_grids: Sequence[Grid], grid: Grid,
                    generator: Optional[torch.Generator]) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from greenmim.ops import (GroupPlanner, MaskPlan, StageWindows, VisibleLayout,
                           unit_grid)
+from greenmim.ops.planning import planner_for
 
 Mask = Union[Tensor, VisibleLayout, MaskPlan]
 Self = TypeVar('Self', bound='PartlyFrozen')
@@ -191,7 +192,8 @@ class VisibleBackbone(PartlyFrozen):
     def make_planner(self) -> GroupPlanner:
         """Check the options and make a planner for this backbone.
 
-        The planner can be copied, for example to data-loading workers. The
+        It plans for a GPU where there is one. It can be copied, for example to
+        data-loading workers. The
         backbone checks plans against the last one that it made. Call this
         again after a change of options or windows.
 
@@ -199,7 +201,8 @@ class VisibleBackbone(PartlyFrozen):
             ValueError: If options exclude a masked forward.
         """
         self.check_masked()
-        self._planner = GroupPlanner(self.stage_windows())
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        self._planner = planner_for(device, self.stage_windows())
         return self._planner
 
     def forward(self,
