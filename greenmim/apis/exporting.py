@@ -15,9 +15,9 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from greenmim.registry import MODELS
-from greenmim.weights import (TARGETS, add_ema_options, fit_to, loading_code,
-                              model_card, read_backbone, read_source,
-                              summarise, write_weights)
+from greenmim.weights import (TARGETS, Source, add_ema_options, fit_to,
+                              loading_code, model_card, read_backbone,
+                              read_source, summarise, write_weights)
 from .runs import resolve
 
 
@@ -109,11 +109,25 @@ def export(run: Union[str, PathLike],
     if backbone.added:
         print('added with weight 1 and bias 0, since pre-training does not '
               f'have them: {", ".join(backbone.added)}')
-    report = write_weights(path, backbone, to, source)
+    licence = _licence_of_start(source)
+    report = write_weights(path, backbone, to, source, licence=licence)
     code = loading_code(backbone, to, path.resolve(), settings,
-                        model_card(source, backbone.img_size))
+                        model_card(source, backbone.img_size, licence))
     print(f'wrote {path}; report: {report}')
     return Exported(path, report, code)
+
+
+def _licence_of_start(source: Source) -> Optional[str]:
+    """The licence of the weights that a pre-training has started from."""
+    start = source.training.get('started_from')
+    if not isinstance(start, str) or not Path(start).is_file():
+        return None
+    try:
+        card = read_source(Path(start)).metadata.get('card') or {}
+    except ValueError:  # a file that is no longer what it was
+        return None
+    licence = card.get('licence')
+    return licence if isinstance(licence, str) else None
 
 
 def parse_args(argv: Optional[Sequence[str]],

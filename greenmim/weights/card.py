@@ -76,6 +76,13 @@ def card_of(images: Dict[str, Any],
         licence=licence or UNKNOWN)
 
 
+def size_in(card: Dict[str, Any], other: Any) -> List[int]:
+    """Height and width of the images, ``other`` where not recorded."""
+    size = card['image_size']
+    size = other if size == UNKNOWN else size
+    return [size, size] if isinstance(size, int) else list(size)
+
+
 def _dict(value: Any) -> Dict[Any, Any]:
     return value if isinstance(value, dict) else {}
 

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from mmengine.config import Config
 
 from greenmim.registry import MODELS
-from .card import UNKNOWN
+from .card import UNKNOWN, size_in
 from .convert import TARGETS, Backbone, Target, size_of
 from .family import constructor_defaults
 
@@ -135,11 +135,10 @@ def _pretrained_cfg(backbone: Backbone, arguments: Dict[str, Any],
     """What ``timm.data.resolve_model_data_config`` reads."""
     if not card:
         return []
-    size, norm = size_of(backbone), card['normalisation']
-    height, width = (size, size) if isinstance(size, int) else size
+    norm = card['normalisation']
     config = dict(
         crop_pct=0.875,
-        input_size=[arguments['in_chans'], height, width],
+        input_size=[arguments['in_chans'], *size_in(card, size_of(backbone))],
         interpolation='bicubic',
         mean=[round(value / 255, 6) for value in norm['mean']],
         std=[round(value / 255, 6) for value in norm['std']])

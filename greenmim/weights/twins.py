@@ -73,7 +73,8 @@ class PCPVT(Family):
             norm,
             arch=dict(arch, num_heads=heads, patch_sizes=sides, strides=sides),
             in_channels=embeds[0][1],
-            qkv_bias=f'stages.0.{self.reducing}.attn.q.bias' in tensors,
+            qkv_bias=any(f'stages.0.0.attn.{name}.bias' in tensors
+                         for name in ('q', 'qkv')),
             norm_after_stage=[
                 f'norm_after_stage{i}.weight' in tensors for i in stages
             ],

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from greenmim.version import __version__
-from .card import card_of
+from .card import card_of, size_in
 from .convert import TARGETS, Backbone, size_of, tensors_for
 from .coverage import Coverage
 from .huggingface import CONFIG
@@ -126,7 +126,7 @@ def huggingface_config(backbone: Backbone,
     family = backbone.family
     assert family is not None
     size, norm = size_of(backbone), card['normalisation']
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size_in(card, size)
     return {
         CONFIG:
         family.transformers_model(backbone.settings, size, backbone.norm_eps,

@@ -14,7 +14,7 @@ from greenmim.weights import TARGETS, fit_to, read_backbone, read_source
 from greenmim.weights.convert import FAMILIES
 from greenmim.weights.layouts import last_stage, rename_all, translate
 from tests.conftest import CHECKOUT
-from tests.micro_checkpoint import (BACKBONES, FAMILY_OF, make_backbone,
+from tests.micro_checkpoint import (BACKBONES, FAMILY_OF, TWINS, make_backbone,
                                     make_swin, recorded, save_model,
                                     save_training)
 
@@ -93,6 +93,29 @@ NAMED = [
     dict(type='greenmim.GreenMIMPVTv2', arch='b0', in_channels=4),
     dict(type='greenmim.GreenMIMPVTv2', arch='b5', qkv_bias=False),
     dict(type='greenmim.GreenMIMCMT', arch='small', img_size=128),
+    # No block that reduces keys and values.
+    dict(
+        type='greenmim.GreenMIMSVT',
+        arch=dict(
+            TWINS['arch'],
+            depths=[1, 1, 1, 1],
+            sr_ratios=[1, 1, 1, 1],
+            window_sizes=[4, 4, 4, 2]),
+        qkv_bias=True),
+    dict(
+        type='greenmim.GreenMIMHiViT',
+        arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=4),
+        img_size=64,
+        rpe=True,
+        ape=False,
+        qkv_bias=False,
+        layer_scale_init_value=0.1),
+    dict(
+        type='greenmim.GreenMIMConvNeXt',
+        arch=dict(depths=[1, 2, 1, 1], channels=[4, 8, 16, 32]),
+        in_channels=5,
+        stem_patch_size=2,
+        linear_pw_conv=False),
 ]
 
 
