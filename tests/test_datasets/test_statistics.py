@@ -12,6 +12,7 @@ from mmengine.dataset import default_collate
 from mmpretrain.registry import MODELS
 from PIL import Image
 
+from greenmim.command import main
 from greenmim.datasets import ImageFolder
 from greenmim.datasets.statistics import measure
 from tests.test_datasets.test_dicom import dicom
@@ -192,6 +193,32 @@ def test_values_that_are_one_or_none(tmp_path):
     assert found.options['white_level'][1] == 1
     assert found.bands[1].nodata == 1
     assert any('bands 2 are without data' in text for text in found.warnings)
+
+
+def test_options_of_the_command(tmp_path, capsys):
+    """What is given is in the printed lines, and nothing is proposed."""
+    images = [1000 * image for image in smooth_images(2, 4)]
+    save(tmp_path, images)
+    main([
+        'statistics',
+        str(tmp_path), '--extensions', '.npy', '--channels', '3', '--bands',
+        '4', '2', '1', '--black-level', '-3000', '--white-level', '3000',
+        '2000', '1000', '--nodata', '-9999', '--dtype', 'float32'
+    ])
+    printed = capsys.readouterr().out
+    scope = {}
+    exec(printed, scope)
+    assert scope['load_image'] == dict(
+        type='greenmim.LoadImage', channels=3, bands=(4, 2, 1),
+        black_level=-3000., white_level=[3000., 2000., 1000.],
+        nodata=-9999., dtype='float32')  # yapf: disable
+    values = np.concatenate([image.reshape(-1, 4) for image in images])
+    white = np.array([3000, 2000, 1000])
+    levels = (values[:, [3, 1, 0]] + 3000) / (white + 3000) * 255
+    np.testing.assert_allclose(
+        scope['data_preprocessor']['mean'],
+        levels.clip(0, 255).mean(0),
+        atol=.01)
 
 
 def test_files_that_differ(tmp_path):

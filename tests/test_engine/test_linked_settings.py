@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import PARAM_SCHEDULERS, RUNNERS
 
+from greenmim.engine import LearningHook
 from greenmim.engine.hooks import linked_settings_hook
 from greenmim.engine.hooks.linked_settings_hook import _shorten_warm_up
-from greenmim.engine.launch import one_line_errors, read_config, set_options
+from greenmim.engine.launch import (build_runner, one_line_errors, read_config,
+                                    set_options)
 from tests.micro import micro_runner, save_images
 from tests.recipes import RECIPES, length_of, load, recipe_id
 
@@ -188,6 +190,36 @@ def test_keys_that_a_config_does_not_name(config, option):
     for key in option.split('.'):
         node = node[int(key) if key.isdigit() else key]
     assert node == 1
+
+
+def test_classes_and_lists_in_the_options(config):
+    """A class stands for its name; what cannot be known is no error."""
+    cfg = Config(copy.deepcopy(config.to_dict()))
+    cfg.custom_hooks = [
+        dict(type=LearningHook, interval=5),
+        dict(type='OfAnotherPackage', interval=5)
+    ]
+    with pytest.raises(ValueError, match="did you mean 'num_images'"):
+        set_options(cfg, {'custom_hooks.0.num_image': 1})
+    set_options(cfg, {'custom_hooks.1.num_image': 1})
+    assert cfg.custom_hooks[1].num_image == 1
+    with pytest.raises((KeyError, TypeError), match='custom_hooks|5'):
+        set_options(cfg, {'custom_hooks.5.interval': 1})
+
+
+@RUNNERS.register_module()
+class OwnRunner:
+    """Of a config with ``runner_type``."""
+
+    @classmethod
+    def from_cfg(cls, cfg):
+        return cls()
+
+
+def test_a_runner_of_its_own(config):
+    cfg = Config(copy.deepcopy(config.to_dict()))
+    cfg.update(launcher='none', runner_type='OwnRunner')
+    assert isinstance(build_runner(cfg), OwnRunner)
 
 
 def test_one_line_for_a_wrong_setting(tmp_path):

@@ -87,7 +87,8 @@ class TransformersTeacher(Teacher):
 
     Vision Transformers (ViT, DINOv2, DINOv3 and their like), whose last
     hidden states are a few tokens for the image and those of its patches in
-    row-major order, and convolutional networks, which return a map.
+    row-major order, and networks in stages, of convolutions or of windows
+    (ResNet, ConvNeXt, Swin), whose first stage has stride 4.
 
     Args:
         folder (str): What ``save_pretrained`` writes: ``config.json``, the
@@ -126,8 +127,9 @@ class TransformersTeacher(Teacher):
                 f'{path}, but {len(missing)} are missing, {missing[0]} for '
                 'example')
         config = self.model.config
-        patch = getattr(config, 'patch_size', None)
-        self.stride = patch or 2**(1 + len(config.depths))
+        # Of networks in stages the patch size is the stride of the first.
+        depths = getattr(config, 'depths', None)
+        self.stride = 2**(1 + len(depths)) if depths else config.patch_size
         self._positions = dict()
         if config.model_type in ('vit', 'deit', 'vit_mae', 'vit_msn'):
             self._positions = dict(interpolate_pos_encoding=True)

@@ -50,6 +50,7 @@ def test_draws_the_first():
         [PixelTarget(8, norm=False)(images),
          torch.randn(2, 4, 108)], 2)
     torch.testing.assert_close(head.to_images(pred, images), images)
+    torch.testing.assert_close(head.draw_target(images), images)
     assert head.target.uses_target_statistics is False
     assert build(
         heads=[dict(PIXELS, norm_pix=True), HOG]).target.uses_target_statistics

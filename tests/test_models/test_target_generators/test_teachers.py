@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from greenmim.models import TeacherTarget
+from greenmim.models import TeacherTarget, TransformersTeacher
 from tests.conftest import skip_or_fail
 from tests.micro import PREPROCESSOR, micro_model
 
@@ -139,6 +139,57 @@ def test_convolutional_networks_of_timm(tmp_path, name):
         torch.testing.assert_close(
             target(images), expected, atol=1e-3, rtol=1e-3)
     assert target(images).shape == expected.shape
+
+
+@pytest.mark.parametrize('kind, stride', [('ViT', 16), ('ConvNext', 32),
+                                          ('Swin', 8)])
+def test_other_networks_of_transformers(tmp_path, kind, stride):
+    """Of another image size than they were trained on."""
+    transformers = library('transformers')
+    options = dict(hidden_size=16, num_hidden_layers=1, image_size=32,
+                   num_attention_heads=2, patch_size=16)  # yapf: disable
+    if kind == 'ConvNext':
+        options = dict(hidden_sizes=[8, 8, 8, 16], depths=[1] * 4)
+    elif kind == 'Swin':
+        options = dict(
+            embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+    torch.manual_seed(0)
+    config = getattr(transformers, f'{kind}Config')(**options)
+    model = getattr(transformers, f'{kind}Model')(config).eval()
+    model.save_pretrained(tmp_path)
+    transformers.BitImageProcessor(
+        image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    teacher = TransformersTeacher(str(tmp_path)).eval()
+    images = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        found = teacher(images)
+        if kind == 'ViT':
+            expected = model(images, interpolate_pos_encoding=True)
+            expected = expected.last_hidden_state[:, 1:].transpose(1, 2)
+            expected = expected.reshape(2, 16, 4, 6)
+        else:
+            expected = model(images).last_hidden_state
+            if kind == 'Swin':
+                expected = expected.transpose(1, 2).reshape(2, 16, 8, 12)
+    assert teacher.stride == stride
+    assert found.shape == (2, 16, 64 // stride, 96 // stride)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_network_that_drops_tokens_is_refused(tmp_path):
+    transformers = library('transformers')
+    model = transformers.ViTMAEModel(
+        transformers.ViTMAEConfig(
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=64,
+            patch_size=16))
+    model.save_pretrained(tmp_path)
+    transformers.BitImageProcessor(
+        image_mean=MEAN, image_std=STD).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='4 x 4 patches, got 5 tokens'):
+        TransformersTeacher(str(tmp_path)).eval()(torch.zeros(1, 3, 64, 64))
 
 
 def test_what_is_missing_is_named(tmp_path):
