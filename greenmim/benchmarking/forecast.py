@@ -213,7 +213,7 @@ def check(forecast: Dict, report: Dict) -> bool:
     print(f'{"":18}{"forecast":>10}{"run":>10}{"error":>9}')
     errors = []
     for key, (name, unit) in rows.items():
-        if key not in forecast or key not in report:
+        if forecast.get(key) is None or report.get(key) is None:
             print(f'{name:18}  not measured')
             continue
         errors.append(forecast[key] / report[key] - 1)

@@ -182,3 +182,8 @@ def test_views_repeat_and_masks_do_not():
     assert first == {(i, view, epoch[i].seed)
                      for view, epoch in enumerate(runs[0][:2])
                      for i in range(6)}
+
+
+def test_a_folder_without_a_cache(tmp_path):
+    with pytest.raises(FileNotFoundError, match='no file .*cache_targets.py'):
+        cached_targets.TargetCache.load(tmp_path)

@@ -7,6 +7,7 @@ from mmengine.registry import FUNCTIONS
 from mmpretrain.structures import DataSample
 
 from greenmim.datasets import padding_collate
+from greenmim.datasets.collate import CropWatchingPipeline
 
 
 def samples_of(*sizes):
@@ -53,6 +54,12 @@ def test_an_image_smaller_than_its_padding_repeats_its_first_line():
     image = samples[0]['inputs']
     assert torch.equal(padded[:, :5], image[:, [0, 1, 2, 1, 0]])
     assert torch.equal(padded[:, 5:], image[:, :1].expand(-1, 27, -1))
+
+
+def test_a_sample_that_a_transform_drops():
+    """The data set draws another one."""
+    pipeline = CropWatchingPipeline([lambda data: None, dict])
+    assert pipeline(dict(img=np.zeros((8, 8, 3)))) is None
 
 
 def test_configs_name_it():

@@ -3,6 +3,7 @@
 import copy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -305,3 +306,8 @@ def test_a_resumed_run_keeps_its_images(tmp_path, before, resume, expected):
     cfg.update(work_dir=str(tmp_path), resume=resume)
     keep_held_out(cfg)
     assert cfg.train_dataloader.dataset.held_out == expected
+
+
+def test_the_best_weights_need_a_hook_that_saves():
+    with pytest.raises(ValueError, match='SafeCheckpointHook'):
+        LearningHook().before_train(SimpleNamespace(hooks=[]))

@@ -191,3 +191,12 @@ def test_all_processes_leave_when_one_has_saved():
             process.send_signal(signal.SIGTERM)
     assert [process.wait(timeout=60) for process in processes] == [75, 75]
     assert times['saved'][0] <= min(times['leaving'])
+
+
+def test_without_a_hook_that_saves():
+    hook = PreemptionHook()
+    runner = SimpleNamespace(hooks=[], iter=3)
+    hook.after_train_iter(runner)
+    hook.received = signal.SIGTERM
+    with pytest.raises(RuntimeError, match='SafeCheckpointHook among the'):
+        hook.after_train_iter(runner)

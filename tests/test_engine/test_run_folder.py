@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from greenmim.engine import ProgressHook, ProvenanceHook
-from greenmim.engine.hooks import provenance_hook
+from greenmim.engine.hooks import progress_hook, provenance_hook
 from greenmim.engine.screen import quiet
 
 
@@ -93,6 +93,14 @@ def test_lines_of_a_file(runner, tmp_path):
             r'loss 0.2500  7.0 images/s  still improving  '
             r'\d:\d\d:\d\d left$', line), line
     assert len(log.read_text().splitlines()) == len(lines) + 1
+
+
+def test_lines_of_several_processes(runner, monkeypatch):
+    screen = io.StringIO()
+    runner.logger.addHandler(logging.StreamHandler(screen))
+    monkeypatch.setattr(progress_hook, 'get_world_size', lambda: 2)
+    ProgressHook().before_train(runner)
+    assert '4 a batch in each of 2 processes' in screen.getvalue()
 
 
 @pytest.mark.parametrize('log_to_file', [False, True])

@@ -454,6 +454,13 @@ def test_folders_that_do_not_fit(labelled, tmp_path):
     with pytest.raises(ValueError, match='neither'):
         find_labelled_folder(tmp_path / 'file', tmp_path)
     assert find_labelled_folder(labelled.parent, tmp_path) == labelled
+    # Classes alone, in a folder of a folder; a list.
+    save_classes(tmp_path / 'x' / 'y', [40, 200], 1)
+    found = find_labelled_folder(tmp_path / 'x', tmp_path / 'x')
+    assert found == tmp_path / 'x' / 'y'
+    (tmp_path / 'list.txt').write_text('a.png 0')
+    found = find_labelled_folder(tmp_path / 'list.txt', tmp_path)
+    assert found == tmp_path / 'list.txt'
 
 
 def test_verdict_and_spread():

@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from greenmim.benchmarking import forecast
-from greenmim.engine.cost import energy, memory
+from greenmim.engine import RunReportHook
+from greenmim.engine.cost import energy, memory, run_meter_hook
 from greenmim.engine.cost.energy import EnergyMeter
+from greenmim.engine.cost.timing import time_planning
 from tests.micro import scalars_of
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -317,6 +319,35 @@ def test_a_forecast_is_checked(run_tool, tmp_path, capsys, changes, message):
     out = capsys.readouterr().out
     for name, value in changes.items():
         assert f'{value / report[name] - 1:+.1%}' in out
+
+
+def test_what_was_not_measured_is_not_checked(run_tool, tmp_path, capsys):
+    """Energy without a source, and memory on Windows."""
+    report = dict(iterations=9, hours=2., peak_memory=None)
+    for name in 'report', 'forecast':
+        (tmp_path / f'{name}.json').write_text(json.dumps(report))
+    run_tool(FORECAST, tmp_path / 'forecast.json', '--check',
+             tmp_path / 'report.json')
+    printed = capsys.readouterr().out
+    for name in 'energy, kWh', 'peak memory, GiB':
+        assert f'{name:18}  not measured' in printed
+    figures = forecast.batch_figures(
+        SimpleNamespace(train_dataloader=SimpleNamespace(batch_size=8)), None)
+    assert figures == dict(bytes_per_image=None, largest_batch_size=None)
+
+
+def test_what_cannot_be_timed_is_left_out(monkeypatch):
+    """Planning without masks, and all tokens where they do not fit."""
+    runner = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    assert time_planning(runner, dict()) is None
+
+    def fail(runner, batch):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(run_meter_hook, 'time_backbone', fail)
+    hook = RunReportHook(watts=1.)
+    hook.batch = dict(inputs=[])
+    assert hook.dense_figures(runner, dict(iterations=1)) == dict()
 
 
 def test_a_forecast_of_another_run_is_refused(run_tool, tmp_path):

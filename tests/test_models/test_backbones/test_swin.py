@@ -7,15 +7,18 @@ from functools import partial
 
 import pytest
 import torch
+from mmcv.cnn.bricks.transformer import PatchMerging
 from mmengine.logging import MMLogger
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmpretrain.models import SwinTransformer
+from mmpretrain.models.utils import WindowMSAV2
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from greenmim.models import GreenMIM, GreenMIMSwinTransformer
 from greenmim.models.backbones.swin import bias_table_window, resize_bias_table
 from greenmim.models.masking import random_mask
+from greenmim.models.visible.tokens import visible_patch_merging
 from greenmim.ops import StageWindows, VisibleLayout, Window
 from tests.backbones.checks import randomise
 from tests.micro import SWIN_ARCH
@@ -199,6 +202,24 @@ def test_other_strides():
     model = build(arch=arch, out_indices=(2, ))
     assert model.unit_size == 16
     assert model(images(64), MASK).shape == (1, 5, 32)
+
+
+def test_another_attention_is_refused():
+    """The masked forward would compute what it does not."""
+    model = build()
+    attn = model.stages[1].blocks[0].attn
+    attn.w_msa = WindowMSAV2(16, (4, 4), 2)
+    with pytest.raises(ValueError, match='window attention WindowMSA for a'):
+        model.check_masked()
+
+
+@pytest.mark.parametrize('norm_cfg', [None, dict(type='LN')])
+def test_merging_without_a_norm(norm_cfg):
+    merging = randomise(PatchMerging(8, 12, norm_cfg=norm_cfg))
+    tokens = torch.randn(2, 4, 8)
+    dense, _ = merging(tokens, (2, 2))
+    visible = visible_patch_merging(merging, tokens[:, None])
+    torch.testing.assert_close(visible[:, 0], dense)
 
 
 def test_after_downsample():

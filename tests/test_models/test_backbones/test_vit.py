@@ -65,6 +65,13 @@ def test_fixed_positions():
         GreenMIMVisionTransformer(**cfg)
 
 
+def test_fixed_positions_of_other_widths_are_refused():
+    arch = dict(MICRO['arch'], embed_dims=18, num_heads=2)
+    with pytest.raises(ValueError, match='multiple of 4.*got 18'):
+        GreenMIMVisionTransformer(
+            **dict(MICRO, arch=arch, fixed_positions=True)).init_weights()
+
+
 def test_learned_positions_start_as_the_parents():
     states = []
     for kind in (GreenMIMVisionTransformer, VisionTransformer):
