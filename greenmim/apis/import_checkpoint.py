@@ -3,12 +3,13 @@
 
 The result initialises a backbone of this project or MMPretrain by
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``, and
-``greenmim export`` reads it. The decoder and mask token of GreenMIM, SimMIM
-and FastMIM are converted as well, so that pre-training can continue; of a
-fine-tuned model the classifier, for an ``ImageClassifier``.
+``greenmim export`` reads it. The decoder and mask token of GreenMIM, SimMIM,
+FastMIM, MAE and transformers are converted as well, so that pre-training can
+continue; of a fine-tuned model the classifier, for an ``ImageClassifier``.
 
-Swin, Swin V2, ViT, ViT with the relative positions of SimMIM and BEiT, PVT v2
-and CMT are recognised by their tensors.
+Swin, Swin V2, ViT, ViT with the relative positions of SimMIM and BEiT, PVT
+v2, CMT, ConvNeXt (V1 and V2), Twins and HiViT are recognised by their
+tensors.
 """
 import argparse
 from dataclasses import replace

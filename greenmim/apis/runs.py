@@ -104,8 +104,9 @@ def resolve(run: Union[str, PathLike]) -> Tuple[Optional[Path], Path]:
     """The config and the checkpoint of a run, or of a checkpoint alone.
 
     Args:
-        run (str | PathLike): The folder of a run, or a checkpoint. The
-            config of a checkpoint is the one in its folder, if there is one.
+        run (str | PathLike): The folder of a run or of an export for
+            transformers, or a checkpoint. The config of a checkpoint is the
+            one in its folder, if there is one.
 
     Returns:
         tuple: The config, or None if only the checkpoint describes the model;
@@ -118,6 +119,9 @@ def resolve(run: Union[str, PathLike]) -> Tuple[Optional[Path], Path]:
     path = Path(run).expanduser()
     if path.is_dir():
         found = _last_checkpoint(path)
+        exported = path / 'model.safetensors'
+        if found is None and exported.is_file():
+            return None, exported  # for transformers
         if found is None:
             raise FileNotFoundError(
                 f'expected the folder of a run with a checkpoint, but {path} '

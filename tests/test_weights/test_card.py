@@ -154,6 +154,8 @@ def test_in_transformers(tmp_path):
     model = hf.AutoModelForImageClassification.from_pretrained(
         exported.file, num_labels=7)
     assert model(torch.randn(1, 3, 64, 64)).logits.shape == (1, 7)
+    again = greenmim.load(exported.file).state_dict()
+    assert again.keys() == make_backbone('convnext_v2').state_dict().keys()
     stem = model.base_model.embeddings.patch_embeddings.weight
     assert torch.equal(
         stem,
