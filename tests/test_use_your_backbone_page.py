@@ -70,6 +70,7 @@ def run(workspace, labelled, run_tool, monkeypatch):
     Path('data').mkdir()
     Path('data/labelled').symlink_to(labelled)
     Path('data/images').symlink_to(labelled / 'train' / 'class0')
+    Path('photo.jpg').symlink_to(labelled / 'train' / 'class0' / '0.png')
     shallow = dict(SwinTransformer.arch_zoo['tiny'], depths=[1, 1, 1, 1])
     monkeypatch.setitem(SwinTransformer.arch_zoo, 'tiny', shallow)
     recipe = Config.fromfile(CONFIGS / 'classification' / SWIN_TINY)
@@ -155,6 +156,9 @@ def test_from_top_to_bottom(run, monkeypatch, capsys):
     assert features.std() > 0.1
     theirs = timm_model.forward_features(images).permute(0, 3, 1, 2)
     torch.testing.assert_close(theirs, features, rtol=0, atol=1e-5)
+    in_onnx, = map(torch.from_numpy, scopes[3]['maps'])
+    ours, = plain(torch.from_numpy(scopes[3]['x']))
+    torch.testing.assert_close(in_onnx, ours, rtol=0, atol=1e-4)
     # With `pad_small_map` the last map is shifted.
     assert len(detector(images)) == 4
     for module in plain.modules():

@@ -18,6 +18,7 @@ from greenmim.registry import MODELS
 from greenmim.weights import (TARGETS, Source, add_ema_options, fit_to,
                               loading_code, model_card, read_backbone,
                               read_source, summarise, write_weights)
+from .deployment import FORMATS, export_program
 from .runs import resolve
 
 
@@ -47,7 +48,8 @@ def export(run: Union[str, PathLike],
            out: Optional[str] = None,
            config: Optional[str] = None,
            window_size: Optional[Sequence[int]] = None,
-           averaged: Optional[bool] = None) -> Exported:
+           averaged: Optional[bool] = None,
+           image_size: Optional[Sequence[int]] = None) -> Exported:
     """Write the backbone of a run or checkpoint for another library.
 
     What was checked, left out and changed is printed.
@@ -69,6 +71,9 @@ def export(run: Union[str, PathLike],
         averaged (bool, optional): Take the running averages (True) or the
             weights themselves (False). Defaults to None, those that MMEngine
             would load.
+        image_size (Sequence[int], optional): For ``'onnx'`` and
+            ``'torchscript'``: the side of the images in pixels, or height and
+            width. Defaults to None, that of the pre-training.
 
     Returns:
         Exported: The file, its report, and the Python that loads it.
@@ -78,8 +83,18 @@ def export(run: Union[str, PathLike],
         FileExistsError: If ``out`` is a file where a folder is written.
         ValueError: If a tensor is missing, unexpected or does not match.
     """
+    if to in FORMATS:
+        if config or window_size or averaged is not None:
+            raise ValueError(
+                f'expected no other window, config or choice of averages with '
+                f'--to {to}; export to safetensors with them first, and that '
+                'file to this')
+        return Exported(*export_program(run, to, out, image_size))
     if to not in TARGETS:
-        raise ValueError(f'expected a library of {list(TARGETS)}, got {to!r}')
+        raise ValueError(f'expected one of {[*TARGETS, *FORMATS]}, got {to!r}')
+    if image_size:
+        raise ValueError(f'expected --image-size with one of {[*FORMATS]}, '
+                         f'got it with {to}, for any size')
     target = TARGETS[to]
     checkpoint = resolve(run)[1]
     path = Path(out) if out else checkpoint.with_name(
@@ -139,7 +154,10 @@ def parse_args(argv: Optional[Sequence[str]],
         help='the folder of a run, a checkpoint, or a file that `greenmim '
         'import` wrote')
     parser.add_argument(
-        '--to', choices=TARGETS, required=True, help='who will load the file')
+        '--to',
+        choices=[*TARGETS, *FORMATS],
+        required=True,
+        help='who will load the file')
     parser.add_argument(
         '--out',
         help='the file to write, a folder for transformers; by default '
@@ -154,6 +172,12 @@ def parse_args(argv: Optional[Sequence[str]],
         nargs='+',
         help='resize the bias tables, and the buffers of Swin V2, to this '
         'window, one for all stages or one for each')
+    parser.add_argument(
+        '--image-size',
+        type=int,
+        nargs='+',
+        help='for onnx and torchscript: the side of the images in pixels, or '
+        'height and width; by default that of the pre-training')
     add_ema_options(parser)
     return parser.parse_args(argv)
 

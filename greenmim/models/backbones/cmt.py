@@ -23,7 +23,7 @@ from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
 from ..visible import (Pyramid, VisibleBackbone, arch_settings,
                        check_last_stage, conv_in_units, depthwise_tokens,
-                       linear_tokens, norm_tokens, run_block)
+                       linear_tokens, norm_tokens, run_block, tokens_to_map)
 
 
 class IRFFN(BaseModule):
@@ -92,7 +92,7 @@ class LightweightAttention(BaseModule):
         """Dense, (B, H * W, C); the bias is (1, h, H * W, keys)."""
         reduced = x
         if self.sr_ratio > 1:
-            maps = x.transpose(1, 2).unflatten(2, hw_shape)
+            maps = tokens_to_map(x, hw_shape)
             reduced = self.sr(maps).flatten(2).transpose(1, 2)
         return self.attend(x, reduced, bias)
 
@@ -115,7 +115,8 @@ class LightweightAttention(BaseModule):
 
     def attend(self, x: Tensor, reduced: Tensor, bias: Tensor) -> Tensor:
         """Attention of all tokens to reduced ones, (B, tokens, C)."""
-        q, k, v = (layer(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        q, k, v = (layer(x).reshape(*x.shape[:2], self.num_heads,
+                                    -1).transpose(1, 2)
                    for layer, x in ((self.q, x), (self.k, reduced), (self.v,
                                                                      reduced)))
         out = F.scaled_dot_product_attention(
@@ -152,8 +153,8 @@ class CMTBlock(BaseModule):
         x = self.proj(x_BCHW) + x_BCHW
         x = x.flatten(2).transpose(1, 2)
         x = x + self.drop_path(self.attn(self.norm1(x), hw_shape, bias))
-        normed = self.norm2(x).transpose(1, 2).unflatten(2, hw_shape)
-        x = x.transpose(1, 2).unflatten(2, hw_shape)
+        normed = tokens_to_map(self.norm2(x), hw_shape)
+        x = tokens_to_map(x, hw_shape)
         return x + self.drop_path(self.mlp(normed))
 
     def forward_visible(self, x_BKTC: Tensor, bias: Tensor,
@@ -419,13 +420,13 @@ class CMT(Pyramid, BaseModule):
         for i, stage in enumerate(self.stages):
             x, hw_shape = self.patch_embeds[i](x)
             bias = self.position_biases[i](hw_shape)
-            x = x.transpose(1, 2).unflatten(2, hw_shape)
+            x = tokens_to_map(x, hw_shape)
             for block in stage:
                 x = run_block(self.with_cp, block, x, bias)
             if i in self.out_indices:
                 norm = getattr(self, f'norm{i}')
-                out = norm(x.flatten(2).transpose(1, 2)).transpose(1, 2)
-                outs.append(out.unflatten(2, hw_shape).contiguous())
+                out = norm(x.flatten(2).transpose(1, 2))
+                outs.append(tokens_to_map(out, hw_shape).contiguous())
         return tuple(outs)
 
 

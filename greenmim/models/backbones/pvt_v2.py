@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.registry import MODELS
 from ..visible import (Pyramid, VisibleBackbone, arch_settings, check_in_units,
-                       depthwise_tokens, run_block, visible_reduced_attention)
+                       depthwise_tokens, run_block, tokens_to_map,
+                       visible_reduced_attention)
 
 
 class ConvFFN(BaseModule):
@@ -45,7 +46,7 @@ class ConvFFN(BaseModule):
     def forward(self, x: Tensor, hw_shape: Tuple[int, int]) -> Tensor:
         """Dense, (B, H * W, C)."""
         x = self.fc1(x)
-        x = x.transpose(1, 2).unflatten(2, hw_shape)
+        x = tokens_to_map(x, hw_shape)
         return self.finish(self.dwconv(x).flatten(2).transpose(1, 2))
 
     def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
@@ -246,7 +247,7 @@ class PyramidVisionTransformerV2(Pyramid, BaseModule):
             for block in stage:
                 x = run_block(self.with_cp, block, x, hw_shape)
             x = getattr(self, f'norm{i}')(x)
-            x = x.transpose(1, 2).unflatten(2, hw_shape).contiguous()
+            x = tokens_to_map(x, hw_shape).contiguous()
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)

@@ -5,9 +5,9 @@ from .backbone import (Compiled, Mask, PartlyFrozen, StageOutputs,
                        image_channels, run_block)
 from .pyramid import Pyramid, arch_settings
 from .tokens import (check_in_units, conv_in_units, depthwise_tokens,
-                     linear_tokens, norm_tokens, visible_patch_embed,
-                     visible_patch_merging, visible_positions,
-                     visible_reduced_attention)
+                     linear_tokens, norm_tokens, tokens_to_map,
+                     visible_patch_embed, visible_patch_merging,
+                     visible_positions, visible_reduced_attention)
 from .windows import index_windows, window_attention
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     'VisibleBackbone', 'arch_settings', 'check_in_units', 'check_last_stage',
     'checkpointed', 'conv_in_units', 'depthwise_tokens', 'image_channels',
     'index_windows', 'linear_tokens', 'norm_tokens', 'run_block',
-    'visible_patch_embed', 'visible_patch_merging', 'visible_positions',
-    'visible_reduced_attention', 'window_attention'
+    'tokens_to_map', 'visible_patch_embed', 'visible_patch_merging',
+    'visible_positions', 'visible_reduced_attention', 'window_attention'
 ]

@@ -5,7 +5,7 @@ They run the modules of the dense model, so that parameters and names stay
 what they are. ``x_BKTC`` are unit-major tokens; the letters are defined in
 :mod:`greenmim.ops`.
 """
-from typing import Any
+from typing import Any, Sequence
 
 from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.twins import GlobalSubsampledAttention
@@ -25,6 +25,18 @@ def linear_tokens(layer: Any, x: Tensor) -> Tensor:
             like the weight of a convolution.
     """
     return F.linear(x, layer.weight.flatten(1), layer.bias)
+
+
+def tokens_to_map(x: Tensor, hw_shape: Sequence[int]) -> Tensor:
+    """All tokens of a map (B, H * W, C) as the map (B, C, H, W).
+
+    Not by ``unflatten``, which ONNX has for constant sizes alone.
+
+    Args:
+        x (Tensor): Shape (B, H * W, C), row-major.
+        hw_shape (tuple): H and W.
+    """
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], *hw_shape)
 
 
 def visible_patch_embed(patch_embed: PatchEmbed, patches: Tensor) -> Tensor:
