@@ -11,10 +11,12 @@ import inspect
 import os
 import re
 import sys
+from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
-from typing import (Any, Callable, Dict, List, Literal, Optional, Sequence,
-                    Tuple, Union, get_args, get_origin, get_type_hints)
+from typing import (Any, Callable, ContextManager, Dict, List, Literal,
+                    Optional, Sequence, Tuple, Union, get_args, get_origin,
+                    get_type_hints)
 
 from .errors import one_line
 from .options import ReadOptions
@@ -51,6 +53,14 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
     'doctor': ('check the installation and print what fixes it',
                'doctor:main'),
 }
+# The modules that read a checkpoint, and so know `--trust-checkpoint`.
+READ_CHECKPOINTS = tuple(f'apis.{name}'
+                         for name in ('finetuning', 'image_features',
+                                      'exporting', 'import_checkpoint',
+                                      'reconstruct', 'knn'))
+TRUST = ('--trust-checkpoint', 'read the checkpoint even if it holds objects '
+         'that can run code when they are loaded: do this only with a file '
+         'whose origin you trust')
 USAGE = 'greenmim COMMAND [arguments]; greenmim COMMAND --help explains one'
 
 
@@ -84,14 +94,16 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             f'got {name!r}{hint}',
             file=sys.stderr)
         return 2
-    debug = _take_debug(words)
+    debug = _take(words, '--debug')
     module, _, function = COMMANDS[name][1].partition(':')
     prog = f'greenmim {name}'
     try:
-        run = getattr(importlib.import_module(f'greenmim.{module}'), function)
-        if function == 'main':
-            return run(words, prog) or 0
-        call(run, prog, words)
+        with _trusting(f'greenmim.{module}', words):
+            run = getattr(
+                importlib.import_module(f'greenmim.{module}'), function)
+            if function == 'main':
+                return run(words, prog) or 0
+            call(run, prog, words)
     # What the user can mend; anything else is a fault of ours.
     except Exception as error:
         text = None if debug else one_line(error)
@@ -146,6 +158,8 @@ def parser_of(function: Callable, prog: str) -> argparse.ArgumentParser:
         action='store_true',
         default=argparse.SUPPRESS,
         help='show the traceback of an error')
+    if function.__module__.endswith(READ_CHECKPOINTS):
+        add_trust_option(parser)
     return parser
 
 
@@ -191,12 +205,35 @@ def number_or_word(text: str) -> Union[int, str]:
     return int(text) if re.fullmatch(r'[+-]?\d+', text) else text
 
 
-def _take_debug(words: List[str]) -> bool:
-    """Remove ``--debug`` from the words of a command line, if it is there."""
-    debug = '--debug' in words
-    if debug:
-        words.remove('--debug')
-    return debug
+def add_trust_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--trust-checkpoint`` to the help of a command or tool.
+
+    The command and :func:`run_tool` take it before the parser sees it.
+
+    Args:
+        parser (argparse.ArgumentParser): Its parser.
+    """
+    parser.add_argument(
+        TRUST[0],
+        action='store_true',
+        default=argparse.SUPPRESS,
+        help=TRUST[1])
+
+
+def _take(words: List[str], option: str) -> bool:
+    """Remove an option from the words of a command line, if it is there."""
+    found = option in words
+    if found:
+        words.remove(option)
+    return found
+
+
+def _trusting(module: str, words: List[str]) -> ContextManager:
+    """Take ``--trust-checkpoint`` of a module that reads a checkpoint."""
+    if not (module.endswith(READ_CHECKPOINTS) and _take(words, TRUST[0])):
+        return nullcontext()
+    from .weights import trusting
+    return trusting()
 
 
 def run_tool(main: Callable[..., Any]) -> None:
@@ -207,9 +244,10 @@ def run_tool(main: Callable[..., Any]) -> None:
     Args:
         main (Callable): Called without arguments.
     """
-    debug = _take_debug(sys.argv)
+    debug = _take(sys.argv, '--debug')
     try:
-        main()
+        with _trusting(main.__module__, sys.argv):
+            main()
     except Exception as error:
         text = None if debug else one_line(error)
         if text is None:

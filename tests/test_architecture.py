@@ -225,8 +225,8 @@ def test_requirements_are_what_is_imported():
     required = {modules.get(name, name) for name in required}
     # These are optional, and imported where they are used.
     optional = {
-        'codecarbon', 'imagecodecs', 'lmdb', 'pillow_heif', 'pyarrow',
-        'pydicom', 'rasterio', 'sklearn', 'triton'
+        'codecarbon', 'imagecodecs', 'lmdb', 'onnx', 'onnxruntime',
+        'pillow_heif', 'pyarrow', 'pydicom', 'rasterio', 'sklearn', 'triton'
     }
     imported = {found.module.split('.')[0]
                 for found in imports_in(PACKAGE)} - set(

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
+from greenmim.command import add_trust_option
 from greenmim.registry import MODELS
 from greenmim.weights import (TARGETS, Source, add_ema_options, fit_to,
                               loading_code, model_card, read_backbone,
@@ -49,6 +50,7 @@ def export(run: Union[str, PathLike],
            config: Optional[str] = None,
            window_size: Optional[Sequence[int]] = None,
            averaged: Optional[bool] = None,
+           prefix: Optional[str] = None,
            image_size: Optional[Sequence[int]] = None) -> Exported:
     """Write the backbone of a run or checkpoint for another library.
 
@@ -71,6 +73,8 @@ def export(run: Union[str, PathLike],
         averaged (bool, optional): Take the running averages (True) or the
             weights themselves (False). Defaults to None, those that MMEngine
             would load.
+        prefix (str, optional): What the names of the backbone begin with in
+            the file. Defaults to None, what is found.
         image_size (Sequence[int], optional): For ``'onnx'`` and
             ``'torchscript'``: the side of the images in pixels, or height and
             width. Defaults to None, that of the pre-training.
@@ -84,9 +88,9 @@ def export(run: Union[str, PathLike],
         ValueError: If a tensor is missing, unexpected or does not match.
     """
     if to in FORMATS:
-        if config or window_size or averaged is not None:
+        if config or window_size or prefix or averaged is not None:
             raise ValueError(
-                f'expected no other window, config or choice of averages with '
+                'expected no window, config, prefix or averages with '
                 f'--to {to}; export to safetensors with them first, and that '
                 'file to this')
         return Exported(*export_program(run, to, out, image_size))
@@ -106,7 +110,7 @@ def export(run: Union[str, PathLike],
         raise ValueError(f'expected --out with the suffix {target.suffix}, '
                          f'which {to} reads, got {path}')
     model, settings = build_from(config) if config else (None, None)
-    source = read_source(checkpoint, averaged)
+    source = read_source(checkpoint, averaged, prefix)
     backbone = read_backbone(source, model=model, config=settings)
     print(backbone.coverage)
     if source.averaged:
@@ -179,6 +183,7 @@ def parse_args(argv: Optional[Sequence[str]],
         help='for onnx and torchscript: the side of the images in pixels, or '
         'height and width; by default that of the pre-training')
     add_ema_options(parser)
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 

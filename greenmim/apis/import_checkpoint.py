@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional, Sequence
 
+from greenmim.command import add_trust_option
 from greenmim.weights import (SOURCES, add_ema_options,
                               convert_decoder_or_head, find_weights,
                               loading_code, of_model, read_backbone,
@@ -76,6 +77,7 @@ def parse_args(argv: Optional[Sequence[str]],
         help='licence of the weights, to be recorded in the model card of '
         'this file and of all exports of it')
     add_ema_options(parser)
+    add_trust_option(parser)
     return parser.parse_args(argv)
 
 
@@ -94,7 +96,7 @@ def convert(args: argparse.Namespace) -> None:
     if out.suffix != '.pth':
         raise ValueError('expected --out with the suffix .pth, which MMEngine '
                          f'reads, got {out}')
-    source = read_source(checkpoint, args.averaged)
+    source = read_source(checkpoint, args.averaged, args.prefix)
     if args.source == 'transformers':
         source = of_model(source)
     heads = args.num_heads

@@ -10,6 +10,7 @@ from mmengine.device import get_device
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
+from greenmim.command import add_trust_option
 from greenmim.datasets.transforms import load_of
 from greenmim.engine.launch import build_model
 from greenmim.evaluation import knn_accuracy, labelled_folder
@@ -53,6 +54,7 @@ def parse_args(argv: Optional[Sequence[str]],
     parser.add_argument('--device', default=get_device(), help='cpu, cuda, ..')
     parser.add_argument(
         '--out', type=Path, default=Path('knn.json'), help='file to write')
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     args.config, args.checkpoint = config_and_checkpoint(args)
     return args

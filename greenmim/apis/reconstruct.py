@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import center_crop, resize
 
+from greenmim.command import add_trust_option
 from greenmim.datasets import ImageFolder, fixed_samples
 from greenmim.engine.launch import build_model
 from greenmim.models.masking import random_mask
@@ -62,6 +63,7 @@ def parse_args(argv: Optional[Sequence[str]],
         default=0,
         help='seed of the masks (default: %(default)s)')
     add_display_arguments(parser)
+    add_trust_option(parser)
     args = parser.parse_args(argv)
     args.config, args.checkpoint = config_and_checkpoint(args, args.images)
     return args
@@ -117,7 +119,12 @@ def main(argv: Optional[Sequence[str]] = None,
     args = parse_args(argv, prog)
     cfg = Config.fromfile(args.config)
     model = build_model(cfg)
-    model.load_state_dict(read_state_dict(args.checkpoint))
+    try:
+        model.load_state_dict(read_state_dict(args.checkpoint))
+    except RuntimeError as error:
+        raise ValueError(
+            f'expected in {args.checkpoint} every tensor of the model of the '
+            f'config, and no other: {error}') from error
     model.eval().to(get_device())
     size = args.size or cfg.model.backbone.get('img_size', 224)
     samples = load_samples(cfg, args.images, args.num_images)

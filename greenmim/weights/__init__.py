@@ -5,14 +5,14 @@ from .convert import (SOURCES, TARGETS, Backbone, Target, fit_to,
 from .decoders import convert_decoder_or_head, convert_neck
 from .huggingface import find_weights, of_model
 from .loading_code import loading_code
-from .reading import (Source, add_ema_options, read_checkpoint, read_source,
-                      read_state_dict)
+from .reading import (Source, UnsafeCheckpoint, add_ema_options,
+                      read_checkpoint, read_source, read_state_dict, trusting)
 from .writing import model_card, summarise, write_weights
 
 __all__ = [
-    'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'add_ema_options',
-    'convert_decoder_or_head', 'convert_neck', 'find_weights', 'fit_to',
-    'loading_code', 'model_card', 'of_model', 'read_backbone',
-    'read_checkpoint', 'read_source', 'read_state_dict', 'summarise',
-    'tensors_for', 'write_weights'
+    'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'UnsafeCheckpoint',
+    'add_ema_options', 'convert_decoder_or_head', 'convert_neck',
+    'find_weights', 'fit_to', 'loading_code', 'model_card', 'of_model',
+    'read_backbone', 'read_checkpoint', 'read_source', 'read_state_dict',
+    'summarise', 'tensors_for', 'trusting', 'write_weights'
 ]

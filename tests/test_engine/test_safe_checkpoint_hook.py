@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import enum
+import pickle
 import uuid
 from collections import OrderedDict, deque
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from greenmim.engine import SafeCheckpointHook
 from greenmim.engine.checkpoints.safe_checkpoint_hook import OMITTED, to_plain
+from greenmim.weights import read_checkpoint
 
 
 class Colour(enum.IntEnum):
@@ -193,17 +195,29 @@ def test_what_the_parent_keeps_and_publishes(uninterrupted):
 
 @pytest.fixture(scope='module')
 def unsafe(tmp_path_factory):
-    """What MMEngine's own hook writes."""
+    """What MMEngine's own hook writes; a scheduler there keeps functions."""
     work_dir = tmp_path_factory.mktemp('unsafe')
     build(work_dir, epochs=2, hook=dict(type='CheckpointHook')).train()
     return work_dir / 'epoch_2.pth'
+
+
+def test_what_else_mmengine_writes_is_read(unsafe, tmp_path):
+    content = torch.load(unsafe, weights_only=False)
+    del content['param_schedulers']
+    path = tmp_path / 'without_schedulers.pth'
+    torch.save(content, path)
+    with pytest.raises(pickle.UnpicklingError):
+        load(path)  # so it holds more than plain types
+    logs = read_checkpoint(path)['message_hub']['log_scalars']
+    for name, log in content['message_hub']['log_scalars'].items():
+        assert logs[name].mean() == log.mean(), name
 
 
 def test_unsafe_file_is_refused(unsafe, tmp_path):
     runner = build(tmp_path, 4, resume=True, load_from=str(unsafe))
     with pytest.raises(ValueError) as error:
         runner.train()
-    for part in (str(unsafe), '--trust-checkpoint',
+    for part in (str(unsafe), 'OneCycleParamScheduler', '--trust-checkpoint',
                  f'default_hooks.checkpoint.trusted={unsafe}'):
         assert part in str(error.value)
     assert '\n' not in str(error.value)

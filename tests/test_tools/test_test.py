@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 import subprocess
+from fractions import Fraction
 from pathlib import Path
 
 import mmengine
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
@@ -86,7 +86,7 @@ def test_amp(run_tool, classifier, tmp_path, monkeypatch):
 def test_unsafe_checkpoint(run_tool, classifier, tmp_path):
     config, checkpoint = classifier
     weights = torch.load(checkpoint, weights_only=True)
-    torch.save(dict(weights, history=HistoryBuffer([1], [1])), checkpoint)
+    torch.save(dict(weights, extra=Fraction(1, 2)), checkpoint)
     with pytest.raises(SystemExit, match='--trust-checkpoint'):
         run_tool(TEST, config, checkpoint)
     run_tool(TEST, config, checkpoint, '--trust-checkpoint', '--out', 'a.pkl')

@@ -5,16 +5,20 @@ import json
 import pickle
 import sys
 import types
-from pathlib import Path
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import ExponentialMovingAverage
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModule, ExponentialMovingAverage
 from safetensors.torch import save_file
 from torch import nn
 
-from greenmim.weights import read_source, read_state_dict
+from greenmim.weights import (UnsafeCheckpoint, read_checkpoint, read_source,
+                              read_state_dict, trusting)
 from greenmim.weights.recorded_config import read_recorded
 from tests.micro_checkpoint import SWIN, recorded
 
@@ -114,6 +118,145 @@ def test_options_beside_the_weights(tmp_path, monkeypatch):
             config=config))
     monkeypatch.undo()
     assert read_source(path).backbone == {'a': ONE}
+
+
+def test_plain_data_of_numpy_and_mmengine(tmp_path):
+    """As MMEngine's hook and others save it; no code is run for it."""
+    log = HistoryBuffer([0.5, 0.25], [1, 2])
+    content = dict(
+        a=ONE,
+        log=log,
+        number=np.float64(0.1),
+        integer=np.int64(7),
+        truth=np.bool_(True),
+        text=np.str_('ä'),
+        array=np.arange(6.).reshape(2, 3).T,
+        big=np.arange(3, dtype='>i4'),
+        words=np.array(['ab', 'c']),
+        path=PurePosixPath('a/b'))
+    found = read_checkpoint(write(tmp_path / 'a.pth', content))
+    for name in 'number', 'integer', 'truth', 'text':
+        assert found[name] == content[name].item(), name
+    for name in 'array', 'big', 'words':
+        assert np.array_equal(found[name], content[name]), name
+        assert found[name].dtype == content[name].dtype.newbyteorder('=')
+    assert found['path'] == 'a/b'
+    assert isinstance(found['log'], HistoryBuffer)
+    assert found['log'].mean() == log.mean() != 0
+    for theirs, ours in zip(log.data, found['log'].data):
+        assert np.array_equal(theirs, ours)
+
+
+def test_a_log_cannot_replace_the_statistics(tmp_path):
+    log = HistoryBuffer([1.], [1])
+    kept = dict(HistoryBuffer._statistics_methods)
+    log.statistics_methods = None
+    path = write(tmp_path / 'a.pth', dict(a=ONE, log=log))
+    read_checkpoint(path)
+    assert HistoryBuffer._statistics_methods == kept
+
+
+@pytest.mark.parametrize('hidden', [
+    np.array([Path('x'), 1], dtype=object),
+    np.zeros(2, dtype=[('a', 'O'), ('b', 'i4')]),
+    np.zeros(2, dtype=[('a', 'i4')]),
+    Fraction(1, 2)
+])
+def test_other_objects_are_refused_by_name(tmp_path, hidden):
+    path = write(tmp_path / 'a.pth', dict(a=ONE, hidden=hidden))
+    with pytest.raises(ValueError, match='cannot read .*a.pth') as caught:
+        read_checkpoint(path)
+    if isinstance(hidden, Fraction):
+        assert isinstance(caught.value, UnsafeCheckpoint)
+        assert 'holds fractions.Fraction,' in str(caught.value)
+    with trusting():
+        assert read_checkpoint(path)['a'] == ONE
+    with pytest.raises(ValueError):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('names, prefix, averaged', [
+    # compiled, in parallel, of Lightning
+    (['_orig_mod.backbone.{}', '_orig_mod.neck.w'], '_orig_mod.backbone.', 0),
+    (['module._orig_mod.{}'], 'module._orig_mod.', 0),
+    (['model.{}', 'model.head.weight', 'criterion.w'], 'model.', 0),
+    (['net.encoder.{}', 'net.decoder.w'], 'net.encoder.', 0),
+    # trained beside an average
+    (['student.{}', 'teacher.{}', 'head.w'], 'student.', 0),
+    (['teacher.backbone.{}', 'student.backbone.{}'], 'student.backbone.', 0),
+    (['ema_model.{}'], 'ema_model.', 1),
+    # of another name, which all names have
+    (['trunk.{}'], 'trunk.', 0),
+    # transformers has an encoder beside the embeddings
+    (['encoder.{}', 'embeddings.{}'], '', 0),
+])  # yapf: disable
+def test_wrappers_are_recognised(tmp_path, capsys, names, prefix, averaged):
+    content = {
+        name.format(end): torch.full((1, ), float(i))
+        for i, name in enumerate(names)
+        for end in ('blocks.w', 'norm.w')
+    }
+    path = write(tmp_path / 'a.pth', content)
+    source = read_source(path)
+    assert source.prefix == prefix and source.averaged == averaged
+    assert {'blocks.w', 'norm.w'} == {
+        name
+        for name in source.backbone if not name.startswith('en')
+    } or not prefix
+    number = next(i for i, name in enumerate(names) if name.startswith(prefix))
+    for name, tensor in source.backbone.items():
+        assert tensor == content[prefix + name]
+        assert not prefix or tensor == number
+    if prefix:
+        assert repr(prefix) in capsys.readouterr().out
+    assert len(source.backbone) + len(source.others) == len(content)
+
+
+def test_averages_by_name(tmp_path):
+    path = write(
+        tmp_path / 'a.pth', {
+            f'{part}.{name}': tensor
+            for part, tensor in (('student', ONE), ('teacher', TWO))
+            for name in ('a', 'b.c')
+        })
+    assert read_source(path, True).backbone == {'a': TWO, 'b.c': TWO}
+    assert read_source(path, True).averaged
+    assert read_source(path, False).backbone == {'a': ONE, 'b.c': ONE}
+
+
+def test_a_prefix_that_is_named(tmp_path):
+    path = write(tmp_path / 'a.pth', {
+        'student.a': ONE,
+        'x.y.a': TWO,
+        'x.y.b': TWO
+    })
+    for prefix in 'x.y', 'x.y.':
+        source = read_source(path, prefix=prefix)
+        assert source.backbone == {'a': TWO, 'b': TWO}
+        assert source.prefix == 'x.y.'
+    with pytest.raises(ValueError, match=r"such as \['student', 'x'\], got"):
+        read_source(path, prefix='y')
+
+
+def test_init_cfg_reads_what_the_tools_read(tmp_path):
+    """Safetensors, and MMEngine's own files."""
+    layer = nn.Linear(1, 1)
+    save_file(
+        dict(weight=layer.weight, bias=layer.bias), tmp_path / 'a.safetensors')
+    write(tmp_path / 'a.pth',
+          dict(state_dict=layer.state_dict(), log=HistoryBuffer([1], [1])))
+    for name in 'a.safetensors', 'a.pth':
+        model = BaseModule(
+            dict(type='Pretrained', checkpoint=str(tmp_path / name)))
+        model.weight, model.bias = (
+            nn.Parameter(torch.zeros(shape)) for shape in ((1, 1), (1, )))
+        model.init_weights()
+        assert model.weight == layer.weight and model.bias == layer.bias
+    write(tmp_path / 'b.pth', dict(state_dict={}, extra=Fraction(1, 2)))
+    model = BaseModule(
+        dict(type='Pretrained', checkpoint=str(tmp_path / 'b.pth')))
+    with pytest.raises(UnsafeCheckpoint, match='fractions.Fraction'):
+        model.init_weights()
 
 
 class Payload:

@@ -16,7 +16,7 @@ from greenmim._mmengine import (checkpoint_to_load, is_resuming,
                                 set_checkpoint_to_load,
                                 skip_weight_initialization)
 from greenmim.registry import HOOKS
-from greenmim.weights import read_checkpoint
+from greenmim.weights import UnsafeCheckpoint, read_checkpoint, trusting
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..merged_groups import merge_checkpoint
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
@@ -38,20 +38,17 @@ def load_from_safe(filename: str, map_location: Any) -> Any:
     path = filename[len(SAFE):]
     try:
         return read_checkpoint(path, map_location)
-    except ValueError as error:
-        raise ValueError(
-            f'{error}. An older or foreign checkpoint may hold more than '
-            'tensors and plain types; if you trust it, add '
-            '--trust-checkpoint to the command of tools/train.py or '
-            'tools/test.py, or "--cfg-options default_hooks.checkpoint.'
-            f'trusted={path}" to that of another launcher') from error
+    except UnsafeCheckpoint as error:
+        raise UnsafeCheckpoint(
+            f'{error}, or "--cfg-options default_hooks.checkpoint.'
+            f'trusted={path}" with another launcher') from error
 
 
 @CheckpointLoader.register_scheme(prefixes=TRUSTED)
 def load_from_trusted(filename: str, map_location: Any) -> Any:
     """Read a local file that may run code."""
-    return torch.load(
-        filename[len(TRUSTED):], map_location=map_location, weights_only=False)
+    with trusting():
+        return read_checkpoint(filename[len(TRUSTED):], map_location)
 
 
 def to_plain(value: Any, name: str) -> Any:
@@ -102,8 +99,9 @@ class SafeCheckpointHook(CheckpointHook):
     checkpoint differ in a setting of the optimizer or in the length of the
     run or its batches, the log says so, and which is used.
 
-    The file to load or resume is read with ``weights_only=True``. An older or
-    foreign file that needs more is refused, unless ``trusted`` names it.
+    The file to load or resume is read by :func:`greenmim.weights.
+    read_checkpoint`, MMEngine's own files too. One that could run code is
+    refused, unless ``trusted`` names it.
 
     Args:
         trusted: The one checkpoint file that may run code while it is loaded.
