@@ -23,6 +23,7 @@ from greenmim.models import (GreenMIMConvNeXt, GreenMIMPCPVT, GreenMIMPVTv2,
                              GreenMIMSVT)
 from greenmim.models.visible import image_channels
 from greenmim.version import __version__
+from greenmim.weights import model_card, read_source
 from greenmim.weights.reading import sha256_of
 from .loading import load, preprocess
 from .runs import resolve
@@ -213,13 +214,17 @@ def export_program(
         raise ValueError('expected --image-size with the side in pixels, or '
                          f'height and width, got {sides}')
     normalised = transform.config
+    source = read_source(checkpoint)
+    described = model_card(source, sides)
     card: Dict[str, Any] = dict(
         mean=list(normalised['mean']),
         std=list(normalised['std']),
         channel_order='RGB' if normalised.get('to_rgb') else 'BGR',
         value_range=[0, 255],
         image_size=[sides[0], sides[-1]],
-        source=dict(file=checkpoint.name, sha256=sha256_of(checkpoint)),
+        training=described['training'],
+        licence=described['licence'],
+        source=dict(file=checkpoint.name, sha256=source.sha256),
         greenmim=__version__)
     card = deploy(load(run), to, path, (sides[0], sides[-1]), card)
     report = path.with_name(path.name + '.json')

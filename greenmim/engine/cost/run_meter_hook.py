@@ -247,8 +247,8 @@ class RunMeterHook(Hook):
                       figures: Dict[str, Any]) -> Dict[str, Any]:
         """Time the backbone on the visible tokens and on all tokens.
 
-        The result is empty if the algorithm computes all tokens anyway, or if
-        they need more memory than there is.
+        The result is empty if the algorithm computes all tokens anyway, if
+        they need more memory than there is, or if the model is sharded.
         """
         try:
             times = time_backbone(runner, self.batch) if self.batch else None

@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from greenmim._mmengine import model_of
 from greenmim.models.masking.data_samples import image_size, single_view
 from greenmim.ops import VisibleLayout
+from ..fully_sharded import is_sharded
 
 
 def synchronize(device: Optional[torch.device] = None) -> None:
@@ -39,10 +40,11 @@ def time_backbone(runner: Runner,
 
     Returns:
         dict[str, float] | None: Median seconds under ``visible`` and
-        ``dense``; None where the algorithm computes all tokens anyway.
+        ``dense``; None where the algorithm computes all tokens anyway, or
+        where each process has only a shard of the backbone.
     """
     model = model_of(runner)
-    if not getattr(model, 'visible_only', False):
+    if is_sharded(runner) or not getattr(model, 'visible_only', False):
         return None
     images = single_view(model.data_preprocessor(batch, True)['inputs'])
     planner = model.mask_planner

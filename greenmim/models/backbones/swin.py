@@ -135,6 +135,9 @@ class VisibleSwin(VisibleBackbone):
         self.attn_backend = attn_backend
         self._before = Compiled(type(self).before, compile_blocks)
         self._after = Compiled(type(self).after, compile_blocks)
+        # The parents freeze stages when `train` is called, which is after
+        # distributed training has looked for what has gradients.
+        self.train()
 
     def merging_before(self, stage: int) -> Any:
         """The patch merging in front of a stage, or None."""
