@@ -67,6 +67,11 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.tta:
         use_tta(cfg)
     merge_common_arguments(cfg, args)
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    if 'FullyShardedModel' in str(wrapper.get('type')):
+        # All weights are those of the checkpoint, also where the file of an
+        # `init_cfg` is gone.
+        wrapper.initialize = False
 
 
 def use_tta(cfg: Config) -> None:

@@ -36,14 +36,20 @@ class FullyShardedModel(nn.Module):
     bias tables, tokens) are gathered for the entire step.
 
     Args:
-        module (BaseModel): The model; its weights are initialized.
+        module (BaseModel): The model.
+        initialize (bool): Whether its weights are initialized, which a test
+            does not need. Defaults to True.
         **kwargs: Arguments of ``DistributedDataParallel``, which are ignored.
     """
 
-    def __init__(self, module: BaseModel, **kwargs: Any) -> None:
+    def __init__(self,
+                 module: BaseModel,
+                 initialize: bool = True,
+                 **kwargs: Any) -> None:
         super().__init__()
         # Initialization needs the shapes of the entire parameters.
-        module.init_weights()
+        if initialize:
+            module.init_weights()
         for tensor in module.state_dict().values():
             torch.distributed.broadcast(tensor, 0)
         device = next(module.parameters()).device.type
@@ -64,6 +70,18 @@ class FullyShardedModel(nn.Module):
                    optim_wrapper: OptimWrapper) -> Dict[str, Tensor]:
         """See :meth:`mmengine.model.BaseModel.train_step`."""
         return self.module.train_step(data, optim_wrapper)
+
+    def val_step(self, data: Union[dict, tuple, list]) -> list:
+        """See :meth:`mmengine.model.BaseModel.val_step`."""
+        results = self.module.val_step(data)
+        self.module.reshard()  # as the backward pass does in training
+        return results
+
+    def test_step(self, data: Union[dict, tuple, list]) -> list:
+        """See :meth:`mmengine.model.BaseModel.test_step`."""
+        results = self.module.test_step(data)
+        self.module.reshard()
+        return results
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Forward of the module."""
@@ -113,7 +131,7 @@ def cut_state(runner: Runner, checkpoint: dict) -> None:
     targets = dict(runner.model.module.named_parameters())
     state = checkpoint['state_dict']
     for name, value in state.items():
-        state[name] = _cut(value, targets.get(name))
+        state[name] = cut_tensor(value, targets.get(name))
     if 'optimizer' in checkpoint:
         params = [
             param for group in runner.optim_wrapper.param_groups
@@ -121,7 +139,7 @@ def cut_state(runner: Runner, checkpoint: dict) -> None:
         ]
         for index, moments in checkpoint['optimizer']['state'].items():
             for name, value in moments.items():
-                moments[name] = _cut(value, params[index])
+                moments[name] = cut_tensor(value, params[index])
 
 
 def _gather(value: Any) -> Any:
@@ -130,7 +148,7 @@ def _gather(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _cut(value: Any, like: Any) -> Any:
+def cut_tensor(value: Any, like: Any) -> Any:
     """Shard a tensor as a parameter of the same shape."""
     if (not isinstance(like, DTensor) or not isinstance(value, Tensor)
             or value.shape != like.shape):

@@ -246,3 +246,21 @@ def test_an_error_of_a_training_step_keeps_its_traceback():
 
     with pytest.raises(ValueError), one_line_errors():
         run_iter()
+
+
+@pytest.mark.parametrize('value', [True, dict(backend='eager')])
+def test_compile_is_refused_by_name(tmp_path, value):
+    """MMEngine's setting; masks are drawn in the step that it compiles."""
+    save_images(tmp_path / 'images')
+    loader = dict(
+        dataset=dict(
+            type='greenmim.ImageFolder',
+            data_root=str(tmp_path / 'images'),
+            pipeline=[]))
+    with pytest.raises(ValueError, match='compile_blocks=True instead'):
+        micro_runner(
+            tmp_path,
+            loader,
+            hooks=[dict(type='greenmim.LinkedSettingsHook')],
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            cfg=dict(compile=value))

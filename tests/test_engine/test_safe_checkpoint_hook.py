@@ -86,6 +86,7 @@ def build(work_dir,
           load_from=None,
           model=Line,
           ema=True,
+          accumulative_counts=1,
           **optimizer):
     loader = dict(
         batch_size=4,
@@ -104,6 +105,7 @@ def build(work_dir,
         val_evaluator=dict(type=Spread),
         optim_wrapper=dict(
             type=ScalingOptimWrapper,
+            accumulative_counts=accumulative_counts,
             optimizer=dict(type='AdamW', lr=0.1, **optimizer)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.1, end=8, by_epoch=False),
@@ -178,6 +180,34 @@ def test_resumed_run_equals_uninterrupted_run(uninterrupted, tmp_path):
     assert losses.data[0].shape == (16, )
     assert_equal(checkpoint['message_hub']['log_scalars']['train/loss'],
                  expected['message_hub']['log_scalars']['train/loss'])
+
+
+def test_accumulated_gradients_are_resumed(tmp_path):
+    """Eight iterations end between two updates of three each."""
+    options = dict(accumulative_counts=3)
+    build(tmp_path / 'whole', 4, **options).train()
+    build(tmp_path / 'parts', 2, **options).train()
+    saved = load(tmp_path / 'parts' / 'epoch_2.pth')
+    assert saved['gradients'].keys() == dict(Line().named_parameters()).keys()
+    assert any(gradient.any() for gradient in saved['gradients'].values())
+    build(tmp_path / 'parts', 4, resume=True, **options).train()
+    checkpoint, expected = (
+        load(tmp_path / part / 'epoch_4.pth') for part in ('parts', 'whole'))
+    for key in 'state_dict', 'optimizer':
+        assert_equal(checkpoint[key], expected[key])
+    del saved['gradients']
+    torch.save(saved, tmp_path / 'parts' / 'epoch_2.pth')
+    without = build(
+        tmp_path / 'without',
+        4,
+        resume=True,
+        load_from=str(tmp_path / 'parts' / 'epoch_2.pth'),
+        **options)
+    without.train()
+    with pytest.raises(AssertionError):
+        assert_equal(
+            load(tmp_path / 'without' / 'epoch_4.pth')['state_dict'],
+            expected['state_dict'])
 
 
 def test_what_the_parent_keeps_and_publishes(uninterrupted):

@@ -17,6 +17,7 @@ from greenmim._mmengine import (checkpoint_to_load, is_resuming,
                                 skip_weight_initialization)
 from greenmim.registry import HOOKS
 from greenmim.weights import UnsafeCheckpoint, read_checkpoint, trusting
+from ..accumulation import accumulated_gradients, set_gradients
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..merged_groups import merge_checkpoint
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
@@ -24,7 +25,7 @@ from .checks import (check_model, check_overlap, schedule_of, warn_of_schedule,
                      warn_of_settings)
 from .latest import find_latest_whole_checkpoint
 
-WEIGHTS = ('state_dict', 'ema_state_dict')
+WEIGHTS = ('state_dict', 'ema_state_dict', 'gradients')
 OMITTED = object()
 
 # MMEngine chooses the reader of a checkpoint by a prefix of its path.
@@ -95,9 +96,10 @@ class SafeCheckpointHook(CheckpointHook):
     resumes with its smoothed losses and no class is ever allow-listed.
 
     Files are written completely or not at all, and ``--resume`` skips damaged
-    ones. A checkpoint of another model is refused. Where the config and the
-    checkpoint differ in a setting of the optimizer or in the length of the
-    run or its batches, the log says so, and which is used.
+    ones. Between two updates with gradient accumulation, they hold the
+    gradients so far. A checkpoint of another model is refused. Where the
+    config and the checkpoint differ in a setting of the optimizer or in the
+    length of the run or its batches, the log says so, and which is used.
 
     The file to load or resume is read by :func:`greenmim.weights.
     read_checkpoint`, MMEngine's own files too. One that could run code is
@@ -125,6 +127,7 @@ class SafeCheckpointHook(CheckpointHook):
                             f'argument {next(iter(self.args))!r}')
         self.trusted = trusted
         self._gathered: dict = {}
+        self._accumulated: dict = {}
         if self.file_client_args is None and self.backend_args is None and (
                 self.out_dir is None or '://' not in str(self.out_dir)):
             self.backend_args: Optional[dict] = dict(backend='greenmim.atomic')
@@ -161,6 +164,7 @@ class SafeCheckpointHook(CheckpointHook):
         self._gather(runner)
         if weights_only:
             self._gathered.pop('optimizer', None)
+            self._gathered.pop('gradients', None)
         runner.save_checkpoint(
             self.out_dir or runner.work_dir,
             filename,
@@ -174,6 +178,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
+        if self._accumulated and is_resuming(runner):
+            set_gradients(runner, self._accumulated)
+            runner.logger.info('Resumed with the gradients that the '
+                               'iterations since the last update have '
+                               'accumulated: none is lost.')
+        self._accumulated = {}
         info = runner.message_hub.runtime_info
         last = info.get('last_ckpt')
         if last and osp.realpath(osp.dirname(last)) != osp.realpath(
@@ -194,6 +204,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _gather(self, runner: Runner) -> None:
         self._gathered = gather_state(runner) if is_sharded(runner) else {}
+        gradients = accumulated_gradients(runner)
+        if gradients:
+            self._gathered['gradients'] = gradients
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Convert all but the weights to plain types."""
@@ -220,6 +233,7 @@ class SafeCheckpointHook(CheckpointHook):
             check_overlap(runner, checkpoint)
         if is_sharded(runner):
             cut_state(runner, checkpoint)
+        self._accumulated = checkpoint.pop('gradients', {})
         message_hub = checkpoint.get('message_hub')
         if not isinstance(message_hub, dict):
             return

@@ -8,7 +8,8 @@ from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from greenmim._mmengine import adapt_schedulers, loaders_of, runner_being_built
+from greenmim._mmengine import (adapt_schedulers, loaders_of, model_of,
+                                runner_being_built)
 from greenmim.registry import HOOKS
 from ..screen import show
 
@@ -32,6 +33,10 @@ class LinkedSettingsHook(Hook):
     - ``auto_scale_lr`` counts the batches of ``accumulative_counts``.
     - A small ``/dev/shm``, through which data-loading workers send batches,
       is named with what to do.
+
+    Raises:
+        ValueError: If ``compile`` would compile the step of a model that draws
+            masks, which cannot be.
     """
 
     priority = 'VERY_HIGH'
@@ -40,6 +45,14 @@ class LinkedSettingsHook(Hook):
         runner = runner_being_built()
         if runner is None:
             return
+        if runner.cfg.get('compile') not in (None, False) and hasattr(
+                model_of(runner), 'mask_planner'):
+            raise ValueError(
+                'expected no `compile`, by which MMEngine compiles the entire '
+                'training step, in which masks are drawn and planned in '
+                f'Python, got compile={runner.cfg.compile}; compile the '
+                'blocks of a Swin or ViT by model.backbone.compile_blocks='
+                'True instead')
         for loader in loaders_of(runner):
             for text in link_loader(loader):
                 show(runner.logger, text)
