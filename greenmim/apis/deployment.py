@@ -244,7 +244,7 @@ def export_program(
     elif card['channel_order'] == 'BGR':
         image = image.replace('np.asarray(image)',
                               'np.asarray(image)[..., ::-1]')
-    return path, report, CODE[to].format(path=str(path), image=image)
+    return path, report, CODE[to].format(path=str(path.resolve()), image=image)
 
 
 def deploy(backbone: nn.Module, to: str, path: Path, size: Size,

@@ -132,7 +132,9 @@ def cut_state(runner: Runner, checkpoint: dict) -> None:
     state = checkpoint['state_dict']
     for name, value in state.items():
         state[name] = cut_tensor(value, targets.get(name))
-    if 'optimizer' in checkpoint:
+    # A test builds none.
+    if 'optimizer' in checkpoint and isinstance(runner.optim_wrapper,
+                                                OptimWrapper):
         params = [
             param for group in runner.optim_wrapper.param_groups
             for param in group['params']

@@ -86,6 +86,7 @@ def build(work_dir,
           load_from=None,
           model=Line,
           ema=True,
+          wrapper=ScalingOptimWrapper,
           accumulative_counts=1,
           **optimizer):
     loader = dict(
@@ -104,7 +105,7 @@ def build(work_dir,
         val_cfg=dict(),
         val_evaluator=dict(type=Spread),
         optim_wrapper=dict(
-            type=ScalingOptimWrapper,
+            type=wrapper,
             accumulative_counts=accumulative_counts,
             optimizer=dict(type='AdamW', lr=0.1, **optimizer)),
         param_scheduler=[
@@ -183,30 +184,31 @@ def test_resumed_run_equals_uninterrupted_run(uninterrupted, tmp_path):
 
 
 def test_accumulated_gradients_are_resumed(tmp_path):
-    """Eight iterations end between two updates of three each."""
-    options = dict(accumulative_counts=3)
-    build(tmp_path / 'whole', 4, **options).train()
-    build(tmp_path / 'parts', 2, **options).train()
-    saved = load(tmp_path / 'parts' / 'epoch_2.pth')
+    """The second of four epochs ends between two updates, in iteration 8."""
+    options = dict(wrapper=OptimWrapper, accumulative_counts=3, ema=False)
+    hook = dict(type=SafeCheckpointHook, interval=1)
+    build(tmp_path / 'whole', 4, hook, **options).train()
+    path = tmp_path / 'whole' / 'epoch_2.pth'
+    saved, expected = load(path), load(path.with_name('epoch_4.pth'))
     assert saved['gradients'].keys() == dict(Line().named_parameters()).keys()
     assert any(gradient.any() for gradient in saved['gradients'].values())
-    build(tmp_path / 'parts', 4, resume=True, **options).train()
-    checkpoint, expected = (
-        load(tmp_path / part / 'epoch_4.pth') for part in ('parts', 'whole'))
+    assert 'gradients' not in expected  # of the last iteration, an update
+
+    def resume(path):
+        work_dir = tmp_path / path.stem
+        build(
+            work_dir, 4, hook, resume=True, load_from=str(path),
+            **options).train()
+        return load(work_dir / 'epoch_4.pth')
+
+    resumed = resume(path)
     for key in 'state_dict', 'optimizer':
-        assert_equal(checkpoint[key], expected[key])
+        assert_equal(resumed[key], expected[key])
     del saved['gradients']
-    torch.save(saved, tmp_path / 'parts' / 'epoch_2.pth')
-    without = build(
-        tmp_path / 'without',
-        4,
-        resume=True,
-        load_from=str(tmp_path / 'parts' / 'epoch_2.pth'),
-        **options)
-    without.train()
+    torch.save(saved, tmp_path / 'without.pth')
     with pytest.raises(AssertionError):
         assert_equal(
-            load(tmp_path / 'without' / 'epoch_4.pth')['state_dict'],
+            resume(tmp_path / 'without.pth')['state_dict'],
             expected['state_dict'])
 
 
