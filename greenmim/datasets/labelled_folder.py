@@ -166,9 +166,11 @@ class LabelledFolder(ImageFolder, BaseDataset):
             else:
                 unknown[inner[0] if len(inner) > 1 else ''] += 1
         if unknown and (unknown[''] < sum(unknown.values()) or not labels):
+            others = ', '.join(f'{count:,} in {name or "no folder"}'
+                               for name, count in sorted(unknown.items())[:10])
             raise ValueError(
                 f'expected images in a folder for every class in {folder}, '
-                f'got {sorted(unknown.items())[:10]} elsewhere')
+                f'got {others}')
         if unknown:
             print_log(
                 f'{folder}: left out: {unknown[""]:,} images that are in no '

@@ -171,13 +171,11 @@ def set_options(cfg: Config, options: Dict[str, Any]) -> None:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f'; did you mean {close[0]!r}?' if close else ''
-            raise ValueError(
-                f'--cfg-options {option}: expected a setting of the config, '
-                f'of which none is named {name!r}{hint}')
+            raise ValueError(f'{option}: expected a setting of the config, '
+                             f'of which none is named {name!r}{hint}')
         if name == 'default_hooks' and value is None and hook not in hooks:
-            raise ValueError(
-                f'--cfg-options {option}=None: expected the name of a hook, '
-                f'one of {", ".join(sorted(hooks))}')
+            raise ValueError(f'{option}=None: expected the name of a hook, '
+                             f'one of {", ".join(sorted(hooks))}')
         if name in cfg:
             check_spelling(cfg, option)
     cfg.merge_from_dict(options)

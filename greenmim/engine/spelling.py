@@ -67,7 +67,7 @@ def check_spelling(cfg: Config, option: str) -> None:
         if close:
             place = '.'.join(keys[:i])
             raise ValueError(
-                f'--cfg-options {option}: expected a setting of {place}, of '
+                f'{option}: expected a setting of {place}, of '
                 f'which none is named {key!r}; did you mean {close[0]!r}?')
         return
 
