@@ -1,6 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """``greenmim compare RUN DATA``."""
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,18 @@ def test_a_run_without_a_report(folder, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main([*words, '--pretrain', 'a=b.py'])
     assert 'expected RUN or --pretrain' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words, message', [
+    ([], 'expected the images, as DATA or as --data DATA'),
+    (['a run', 'labelled', '--data', 'more'], 'expected the images'),
+    (['labelled', '--pretrain', 'scratch=a.py'], "other than 'scratch'"),
+    (['labelled', '--pretrain', 'mine'], "NAME=CONFIG.*got 'mine'"),
+])
+def test_words_that_do_not_fit(capsys, words, message):
+    with pytest.raises(SystemExit):
+        main(['compare', *words])
+    assert re.search(message, ' '.join(capsys.readouterr().err.split()))
 
 
 @pytest.mark.parametrize('gains, word', [

@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +78,13 @@ def test_an_image_however_it_is_given(run, tmp_path):
 def test_features_are_those_of_each_image_alone(run, images, tmp_path, capsys):
     files = {suffix: tmp_path / 'o' / f'f{suffix}'
              for suffix in ('.npz', '.csv')}  # yapf: disable
-    for file in files.values():
+    # A batch may hold the broken one alone.
+    for file, batch_size in zip(files.values(), (2, 1)):
         found = greenmim.features(
             run.folder,
             str(images[0].parent),
             out=str(file),
-            batch_size=2,
+            batch_size=batch_size,
             num_workers=0)
     assert len(found.paths) == 3 and list(found.left_out) == [str(images[1])]
     assert f'left out: {images[1]}' in capsys.readouterr().out
@@ -93,7 +95,7 @@ def test_features_are_those_of_each_image_alone(run, images, tmp_path, capsys):
             alone = backbone(transform(path)[None])[-1].mean((2, 3))[0]
             assert np.allclose(row, alone.numpy(), atol=1e-5)
     with np.load(files['.npz']) as saved:
-        assert np.array_equal(saved['features'], found.features)
+        assert np.allclose(saved['features'], found.features, atol=1e-5)
         assert list(saved['paths']) == found.paths
     with files['.csv'].open(encoding='utf-8') as file:
         header, *rows = csv.reader(file)
@@ -133,6 +135,13 @@ def test_refused_before_anything_is_computed(run, images, monkeypatch, capsys,
     assert main(['features', str(run.folder), '.', *options]) == 1
     assert re.search(message, capsys.readouterr().err)
     assert not Path('f.csv').exists()
+
+
+def test_the_package_of_parquet_is_named(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    out = str(tmp_path / 'f.parquet')
+    assert main(['features', str(run.folder), '.', '--out', out]) == 1
+    assert 'pip install pyarrow' in capsys.readouterr().err
 
 
 def test_no_readable_image(run, tmp_path):
