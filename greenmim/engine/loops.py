@@ -105,6 +105,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self._epoch += 1
 
 
+def batch_size_of(loader: DataLoader) -> int:
+    """Images of a batch of a process.
+
+    With a batch sampler of its own, as MMDetection has, ``batch_size`` of a
+    loader is None. Sizes for several sources are added up.
+    """
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+    return size if isinstance(size, int) else sum(size)
+
+
 def _images(loader: DataLoader) -> str:
     """How many images a process has."""
     total, own = len(loader.dataset), len(loader.sampler)  # type: ignore

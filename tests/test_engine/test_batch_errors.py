@@ -8,7 +8,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
+from greenmim.engine.loops import batch_size_of
 from tests.conftest import CHECKOUT, LAUNCH
 from tests.micro import SWIN_ARCH, micro_runner, save_classes, save_images
 from tests.processes import cpu_environment, free_port
@@ -205,3 +207,15 @@ def test_an_empty_folder_names_the_setting(tmp_path):
     (tmp_path / 'images').mkdir()
     with pytest.raises(FileNotFoundError, match='data_root.*extensions'):
         train(tmp_path)
+
+
+def test_batch_size_of_a_loader_with_a_batch_sampler():
+    """As that of MMDetection, whose loaders have no batch size."""
+    images = list(range(10))
+    assert batch_size_of(DataLoader(images, batch_size=4)) == 4
+    sampler = BatchSampler(SequentialSampler(images), 3, drop_last=False)
+    loader = DataLoader(images, batch_sampler=sampler)
+    assert loader.batch_size is None and batch_size_of(loader) == 3
+    sampler.batch_size = [2, 3]  # of two sources
+    assert batch_size_of(loader) == 5
+    assert batch_size_of(DataLoader(images, batch_size=None)) == 1

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from greenmim._mmengine import model_of
+from ..loops import batch_size_of
 
 Shapes = Dict[str, Tuple[int, ...]]
 # The settings of an optimizer that a checkpoint holds.
@@ -81,7 +82,7 @@ def schedule_of(runner: Runner) -> Dict[str, int]:
     return dict(
         max_epochs=runner.max_epochs,
         max_iters=runner.max_iters,
-        batch_size=runner.train_dataloader.batch_size * get_world_size() *
+        batch_size=batch_size_of(runner.train_dataloader) * get_world_size() *
         (counts or 1),
         images=len(runner.train_dataloader.dataset))
 

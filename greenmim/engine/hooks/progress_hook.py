@@ -16,6 +16,7 @@ from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
 
 from greenmim._mmengine import is_training, model_of
 from greenmim.registry import HOOKS
+from ..loops import batch_size_of
 from ..screen import quiet, show
 
 
@@ -134,7 +135,7 @@ def _summary(runner: Runner) -> List[str]:
     dataset = loader.dataset
     root = getattr(dataset, 'data_root', None) or type(dataset).__name__
     processes = get_world_size()
-    batch = f'{loader.batch_size} a batch'
+    batch = f'{batch_size_of(loader)} a batch'
     if processes > 1:
         batch += f' in each of {processes} processes'
     length = f'{runner.max_iters} iterations'
