@@ -149,7 +149,8 @@ def test_pre_training_of_convnext(bring, tmp_path, source):
     for name in theirs:
         if theirs[name] is None:
             theirs[name] = torch.ones(3)
-    torch.save(dict(model=theirs), tmp_path / 'theirs.pth')
+    container = 'module' if source == 'spark' else 'model'
+    torch.save({container: theirs}, tmp_path / 'theirs.pth')
     ours, printed = bring(tmp_path / 'theirs.pth', source)
     x = images_for('convnext')
     assert_same_map(ours(x)[-1], model(x)[-1])
