@@ -195,16 +195,15 @@ def test_keys_that_a_config_does_not_name(config, option):
 def test_classes_and_lists_in_the_options(config):
     """A class stands for its name; what cannot be known is no error."""
     cfg = Config(copy.deepcopy(config.to_dict()))
-    cfg.custom_hooks = [
-        dict(type=LearningHook, interval=5),
-        dict(type='OfAnotherPackage', interval=5)
-    ]
+    hooks = cfg.default_hooks
+    hooks.own = dict(type=LearningHook, interval=5)
+    hooks.other = dict(type='OfAnotherPackage', interval=5)
     with pytest.raises(ValueError, match="did you mean 'num_images'"):
-        set_options(cfg, {'custom_hooks.0.num_image': 1})
-    set_options(cfg, {'custom_hooks.1.num_image': 1})
-    assert cfg.custom_hooks[1].num_image == 1
-    with pytest.raises((KeyError, TypeError), match='custom_hooks|5'):
-        set_options(cfg, {'custom_hooks.5.interval': 1})
+        set_options(cfg, {'default_hooks.own.num_image': 1})
+    set_options(cfg, {'default_hooks.other.num_image': 1})
+    assert cfg.default_hooks.other.num_image == 1
+    with pytest.raises((KeyError, TypeError), match='param_scheduler|5'):
+        set_options(cfg, {'param_scheduler.5.end': 1})
 
 
 @RUNNERS.register_module()
