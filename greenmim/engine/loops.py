@@ -111,7 +111,9 @@ def batch_size_of(loader: DataLoader) -> int:
     With a batch sampler of its own, as MMDetection has, ``batch_size`` of a
     loader is None. Sizes for several sources are added up.
     """
-    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 1)
+    size: Any = loader.batch_size
+    if size is None:
+        size = getattr(loader.batch_sampler, 'batch_size', 1)
     return size if isinstance(size, int) else sum(size)
 
 
