@@ -110,6 +110,7 @@ def test_bad_input_is_refused(run_tool, pre_trained, labelled):
     with pytest.raises(SystemExit, match='no folder'):
         run_tool(TOOL, config, checkpoint, '--data', 'nowhere', *options)
     with pytest.raises(SystemExit, match='k from 1 to the 16'):
-        run_tool(TOOL, config, checkpoint, '--data', labelled, *options)
+        run_tool(TOOL, config, checkpoint, '--data', labelled, '--k', 17,
+                 *options)
     with pytest.raises(SystemExit, match='no file'):
         run_tool(TOOL, config, 'nothing.pth', '--data', labelled)
