@@ -116,7 +116,7 @@ def test_first_fit_is_that_of_one_mask_after_another():
     dict(ratio=0.6),
     dict(size=(224, 160)),
     dict(mask_scope='image', images=4),
-], ids=str)  # yapf: disable
+], ids=['blocks', 'uniform', 'ratio', 'size', 'image'])  # yapf: disable
 def test_every_sampler_ratio_scope_and_size(options):
     options = dict(options)
     size, images = options.pop('size', SIZE), options.pop('images', 1)
