@@ -343,7 +343,9 @@ def _find_prefix(tensors: Tensors, averaged: Optional[bool]) -> str:
         known = [
             part for part in (*PARTS, *WRAPPERS, *branches) if part in firsts
         ]
-        if len(firsts) == 1 and len(names) > 1:
+        # Names that go on with numbers are a list's, a part of the network.
+        if len(firsts) == 1 and len(names) > 1 and not any(
+                name.partition('.')[2][:1].isdigit() for name in names):
             known += firsts
         # Models of transformers have an encoder beside their embeddings.
         if not known or not known[0] or 'embeddings.' in firsts:

@@ -189,6 +189,8 @@ def test_other_objects_are_refused_by_name(tmp_path, hidden):
     (['trunk.{}'], 'trunk.', 0),
     # transformers has an encoder beside the embeddings
     (['encoder.{}', 'embeddings.{}'], '', 0),
+    # a list of stages is a part of the network
+    (['layers.0.{}', 'layers.1.{}'], '', 0),
 ])  # yapf: disable
 def test_wrappers_are_recognised(tmp_path, capsys, names, prefix, averaged):
     content = {
