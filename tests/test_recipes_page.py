@@ -73,7 +73,8 @@ def test_targets_are_cached(workspace, run_tool):
     make, train = CACHE.splitlines()
     run_line(run_tool, make, 'train_dataloader.dataset.num_views=8')
     Path('checkpoints/teacher.pth').rename('teacher.pth')
-    with pytest.raises(AssertionError, match='no file checkpoints.teacher.pth'):
+    with pytest.raises(
+            AssertionError, match='no file checkpoints.teacher.pth'):
         run_line(run_tool, train, *short_run(3))  # found at the start
     Path('teacher.pth').rename('checkpoints/teacher.pth')
     run_line(run_tool, train, *short_run(3), 'default_hooks.learning=None')
