@@ -145,8 +145,11 @@ def test_killed_five_times(folder, expected):
     assert 'Continuing epoch' in log or rows[-1] == expected[-1]
 
 
-@pytest.mark.parametrize('number',
-                         [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize('number', [
+    signal.SIGTERM,
+    pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+])
 def test_a_signal_saves_at_once(folder, expected, number):
     """Nothing is computed twice; then the newest checkpoint is damaged."""
     name = f'preempted{int(number)}'

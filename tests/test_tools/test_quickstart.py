@@ -129,8 +129,15 @@ def test_a_new_environment_has_to_be_activated(environment, tmp_path,
         assert shlex.split(printed) == ['source', f'{venv}/bin/activate']
 
 
-@pytest.mark.parametrize(
-    'config', sorted(CONFIGS.glob('*_photos*.py')), ids=lambda path: path.stem)
+# The others take a step in test_pretraining_configs.py.
+@pytest.mark.parametrize('config', [
+    pytest.param(
+        path,
+        id=path.stem,
+        marks=[pytest.mark.slow] * (not path.stem.startswith(
+            ('greenmim_swin-micro', 'greenmim_convnext'))))
+    for path in sorted(CONFIGS.glob('*_photos*.py'))
+])
 def test_photographs_lower_the_loss(config, tmp_path):
     """A seeded run of every model of the quick start, shortened."""
     cfg = Config.fromfile(config)
