@@ -296,7 +296,8 @@ def test_heads_fit_the_backbone(path):
         assert model.neck.in_channels == widths
         cascade = path.stem.startswith('cascade')
         assert (model.type == 'CascadeRCNN') == cascade
-        assert isinstance(model.roi_head.bbox_head, list) == cascade
+        head = model.get('roi_head', model).bbox_head
+        assert isinstance(head, list) == cascade
     else:
         assert model.decode_head.in_channels == widths
         auxiliary = model.auxiliary_head

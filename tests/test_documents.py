@@ -73,6 +73,8 @@ ELSEWHERE = {
     'test_tools/test_comparisons.py::test_with_labels',
     r'python tools/benchmarks/compare_with_scratch\.py FOLDER .*':
     'test_tools/test_comparisons.py::test_from_archive_to_table',
+    r'python tools/benchmarks/compare_detectors\.py FOLDER .*':
+    'test_apis/test_compare_detectors.py::test_from_folder_to_table',
     r'greenmim compare work_dirs/mine FOLDER .*':
     'test_apis/test_compare.py::test_the_weights_of_a_run',
     r'mim search greenmim --model swin':

@@ -119,12 +119,12 @@ class RunComparison(ScratchComparison):
 
     def measure_speed(self) -> Dict[str, float]:
         """Seconds of an iteration of the fine-tuning, on the clock."""
-        cfg = self.classifier_config(SCRATCH, 0, 'speed')
+        cfg = self.finetuning_config(SCRATCH, 0, 'speed')
         return seconds_per_iteration({SCRATCH: cfg}, time.perf_counter)
 
     def pretraining(self, method: str, seed: int) -> dict:
         """Take the weights of the run, which has its own seed."""
-        classifier = self.classifier_config(SCRATCH, seed, 'pretraining')
+        classifier = self.finetuning_config(SCRATCH, seed, 'pretraining')
         save_backbone(
             load(self.run), classifier, self.backbone_file(method, seed))
         return self.cost

@@ -78,13 +78,13 @@ def test_what_the_fine_tuning_is(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     comparison = RunComparison(
         Path('labelled'), {}, None, tmp_path, None, 4, run=Path('a run'))
-    cfg = comparison.classifier_config('scratch', 0, 'fine_tuning')
+    cfg = comparison.finetuning_config('scratch', 0, 'fine_tuning')
     assert cfg.train_cfg.max_iters == 30  # epochs of 8 images in a batch
     assert cfg.train_dataloader.batch_size == 8
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin == 3
     assert 'end' not in cfg.param_scheduler[1]
     assert cfg.model.backbone.init_cfg is None
-    cfg = comparison.classifier_config('pre-trained', 0, 'fine_tuning')
+    cfg = comparison.finetuning_config('pre-trained', 0, 'fine_tuning')
     assert cfg.model.backbone.arch == Config.fromfile(
         'a run/config.py').model.backbone.arch
     assert cfg.model.backbone.init_cfg.checkpoint == str(

@@ -289,9 +289,9 @@ def test_fine_tuning_starts_from_the_given_weights(comparison):
             cfg = comparison.pretraining_config(method, 0, 'pretraining')
             pretrained = MODELS.build(cfg.model).backbone
             save_backbone(pretrained,
-                          comparison.classifier_config('scratch', 0, 'new'),
+                          comparison.finetuning_config('scratch', 0, 'new'),
                           comparison.backbone_file(method, 0))
-        cfg = comparison.classifier_config(method, 0, 'fine_tuning')
+        cfg = comparison.finetuning_config(method, 0, 'fine_tuning')
         model = MODELS.build(cfg.model)
         model.init_weights()
         assert model.head.num_classes == 2
@@ -308,7 +308,7 @@ def test_fine_tuning_starts_from_the_given_weights(comparison):
     (dict(num_heads=[1, 1, 1]), r'stages\.2.*relative_position_bias_table'),
 ])
 def test_another_architecture_is_refused(comparison, option, name, tmp_path):
-    classifier = comparison.classifier_config('scratch', 0, 'fine_tuning')
+    classifier = comparison.finetuning_config('scratch', 0, 'fine_tuning')
     cfg = comparison.pretraining_config('greenmim', 0, 'pretraining')
     cfg.model.backbone.arch.update(option)
     pretrained = MODELS.build(cfg.model.backbone)
@@ -406,7 +406,7 @@ def test_random_weights_may_have_a_recipe_of_their_own(labelled, tmp_path):
         labels_per_class=2)
     recipes = {}
     for method in comparison.methods:
-        cfg = comparison.classifier_config(method, 0, 'any')
+        cfg = comparison.finetuning_config(method, 0, 'any')
         decay = cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
         recipes[method] = (decay, cfg.train_cfg.max_iters)
         assert (cfg.model.backbone.init_cfg is None) == (method != 'greenmim')

@@ -11,10 +11,12 @@ from .base import BUDGET, LONGER, SCRATCH, Comparison, write_report
 
 
 def make_parser(description: Optional[str],
-                with_run: bool = False) -> argparse.ArgumentParser:
+                with_run: bool = False,
+                detection: bool = False) -> argparse.ArgumentParser:
     """A parser of what all comparisons have in common.
 
     With ``with_run`` a finished pre-training may be named before the images.
+    With ``detection`` labels are counted by images, not by classes.
     """
     parser = argparse.ArgumentParser(
         description=description,
@@ -35,8 +37,9 @@ def make_parser(description: Optional[str],
         nargs='*',
         metavar='NAME=CONFIG',
         type=name_and_config,
-        help='pre-training configs (default: the configs of a Swin for images '
-        'of 32 px in configs/benchmarks/small_images)')
+        help='pre-training configs (default: ' +
+        ('the quick start on a folder' if detection else 'the configs of a '
+         'Swin for images of 32 px in configs/benchmarks/small_images') + ')')
     parser.add_argument(
         '--finetune',
         metavar='CONFIG',
@@ -49,11 +52,19 @@ def make_parser(description: Optional[str],
         ('; with RUN, seconds on the clock by which random weights are '
          'trained longer, 0 for no such runs (default: what the run took)'
          if with_run else ''))
-    parser.add_argument(
-        '--labels-per-class',
-        type=int,
-        metavar='N',
-        help='labelled images of every class (default: all)')
+    if detection:
+        parser.set_defaults(labels_per_class=None)
+        parser.add_argument(
+            '--labelled-images',
+            type=int,
+            metavar='N',
+            help='labelled images, drawn anew for every seed (default: all)')
+    else:
+        parser.add_argument(
+            '--labels-per-class',
+            type=int,
+            metavar='N',
+            help='labelled images of every class (default: all)')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument(
         '--work-dir',

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.runner import Runner
 
 from greenmim.datasets.transforms import load_of
 from greenmim.engine.use_data import innermost, use_data, use_labelled
@@ -89,21 +90,29 @@ class Comparison:
     def pretraining(self, method: str, seed: int) -> dict:
         cfg = self.pretraining_config(method, seed, 'pretraining')
         cfg.train_cfg.max_iters = self.iterations(method)
-        classifier = self.classifier_config(SCRATCH, seed, 'pretraining')
         runner, result = train(cfg)
-        save_backbone(runner.model.backbone, classifier,
-                      self.backbone_file(method, seed))
+        self.keep_backbone(runner, method, seed)
         return result
 
+    def keep_backbone(self, runner: Runner, method: str, seed: int) -> None:
+        """Write what the fine-tuning needs of a pre-training."""
+        save_backbone(runner.model.backbone,
+                      self.finetuning_config(SCRATCH, seed, 'pretraining'),
+                      self.backbone_file(method, seed))
+
     def fine_tuning(self, method: str, seed: int) -> dict:
-        cfg = self.classifier_config(method, seed, 'fine_tuning')
+        cfg = self.finetuning_config(method, seed, 'fine_tuning')
         if method == LONGER:
             cfg.train_cfg.max_iters += self.iterations(SCRATCH)
         runner, result = train(cfg)
-        return dict(result, accuracy=runner.test()['accuracy/top1'])
+        return dict(result, **self.scores(runner.test()))
+
+    def scores(self, metrics: Dict[str, float]) -> Dict[str, float]:
+        """What is compared: of the metrics of a test, in percent."""
+        return dict(accuracy=metrics['accuracy/top1'])
 
     def frozen(self, method: str, seed: int) -> dict:
-        return evaluate_frozen(self.classifier_config(method, seed, 'frozen'))
+        return evaluate_frozen(self.finetuning_config(method, seed, 'frozen'))
 
     def backbone_file(self, method: str, seed: int) -> Path:
         return self.work_dir / 'backbones' / f'{method}_{seed}.pth'
@@ -121,7 +130,7 @@ class Comparison:
         innermost(cfg.train_dataloader).pop('held_out', None)
         return cfg
 
-    def classifier_config(self, method: str, seed: int, run: str) -> Config:
+    def finetuning_config(self, method: str, seed: int, run: str) -> Config:
         """The fine-tuning with its images, labels, classes and weights."""
         options = self.finetune_options
         if method not in self.pretrain:

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -27,7 +28,7 @@ WARMUP, TIMED, ROUNDS = 5, 20, 3
 def read_config(path: str, options: dict, seed: int, work_dir: Path) -> Config:
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(options)
-    cfg.randomness.seed = seed
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=seed)
     cfg.launcher = 'none'
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('progress', dict(type='greenmim.ProgressHook'))
@@ -98,13 +99,16 @@ def seconds_per_iteration(
     seconds: Dict[str, List[float]] = {name: [] for name in cfgs}
     for _ in range(ROUNDS):
         for name, (runner, optim_wrapper) in ready.items():
-            loader = runner.build_dataloader(cfgs[name].train_dataloader)
-            batches = iter(loader)
-            for step in range(WARMUP + TIMED):
-                start = timer()
-                runner.model.train_step(next(batches), optim_wrapper)
-                if step >= WARMUP:
-                    seconds[name].append(timer() - start)
+            # They may be of different libraries.
+            with DefaultScope.overwrite_default_scope(
+                    runner.default_scope.scope_name):
+                loader = runner.build_dataloader(cfgs[name].train_dataloader)
+                batches = iter(loader)
+                for step in range(WARMUP + TIMED):
+                    start = timer()
+                    runner.model.train_step(next(batches), optim_wrapper)
+                    if step >= WARMUP:
+                        seconds[name].append(timer() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

@@ -39,7 +39,7 @@ class ScratchComparison(Comparison):
 
     def measure_speed(self) -> Dict[str, float]:
         """Seconds of an iteration; under scratch, of the fine-tuning."""
-        cfgs = {SCRATCH: self.classifier_config(SCRATCH, 0, 'speed')}
+        cfgs = {SCRATCH: self.finetuning_config(SCRATCH, 0, 'speed')}
         for method in self.pretrain:
             cfgs[method] = self.pretraining_config(method, 0, 'speed')
         return seconds_per_iteration(cfgs)
@@ -49,25 +49,25 @@ class ScratchComparison(Comparison):
             super().report(), seconds_per_iteration=self.result('speed'))
 
 
-def table(report: dict) -> str:
+def table(report: dict, measures: Dict[str, str] = MEASURES) -> str:
     """Accuracies, their differences to scratch, and what they cost."""
     groups = by_method(report['results'])
     header = ('weights', 'pre-training: images', 'seconds', 'CPU seconds',
-              *MEASURES.values())
+              *measures.values())
     rows = []
     for method, results in groups.items():
         cost = ['none', '', '']
         if 'pretraining' in results[0]:
             cost = cost_cells(results)
         values = [[result[key] for result in results if key in result]
-                  for key in MEASURES]
+                  for key in measures]
         rows.append([method, *cost, *map(mean_and_spread, values)])
     scratch = groups[SCRATCH]
     for method, results in groups.items():
         if 'pretraining' in results[0]:
             gains = [[
                 one[key] - other[key] for one, other in zip(results, scratch)
-            ] for key in MEASURES]
+            ] for key in measures]
             rows.append([f'{method} − {SCRATCH}', '', '', ''] +
                         [mean_and_spread(gain, '+') for gain in gains])
     return markdown(header, rows)
@@ -107,11 +107,14 @@ def text(report: dict) -> str:
         ''.join(f' {one}' for one in verdicts(report['results'])))
 
 
-def draw(report: dict, file: Path) -> None:
+def draw(report: dict,
+         file: Path,
+         measures: Dict[str, str] = MEASURES,
+         unit: str = 'top-1 accuracy, %') -> None:
     """A panel for every measure."""
-    figure = Figure(figsize=(9, 3.6), layout='constrained')
-    axes = figure.subplots(1, len(MEASURES))
-    for ax, (key, title) in zip(axes, MEASURES.items()):
+    figure = Figure(figsize=(3 * len(measures), 3.6), layout='constrained')
+    axes = figure.subplots(1, len(measures))
+    for ax, (key, title) in zip(axes, measures.items()):
         draw_measure(ax, by_method(report['results']), key, title)
-    axes[0].set_ylabel('top-1 accuracy, %')
+    axes[0].set_ylabel(unit)
     save_figure(figure, file)
