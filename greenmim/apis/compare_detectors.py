@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
-from matplotlib.figure import Figure
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
