@@ -3,7 +3,9 @@
 
 Paper: Zhang et al., CVPR 2020, https://arxiv.org/abs/1912.02424, with three
     levels of a small feature pyramid; the sizes are made for a CPU.
-Command: python tools/benchmarks/compare_detectors.py COCO_FOLDER
+Command: mim train mmdet
+    configs/benchmarks/mmdetection/atss_swin-micro-p2_fpn_1xb4-coslr-900i_coco-256px.py
+    --gpus 0; tools/benchmarks/compare_detectors.py trains it on any folder.
 Hardware: a GPU, or one CPU core.
 Batch: 1 x 4; learning rate 1e-3, not scaled.
 Expected: depends on the images.
@@ -159,3 +161,5 @@ val_cfg = dict()
 test_cfg = dict()
 log_processor = dict(by_epoch=False)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=900))
+
+auto_scale_lr = dict(base_batch_size=4)
