@@ -31,6 +31,12 @@ def folder(tmp_path_factory):
         greenmim.pretrain(
             'photos', backbone='swin-micro', out='a run', steps=2,
             batch_size=2)  # yapf: disable
+    # Random weights are trained for as long, which is the longer the busier
+    # the machine was.
+    report = folder / 'a run' / 'report.json'
+    figures = json.loads(report.read_text('utf-8'))
+    assert figures['hours'] > 0
+    report.write_text(json.dumps(dict(figures, hours=.5 / 3600)), 'utf-8')
     return folder
 
 
