@@ -9,6 +9,7 @@ from mmengine.evaluator import DumpResults
 from greenmim.engine.launch import (add_common_arguments, build_runner,
                                     merge_common_arguments, one_line_errors,
                                     read_config)
+from greenmim.weights import trusting
 
 
 def parse_args() -> argparse.Namespace:
@@ -88,7 +89,7 @@ def use_tta(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors(args.debug):
+    with one_line_errors(args.debug), trusting(args.trust_checkpoint):
         cfg = read_config(args.config)
         merge_args(cfg, args)
         runner = build_runner(cfg)

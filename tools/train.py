@@ -6,6 +6,7 @@ from mmengine.config import Config
 from greenmim.engine.launch import (add_common_arguments, build_runner,
                                     merge_common_arguments, one_line_errors,
                                     read_config)
+from greenmim.weights import trusting
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +61,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_line_errors(args.debug):
+    with one_line_errors(args.debug), trusting(args.trust_checkpoint):
         cfg = read_config(args.config)
         merge_args(cfg, args)
         build_runner(cfg).train()

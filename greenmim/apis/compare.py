@@ -35,6 +35,7 @@ from greenmim.benchmarking.comparison.runs import (save_backbone,
                                                    seconds_per_iteration)
 from greenmim.benchmarking.comparison.scratch import (ScratchComparison, draw,
                                                       text)
+from greenmim.command import add_trust_option
 from greenmim.datasets import LabelledFolder
 from . import settings
 from .backbones import folder_of
@@ -150,6 +151,7 @@ def main(argv: Optional[Sequence[str]] = None,
     """
     parser = make_parser(__doc__, with_run=True)
     parser.prog = prog or parser.prog
+    add_trust_option(parser)
     args = parse(parser, PRETRAININGS, FINETUNING, 'work_dirs/compare', argv)
     kind = ScratchComparison if args.run is None else RunComparison
     run_and_report(args, kind, text, draw)

@@ -6,13 +6,13 @@ was recorded is compared with PyTorch, and an image of a size for which it
 does not hold is an error where the file is used.
 """
 import json
+import math
 import warnings
 from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
                     Tuple, Union)
-from unittest import mock
 
 import torch
 from mmpretrain.models.utils import ShiftWindowMSA
@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from greenmim.models import (GreenMIMConvNeXt, GreenMIMPCPVT, GreenMIMPVTv2,
-                             GreenMIMSVT)
+                             GreenMIMSVT, GreenMIMSwinTransformer,
+                             GreenMIMSwinTransformerV2)
 from greenmim.models.visible import image_channels
 from greenmim.version import __version__
 from greenmim.weights import model_card, read_source
 from greenmim.weights.reading import sha256_of
 from .loading import load, preprocess
+from .recordable_windows import with_recordable_windows
 from .runs import resolve
 
 # Suffix of the file that each of them reads.
@@ -36,7 +38,8 @@ BATCHES = (1, 3, 4)
 # Largest error relative to the largest entry of a map.
 TOLERANCE = 1e-4
 # Nothing in these is made for one size of the map.
-ANY_SIZE = (GreenMIMConvNeXt, GreenMIMPVTv2, GreenMIMPCPVT, GreenMIMSVT)
+ANY_SIZE = (GreenMIMConvNeXt, GreenMIMPVTv2, GreenMIMPCPVT, GreenMIMSVT,
+            GreenMIMSwinTransformer, GreenMIMSwinTransformerV2)
 UNIT = 32  # pixels; sides of images of any size are multiples of it
 
 # The image of the printed Python, with what the file says about itself.
@@ -146,33 +149,10 @@ class FixedSides(TorchFunctionMode):
         return result
 
 
-def merge_windows(windows: Tensor, height: int, width: int,
-                  side: int) -> Tensor:
-    """As ``ShiftWindowMSA.window_reverse``, for a batch of any size.
-
-    MMPretrain's computes the number of images in Python, and so records it.
-
-    Args:
-        windows (Tensor): Shape (B * number, side, side, C), row-major.
-        height (int): Of the map.
-        width (int): Of the map.
-        side (int): Of a window.
-
-    Returns:
-        Tensor: Shape (B, height, width, C).
-    """
-    channels = windows.shape[-1]
-    x = windows.view(-1, height // side, width // side, side, side, channels)
-    return x.transpose(2, 3).reshape(-1, height, width, channels)
-
-
 @contextmanager
 def recordable(any_size: bool) -> Iterator[None]:
-    """Let MMPretrain's backbones be recorded for a batch of any size."""
+    """Record backbones for a batch of any number, or any size of images."""
     with ExitStack() as stack:
-        stack.enter_context(
-            mock.patch.object(ShiftWindowMSA, 'window_reverse',
-                              staticmethod(merge_windows)))
         if not any_size:
             stack.enter_context(FixedSides())
         # Of numbers that are recorded, and of the successor of this exporter.
@@ -277,9 +257,12 @@ def deploy(backbone: nn.Module, to: str, path: Path, size: Size,
                 f'--to onnx needs {error.name}, which writes or checks the '
                 "file; install both by pip install 'greenmim[onnx]'"
             ) from error
-    any_size = isinstance(backbone, ANY_SIZE)
+    # Swin may have positions of its own, which are for one size.
+    any_size = isinstance(backbone, ANY_SIZE) and not getattr(
+        backbone, 'use_abs_pos_embed', False)
     channels = image_channels(backbone)
-    recorded_at = _awkward(backbone) if any_size else size
+    least = _least(backbone)
+    recorded_at = _awkward(backbone, least) if any_size else size
     try:
         with torch.no_grad():
             maps = backbone(torch.zeros(1, channels, *size))
@@ -293,9 +276,10 @@ def deploy(backbone: nn.Module, to: str, path: Path, size: Size,
             'batch', channels, *(['height', 'width'] if any_size else size)
         ],
         outputs=[f'map{i}' for i in range(len(maps))],
-        multiple_of=UNIT if any_size else None)
+        multiple_of=UNIT if any_size else None,
+        at_least=least * UNIT if any_size else None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    dense = Dense(backbone, any_size)
+    dense = Dense(with_recordable_windows(backbone), any_size)
     images = torch.randn(2, channels, *recorded_at)
     with recordable(any_size):
         recorded = torch.jit.trace(dense, images, check_trace=False)
@@ -308,8 +292,9 @@ def deploy(backbone: nn.Module, to: str, path: Path, size: Size,
                 str(path), _extra_files={'greenmim.json': json.dumps(card)})
     sizes = [size]
     if any_size:
-        # Windows divide the maps of one of them, and not those of the other.
-        sizes += [recorded_at, (7 * UNIT, 4 * UNIT)]
+        # Windows divide the maps of one of them, and not those of the other;
+        # the last map may be as large as a window, which is not shifted then.
+        sizes += [recorded_at, (max(least, 4) * UNIT, 7 * UNIT)]
     try:
         largest = _largest_error(backbone, _open(to, path), channels, sizes)
     # Each runtime has errors of its own.
@@ -331,24 +316,49 @@ def deploy(backbone: nn.Module, to: str, path: Path, size: Size,
             batches=list(BATCHES), sizes=[list(size) for size in sizes]))
 
 
-def _awkward(backbone: nn.Module) -> Size:
+def _least(backbone: nn.Module) -> int:
+    """The least side of an image in units: windows must fit into the maps."""
+    windows = [
+        stage.blocks[0].attn for stage in getattr(backbone, 'stages', [])
+        if isinstance(getattr(stage, 'blocks', None), nn.ModuleList)
+    ]
+    sides = [
+        math.ceil(window.window_size * 2**i / 8)
+        for i, window in enumerate(windows)
+        if isinstance(window, ShiftWindowMSA) and not window.pad_small_map
+    ]
+    return max(sides, default=1)
+
+
+def _awkward(backbone: nn.Module, least: int) -> Size:
     """A size at which windows divide no map, so that all steps are recorded.
+
+    Args:
+        backbone (nn.Module): The backbone.
+        least (int): The least side of an image in units.
     """
     windows = {
         getattr(module, 'window_size', 1)
         for module in backbone.modules()
     }
-    sides = [
-        n for n in range(2, 99)
+    sides = list(range(max(least, 2), 99))
+    awkward = [
+        n for n in sides
         if all(w == 1 or (n * 8) % w for w in windows if isinstance(w, int))
     ]
-    return sides[0] * UNIT, sides[1] * UNIT
+    first, second = [*awkward, *sides][:2]
+    return first * UNIT, second * UNIT
 
 
 def _write_onnx(recorded: Any, images: Tensor, path: Path, any_size: bool,
                 card: Dict[str, Any]) -> None:
     import onnx
     free = {0: 'batch', **({2: 'height', 3: 'width'} if any_size else {})}
+    maps = {
+        name: {axis: f'{name}_{side}' if axis else side
+               for axis, side in free.items()}
+        for name in card['outputs']
+    }
     torch.onnx.export(
         recorded, (images, ),
         str(path),
@@ -358,12 +368,7 @@ def _write_onnx(recorded: Any, images: Tensor, path: Path, any_size: bool,
         output_names=card['outputs'],
         dynamic_axes={
             'images': free,
-            **{
-                name: {
-                    0: 'batch'
-                }
-                for name in card['outputs']
-            }
+            **maps
         })
     model = onnx.load(str(path))
     onnx.helper.set_model_props(model, dict(greenmim=json.dumps(card)))

@@ -14,7 +14,7 @@ from greenmim.command import add_trust_option
 from greenmim.datasets.transforms import load_of
 from greenmim.engine.launch import build_model
 from greenmim.evaluation import knn_accuracy, labelled_folder
-from greenmim.weights import read_source
+from greenmim.weights import load_weights, read_source
 from .runs import add_run_arguments, config_and_checkpoint
 
 
@@ -63,14 +63,9 @@ def parse_args(argv: Optional[Sequence[str]],
 def load_model(cfg: Config, checkpoint: str) -> BaseModel:
     """Build the model of a config, its backbone from a checkpoint."""
     model = build_model(cfg)
-    try:
-        model.backbone.load_state_dict(read_source(Path(checkpoint)).backbone)
-    except RuntimeError as error:
-        raise ValueError(
-            f'expected in {checkpoint} every tensor of the backbone of the '
-            f'config, and no other: {error}') from error
-    print(f'Loaded all {len(model.backbone.state_dict())} tensors of the '
-          f'backbone from {checkpoint}')
+    source = read_source(Path(checkpoint))
+    load_weights(model.backbone, source.backbone, source.path, 'backbone',
+                 source.others)
     return model
 
 

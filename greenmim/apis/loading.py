@@ -17,8 +17,8 @@ from torchvision.transforms.functional import center_crop, resize
 from greenmim.datasets import LoadImage
 from greenmim.models import backbones
 from greenmim.registry import MODELS
-from greenmim.weights import (SOURCES, Source, model_card, read_backbone,
-                              read_source)
+from greenmim.weights import (SOURCES, Source, load_weights, model_card,
+                              read_backbone, read_source)
 from greenmim.weights.family import safe_arguments
 from greenmim.weights.layouts import Tensors
 from .runs import resolve
@@ -27,7 +27,7 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def load(run: Union[str, PathLike]) -> nn.Module:
-    """Load a pre-trained backbone.
+    """Load a pre-trained backbone, and print a line about it.
 
     ``backbone(images)`` returns a tuple of maps (B, C, H, W), usually that of
     the last stage alone; :func:`greenmim.preprocess` makes the images.
@@ -48,11 +48,7 @@ def load(run: Union[str, PathLike]) -> nn.Module:
     """
     settings, tensors, source = _read(run)
     backbone = MODELS.build(settings)
-    try:
-        backbone.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f'expected in {run} every tensor of the backbone, '
-                         f'and no other: {error}') from error
+    load_weights(backbone, tensors, source.path, 'backbone', source.others)
     backbone.card = model_card(
         source,
         source.metadata.get('img_size') or settings.get('img_size'))

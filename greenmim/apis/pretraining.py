@@ -19,8 +19,7 @@ from greenmim.engine.launch import (build_runner, read_config, set_defaults,
                                     set_options)
 from greenmim.errors import ProcessFailed
 from greenmim.registry import MODELS
-from greenmim.weights import read_state_dict
-from greenmim.weights.coverage import loaded_line
+from greenmim.weights import check_fitting, is_trusting, read_state_dict
 from . import settings
 from .backbones import find_recipe, folder_of, recipe_of
 from .runs import CONFIG, Run, read_run, resolve
@@ -197,7 +196,7 @@ def pretrain(data: str,
         print(f'time:    about {_duration(seconds)}, '
               f'{figures["peak_memory"] / 2**30:.1f} GiB of memory')
     if cfg.load_from:
-        print(f'weights: {cfg.load_from}: {_loaded(cfg)}')
+        _check_weights(cfg)
     print(f'results: {folder}', flush=True)
     train(cfg, devices)
     run = read_run(folder)
@@ -212,11 +211,11 @@ def pretrain(data: str,
     return run
 
 
-def _loaded(cfg: Config) -> str:
-    """What the model of a config loads of its ``load_from``."""
+def _check_weights(cfg: Config) -> None:
+    """Refuse a ``load_from`` before the run begins and its folder is made."""
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    model = MODELS.build(cfg.model)
-    return loaded_line(model.state_dict(), read_state_dict(cfg.load_from))
+    expected = MODELS.build(cfg.model).state_dict()
+    check_fitting(expected, read_state_dict(cfg.load_from), cfg.load_from)
 
 
 def free_folder(name: str, resume: bool) -> Path:
@@ -311,7 +310,8 @@ def train(cfg: Config, devices: int) -> None:
             sys.executable, '-m', 'torch.distributed.run', '--standalone',
             f'--nproc_per_node={devices}',
             str(folder_of('tools') / 'train.py'),
-            str(path), '--launcher', 'pytorch'
+            str(path), '--launcher', 'pytorch',
+            *['--trust-checkpoint'] * is_trusting()
         ]
         # Where they are not set, MMEngine sets them alike, with a warning.
         threads = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')

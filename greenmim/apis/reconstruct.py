@@ -20,7 +20,7 @@ from greenmim.ops import unit_grid
 from greenmim.visualization import (add_display_arguments, captions_of,
                                     error_remarks, reconstruction_columns,
                                     write_pictures)
-from greenmim.weights import read_state_dict
+from greenmim.weights import load_weights, read_state_dict
 from .runs import add_run_arguments, config_and_checkpoint
 
 
@@ -119,12 +119,7 @@ def main(argv: Optional[Sequence[str]] = None,
     args = parse_args(argv, prog)
     cfg = Config.fromfile(args.config)
     model = build_model(cfg)
-    try:
-        model.load_state_dict(read_state_dict(args.checkpoint))
-    except RuntimeError as error:
-        raise ValueError(
-            f'expected in {args.checkpoint} every tensor of the model of the '
-            f'config, and no other: {error}') from error
+    load_weights(model, read_state_dict(args.checkpoint), args.checkpoint)
     model.eval().to(get_device())
     size = args.size or cfg.model.backbone.get('img_size', 224)
     samples = load_samples(cfg, args.images, args.num_images)

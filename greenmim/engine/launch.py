@@ -77,9 +77,9 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='load the checkpoint even if it holds more than tensors and '
-        'plain types: loading it can then run code, so do this only with a '
-        'file whose origin you trust')
+        help='load checkpoints, that of an `init_cfg` too, even if they hold '
+        'more than tensors and plain types: loading them can then run code, '
+        'so do this only with files whose origin you trust')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

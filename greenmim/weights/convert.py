@@ -253,7 +253,7 @@ def _unknown(source: Source, layout_name: str) -> str:
     else:
         remedy = 'see who wrote the file'
     return (f'expected a backbone of {[f.name for f in FAMILIES]} in the '
-            f'names of {layout_name!r}, got names such as '
+            f'names of {layout_name!r}, got in {source.path} names such as '
             f'{list(source.backbone)[:3]}; {remedy}')
 
 

@@ -1,6 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Checks that a file has every tensor of a model, and no other."""
-from collections import Counter
 from dataclasses import dataclass
 from typing import Sequence, Tuple
 
@@ -76,40 +75,3 @@ class Coverage:
                 f'expected {what}, but these tensors do not match (nothing '
                 'is written):', *shown
             ]))
-
-
-def loaded_line(expected: Tensors, given: Tensors) -> str:
-    """Say in a line what a model will load of a file, and what not.
-
-    Args:
-        expected: The state dict of the model.
-        given: The tensors of the file.
-
-    Raises:
-        ValueError: If no tensor of the backbone fits.
-    """
-    matched: Counter = Counter()
-    rest = []
-    for name, ours in expected.items():
-        theirs = given.get(name)
-        part = name.split('.')[0]
-        matched[part] += 0
-        if theirs is None:
-            rest.append(('not in the file', name))
-        elif theirs.shape != ours.shape:
-            rest.append(('of another shape', name))
-        else:
-            matched[part] += 1
-    rest += [('not in the model', n) for n in given if n not in expected]
-    totals = Counter(name.split('.')[0] for name in expected)
-    if 'backbone' in totals and not matched['backbone']:
-        raise ValueError(
-            'expected weights of the backbone of the config, got names such '
-            f'as {list(given)[:3]}; convert files of other libraries with '
-            '`greenmim import` first')
-    loaded = ', '.join(f'{part} {number} of {totals[part]}'
-                       for part, number in matched.items())
-    counts = Counter((reason, name.split('.')[0]) for reason, name in rest)
-    others = ', '.join(f'{part}: {number} {reason}'
-                       for (reason, part), number in counts.items())
-    return f'{loaded} tensors' + (f'; not loaded: {others}' if others else '')

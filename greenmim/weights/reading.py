@@ -47,7 +47,7 @@ class Source:
         others: All other tensors.
         prefix: What was removed from the backbone's names.
         averaged: Whether the weights are running averages.
-        file: Name of the file.
+        path: The file.
         sha256: Its hash, in hexadecimal.
         metadata: What our exporter or importer recorded about the weights.
         config: The backbone's config, where the training recorded it.
@@ -60,12 +60,17 @@ class Source:
     others: Tensors
     prefix: str
     averaged: bool
-    file: str
+    path: Path
     sha256: str
     metadata: Dict[str, Any] = field(default_factory=dict)
     config: Optional[Dict[str, Any]] = None
     images: Dict[str, Any] = field(default_factory=dict)
     training: Dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return self.path.name
 
 
 class UnsafeCheckpoint(ValueError):
@@ -84,6 +89,11 @@ def trusting(trusted: bool = True) -> Iterator[None]:
         yield
     finally:
         _TRUSTING.reset(token)
+
+
+def is_trusting() -> bool:
+    """Whether :func:`trusting` is in effect."""
+    return _TRUSTING.get()
 
 
 def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
@@ -115,7 +125,7 @@ def read_checkpoint(path: Union[str, Path], map_location: Any = 'cpu') -> Any:
     try:
         if path.suffix == '.safetensors':
             return _read_safetensors(path, map_location)
-        if _TRUSTING.get():
+        if is_trusting():
             return torch.load(
                 path, map_location=map_location, weights_only=False)
         with torch.serialization.safe_globals(allowed_globals()):
@@ -210,7 +220,7 @@ def read_source(path: Path,
         others,
         prefix,
         is_average,
-        path.name,
+        path,
         sha256_of(path),
         metadata=_dict(meta.get(METADATA)),
         config=read_recorded(meta.get('cfg'), 'model').get('backbone'),

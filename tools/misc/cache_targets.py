@@ -21,13 +21,13 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import default_collate
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import DATASETS
 from torch.utils.data import DataLoader
 
 from greenmim.command import run_tool
 from greenmim.datasets import TargetCache
 from greenmim.datasets.cached_targets import source_of
+from greenmim.engine.launch import build_model
 from greenmim.models.masking.data_samples import single_view
 
 
@@ -66,11 +66,7 @@ def main() -> None:
     args = parse_args()
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
-    model_cfg = dict(cfg.model)
-    if 'data_preprocessor' in cfg:
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model = MODELS.build(model_cfg).to(args.device).eval()
+    model = build_model(cfg).to(args.device).eval()
     dataset_cfg = cfg.train_dataloader.dataset
     if dataset_cfg.type == 'greenmim.CachedTargets':
         dataset_cfg = dataset_cfg.dataset

@@ -7,8 +7,10 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch import Tensor
 
-from greenmim._mmengine import model_of
+from greenmim._mmengine import checkpoint_to_load, model_of
+from greenmim.weights import report_loading
 from ..loops import batch_size_of
+from ..screen import show
 
 Shapes = Dict[str, Tuple[int, ...]]
 # The settings of an optimizer that a checkpoint holds.
@@ -30,33 +32,25 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
     if wrong:
         name = wrong[0]
         raise ValueError(
-            "expected a checkpoint of the config's model to resume, but "
-            f'{len(wrong)} tensors are missing, unexpected or of another '
-            f'shape: {name} should have the shape {expected.get(name)}, and '
+            "expected a checkpoint of the config's model to resume, but in "
+            f'{_file(runner)} {len(wrong)} tensors are missing, unexpected or '
+            f'of another shape: {name} should have the shape {expected.get(name)}, and '
             f'has {found.get(name)}; resume with the config of that run, or '
             'start a new run from its weights with load_from, without '
             '--resume')
 
 
-def check_overlap(runner: Runner, checkpoint: Dict[str, Any]) -> None:
-    """Refuse a checkpoint that shares no tensor with the model.
+def report_weights(runner: Runner, checkpoint: Dict[str, Any]) -> None:
+    """Let the log say in a line what the model loads of a checkpoint.
 
-    MMEngine logs the tensors that do not fit, and continues without them.
+    MMEngine lists the tensors that do not fit, and continues without them.
 
     Raises:
         ValueError: If no tensor has the name and the shape of the model's.
     """
-    expected, found = _shapes(runner, checkpoint)
-    fitting = expected.items() & found.items()
-    if not fitting:
-        raise ValueError(
-            "expected weights of the config's model in the file to load, but "
-            f'none of its {len(found)} tensors fits, {next(iter(found), None)}'
-            ' for example; convert the file of another library with '
-            'tools/model_converters/import_checkpoint.py, or load only a '
-            'backbone with init_cfg')
-    runner.logger.info(f'{len(fitting)} of {len(expected)} tensors of the '
-                       'model are in the file to load.')
+    report_loading(
+        model_of(runner), _tensors_of(checkpoint), _file(runner),
+        lambda line: show(runner.logger, line))
 
 
 def warn_of_settings(runner: Runner, checkpoint: Dict[str, Any]) -> None:
@@ -107,18 +101,27 @@ def warn_of_schedule(runner: Runner, checkpoint: Dict[str, Any]) -> None:
     runner.logger.warning(text)
 
 
+def _file(runner: Runner) -> str:
+    """The file that is loaded, without how it is read."""
+    return str(checkpoint_to_load(runner)).rpartition('://')[2]
+
+
 def _shapes(runner: Runner, checkpoint: Dict[str,
                                              Any]) -> Tuple[Shapes, Shapes]:
     """The model's tensors, and the checkpoint's."""
-    given = checkpoint.get('state_dict', checkpoint)
-    return _shapes_of(model_of(runner).state_dict()), _shapes_of(given)
+    expected, found = ({
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+    } for tensors in (model_of(runner).state_dict(), _tensors_of(checkpoint)))
+    return expected, found
 
 
-def _shapes_of(tensors: Dict[str, Any]) -> Shapes:
+def _tensors_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:
     """By name, without the prefix of a model wrapper."""
     return {
-        re.sub(r'^module\.', '', name): tuple(tensor.shape)
-        for name, tensor in tensors.items() if isinstance(tensor, Tensor)
+        re.sub(r'^module\.', '', name): tensor
+        for name, tensor in checkpoint.get('state_dict', checkpoint).items()
+        if isinstance(tensor, Tensor)
     }
 
 

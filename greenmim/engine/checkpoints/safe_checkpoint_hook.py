@@ -21,7 +21,7 @@ from ..accumulation import accumulated_gradients, set_gradients
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..merged_groups import merge_checkpoint
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
-from .checks import (check_model, check_overlap, schedule_of, warn_of_schedule,
+from .checks import (check_model, report_weights, schedule_of, warn_of_schedule,
                      warn_of_settings)
 from .latest import find_latest_whole_checkpoint
 
@@ -229,8 +229,7 @@ class SafeCheckpointHook(CheckpointHook):
             check_model(runner, checkpoint)
             warn_of_settings(runner, checkpoint)
             warn_of_schedule(runner, checkpoint)
-        else:
-            check_overlap(runner, checkpoint)
+        report_weights(runner, checkpoint)
         if is_sharded(runner):
             cut_state(runner, checkpoint)
         self._accumulated = checkpoint.pop('gradients', {})
