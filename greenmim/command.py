@@ -54,11 +54,10 @@ COMMANDS: Dict[str, Tuple[str, str]] = {
                'doctor:main'),
 }
 # The modules that read a checkpoint, and so know `--trust-checkpoint`.
-READ_CHECKPOINTS = tuple(f'apis.{name}'
-                         for name in ('pretraining', 'finetuning',
-                                      'image_features', 'exporting',
-                                      'import_checkpoint', 'reconstruct',
-                                      'knn', 'compare'))
+READ_CHECKPOINTS = tuple(
+    f'apis.{name}'
+    for name in ('pretraining', 'finetuning', 'image_features', 'exporting',
+                 'import_checkpoint', 'reconstruct', 'knn', 'compare'))
 TRUST = ('--trust-checkpoint', 'read the checkpoint even if it holds objects '
          'that can run code when they are loaded: do this only with a file '
          'whose origin you trust')

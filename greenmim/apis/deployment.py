@@ -355,8 +355,10 @@ def _write_onnx(recorded: Any, images: Tensor, path: Path, any_size: bool,
     import onnx
     free = {0: 'batch', **({2: 'height', 3: 'width'} if any_size else {})}
     maps = {
-        name: {axis: f'{name}_{side}' if axis else side
-               for axis, side in free.items()}
+        name: {
+            axis: f'{name}_{side}' if axis else side
+            for axis, side in free.items()
+        }
         for name in card['outputs']
     }
     torch.onnx.export(

@@ -12,8 +12,9 @@ from .writing import model_card, summarise, write_weights
 
 __all__ = [
     'Backbone', 'SOURCES', 'Source', 'TARGETS', 'Target', 'UnsafeCheckpoint',
-    'add_ema_options', 'check_fitting', 'convert_decoder_or_head', 'convert_neck',
-    'find_weights', 'fit_to', 'is_trusting', 'load_weights', 'loading_code', 'model_card', 'of_model',
-    'read_backbone', 'read_checkpoint', 'read_source', 'read_state_dict',
-    'report_loading', 'summarise', 'tensors_for', 'trusting', 'write_weights'
+    'add_ema_options', 'check_fitting', 'convert_decoder_or_head',
+    'convert_neck', 'find_weights', 'fit_to', 'is_trusting', 'load_weights',
+    'loading_code', 'model_card', 'of_model', 'read_backbone',
+    'read_checkpoint', 'read_source', 'read_state_dict', 'report_loading',
+    'summarise', 'tensors_for', 'trusting', 'write_weights'
 ]

@@ -36,6 +36,8 @@ class Family:
             determine.
         one_window: Whether MMDetection and MMSegmentation have their own
             class of it, which takes one window for all stages.
+        maps_type: The type that returns the maps of all stages, where the
+            usual one does not.
     """
     name: str
     types: Tuple[str, ...]
@@ -47,6 +49,7 @@ class Family:
     merged: str = r'(?!)'
     hints: Tuple[str, ...] = ()
     one_window: bool = False
+    maps_type: Optional[str] = None
 
     def infer_settings(self,
                        tensors: Tensors,

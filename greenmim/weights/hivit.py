@@ -14,6 +14,7 @@ class HiViT(Family):
     name = 'hivit'
     types = ('mmpretrain.HiViT', 'greenmim.GreenMIMHiViT')
     cls = GreenMIMHiViT
+    maps_type = 'greenmim.GreenMIMHiViT'  # MMPretrain's has one map
     layouts = {
         'openmmlab': Layout(),
         'mmdet': Layout(),
@@ -81,5 +82,7 @@ class HiViT(Family):
 
     def adapt(self, settings: Dict[str, Any], windows: Sequence[int],
               maps: bool) -> Dict[str, Any]:
-        """Its class returns the map of the last stage alone."""
-        return settings
+        """With ``maps``, those of all stages, by this project's class."""
+        if not maps:
+            return settings
+        return dict(settings, out_indices=self.build(settings).stage_ends)

@@ -43,10 +43,13 @@ def report_loading(model: nn.Module,
     if isinstance(model, BaseTTAModel):
         model = model.module  # as MMEngine does
     own = model.state_dict()
-    check_fitting({f'{prefix}{k}': v
-                   for k, v in own.items()},
-                  {f'{prefix}{k}': v
-                   for k, v in given.items()}, file)
+    check_fitting({
+        f'{prefix}{k}': v
+        for k, v in own.items()
+    }, {
+        f'{prefix}{k}': v
+        for k, v in given.items()
+    }, file)
     # Of another shape: loaded if the model resizes them. (Those of FSDP, of
     # which each process has a part, are never resized.)
     before = {
@@ -121,11 +124,18 @@ def check_fitting(expected: Tensors, given: Tensors,
     backbone = [name for name in expected if name.startswith('backbone.')]
     if not any(name in given and given[name].shape == expected[name].shape
                for name in backbone or expected):
+        remedy = ('convert files of other libraries with `greenmim import` '
+                  'first')
+        prefixes = [
+            name[:-len(own)] for own in list(expected)[:1] for name in given
+            if name.endswith(f'.{own}')
+        ]
+        if prefixes:
+            remedy = f'an init_cfg names their prefix, as {prefixes[0]!r}'
         raise ValueError(
-            f'expected weights of the backbone of the config in {file}, got '
-            f'{len(given)} tensors with names such as {list(given)[:3]}, none '
-            'of which fits; convert files of other libraries with `greenmim '
-            'import` first')
+            f'expected weights of the {"backbone" if backbone else "model"} '
+            f'of the config in {file}, got {len(given)} tensors with names '
+            f'such as {list(given)[:3]}, none of which fits; {remedy}')
 
 
 def loaded_line(expected: Sequence[str],

@@ -88,8 +88,10 @@ def _arguments(backbone: Backbone,
         settings['out_indices'] = sorted(
             {max(0, number * quarter // 4 - 1)
              for quarter in range(1, 5)})
-    return family.types, _without_defaults(
-        MODELS.get(family.types[0]), settings)
+    types = family.types
+    if target.maps and family.maps_type:
+        types = (family.maps_type, )
+    return types, _without_defaults(MODELS.get(types[0]), settings)
 
 
 def _without_defaults(cls: Any, settings: Dict[str, Any]) -> Dict[str, Any]:

@@ -314,7 +314,7 @@ def test_another_model_is_refused(tmp_path, before, now, message):
 def test_weights_of_which_none_fits_are_refused(tmp_path):
     file = tmp_path / 'foreign.pth'
     torch.save(dict(state_dict={'conv1.weight': torch.ones(3)}), file)
-    with pytest.raises(ValueError, match='none of its 1 tensors fits, conv1'):
+    with pytest.raises(ValueError, match='got 1 tensors .*conv1.weight.*none'):
         build(tmp_path, 1, load_from=str(file)).train()
     partly = dict(Line().state_dict(), other=torch.ones(3))
     torch.save(dict(state_dict=partly), file)

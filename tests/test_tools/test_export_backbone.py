@@ -421,8 +421,8 @@ def test_printed_block_is_pasted(export, tmp_path, monkeypatch, capsys, family,
         for module in model.modules():
             if hasattr(module, 'pad_small_map'):
                 module.pad_small_map = True
-        # HiViT's class returns its last map alone.
-        number = 1 if family == 'hivit' else 2 if has_layers(family) else 4
+        # HiViT has three stages.
+        number = 3 if family == 'hivit' else 2 if has_layers(family) else 4
         assert len(features) == number
     expected = model(x)
     # The checkpoint of a pyramid has the norm of its last map alone.

@@ -61,8 +61,7 @@ def test_pretraining_of_every_family(name, tmp_path):
     ])
     cfg = load(find(BACKBONES[name].recipe)).copy()
     cfg.merge_from_dict({'model.backbone.frozen_stages': 1})
-    before, after = (
-        weights(tmp_path / f'run/iter_{i}.pth') for i in (2, 3))
+    before, after = (weights(tmp_path / f'run/iter_{i}.pth') for i in (2, 3))
     frozen, changed = check_frozen(before, after, build_model(cfg))
     assert any(name.startswith('backbone.') for name in changed)
     assert (tmp_path / 'run' / 'report.json').is_file()
@@ -103,12 +102,14 @@ def test_linear_probe(narrow, tmp_path):
     cfg.merge_from_dict(changes)
     torch.manual_seed(0)
     model = build_model(cfg)
-    start = {f'backbone.{k}': v for k, v in model.backbone.state_dict().items()}
+    start = {
+        f'backbone.{k}': v
+        for k, v in model.backbone.state_dict().items()
+    }
     torch.save(dict(state_dict=start), tmp_path / 'pre.pth')
 
     train(PROBE, tmp_path, options)
-    before, after = (
-        weights(tmp_path / f'run/epoch_{i}.pth') for i in (1, 2))
+    before, after = (weights(tmp_path / f'run/epoch_{i}.pth') for i in (1, 2))
     frozen, _ = check_frozen(before, after, model)
     assert {name for name, _ in model.backbone.named_parameters('backbone')
             } == frozen  # yapf: disable

@@ -49,11 +49,15 @@ def test_all_or_nothing(capsys):
     load_weights(Model(), whole, 'a.pth')
     assert capsys.readouterr().out == (
         'weights: a.pth: backbone 2 of 2, neck 2 of 2 tensors\n')
-    with pytest.raises(ValueError, match='a.pth every tensor of the model, an'
-                       'd no other, but 4 do not match, such as model.backb'):
+    with pytest.raises(
+            ValueError,
+            match='a.pth every tensor of the model, an'
+            'd no other, but 4 do not match, such as model.backb'):
         load_weights(Model(), FILE, 'a.pth')
     with pytest.raises(ValueError, match='a.pth, got 1 .*greenmim import'):
         load_weights(Model(), {'neck.bias': B}, 'a.pth')
+    with pytest.raises(ValueError, match="names their prefix, as 'backbone.'"):
+        load_weights(nn.Linear(2, 3), {'backbone.weight': A}, 'a.pth')
 
 
 def test_resized_tables_are_loaded():
@@ -74,8 +78,7 @@ def run_folder(tmp_path):
     arch = dict(embed_dims=16, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 8])
     changes = dict(arch=arch, img_size=64, window_size=4)
     meta = recorded(**changes)
-    return save_training(
-        tmp_path / 'pre.pth', make_swin(**changes), meta=meta)
+    return save_training(tmp_path / 'pre.pth', make_swin(**changes), meta=meta)
 
 
 TOOLS = [
@@ -85,7 +88,8 @@ TOOLS = [
     'model.backbone.init_cfg.prefix=backbone',
     'tools/test.py CLASSIFIER FILE --cfg-options '
     'test_dataloader.dataset.data_root=LABELLED/train model.head.num_classes=6'
-    ' data_preprocessor.num_classes=6 model.backbone.window_size=4',
+    ' data_preprocessor.num_classes=6 model.backbone.window_size=4 '
+    'model.backbone.pad_small_map=True',
     'tools/benchmarks/knn.py CONFIG FILE --data LABELLED --size 128 '
     '--num-workers 0',
     pytest.param(

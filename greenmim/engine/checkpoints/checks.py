@@ -34,8 +34,8 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
         raise ValueError(
             "expected a checkpoint of the config's model to resume, but in "
             f'{_file(runner)} {len(wrong)} tensors are missing, unexpected or '
-            f'of another shape: {name} should have the shape {expected.get(name)}, and '
-            f'has {found.get(name)}; resume with the config of that run, or '
+            f'of another shape: {name} should have the shape '
+            f'{expected.get(name)}, and has {found.get(name)}; resume with the config of that run, or '
             'start a new run from its weights with load_from, without '
             '--resume')
 
@@ -109,11 +109,12 @@ def _file(runner: Runner) -> str:
 def _shapes(runner: Runner, checkpoint: Dict[str,
                                              Any]) -> Tuple[Shapes, Shapes]:
     """The model's tensors, and the checkpoint's."""
-    expected, found = ({
-        name: tuple(tensor.shape)
-        for name, tensor in tensors.items()
-    } for tensors in (model_of(runner).state_dict(), _tensors_of(checkpoint)))
-    return expected, found
+    own, given = model_of(runner).state_dict(), _tensors_of(checkpoint)
+    return _shapes_of(own), _shapes_of(given)
+
+
+def _shapes_of(tensors: Dict[str, Tensor]) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _tensors_of(checkpoint: Dict[str, Any]) -> Dict[str, Tensor]:

@@ -21,8 +21,8 @@ from ..accumulation import accumulated_gradients, set_gradients
 from ..fully_sharded import cut_state, gather_state, is_sharded
 from ..merged_groups import merge_checkpoint
 from .atomic_backend import AtomicLocalBackend  # noqa: F401, registers
-from .checks import (check_model, report_weights, schedule_of, warn_of_schedule,
-                     warn_of_settings)
+from .checks import (check_model, report_weights, schedule_of,
+                     warn_of_schedule, warn_of_settings)
 from .latest import find_latest_whole_checkpoint
 
 WEIGHTS = ('state_dict', 'ema_state_dict', 'gradients')

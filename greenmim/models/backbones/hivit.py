@@ -68,9 +68,11 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
     A stage ends where a patch merging begins. There is no final norm.
 
     Args:
-        out_indices (Sequence[int]): As in the parent, which replaces the last
-            of them by its last block and fails with others. Defaults to
-            (23, ).
+        out_indices (Sequence[int]): Blocks whose maps are returned. The last
+            stands for the last block, as in the parent. Before it may stand
+            numbers of blocks before the last stage, with which the parent
+            fails: :attr:`stage_ends` are those whose maps have the strides
+            4 and 8. Defaults to (23, ).
         with_cp (bool): Checkpoint the blocks of the masked forward, which
             saves memory for a second forward. Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.HiViT``. With
@@ -101,6 +103,40 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
     def unit_size(self) -> int:
         """Side of a mask unit in pixels: the stride of the last stage."""
         return self.patch_size
+
+    @property
+    def stage_ends(self) -> List[int]:
+        """The last block of every stage, as ``out_indices`` count them."""
+        merges = [
+            i for i, block in enumerate(self.blocks)
+            if isinstance(block, PatchMerge)
+        ]
+        return [i - 1 for i in merges] + [self.num_main_blocks - 1]
+
+    def forward_dense(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """The parent's forward, and maps of blocks before the last stage."""
+        num_before = len(self.blocks) - self.num_main_blocks
+        early = [i for i in self.out_indices[:-1] if i < num_before]
+        if not early:
+            return super().forward_dense(x)
+        B, _, H, W = x.shape
+        grid = H // self.patch_size, W // self.patch_size
+        x = self.patch_embed(x)
+        maps = []
+        for i, block in enumerate(self.blocks[:num_before]):
+            x = block(x)
+            if i in early:  # (B, Gh * Gw, r, r, C) to (B, C, Gh * r, Gw * r)
+                units = x.unflatten(1, grid).permute(0, 5, 1, 3, 2, 4)
+                maps.append(units.flatten(4, 5).flatten(2, 3))
+        x = x[..., 0, 0, :]
+        if self.ape:
+            x = x + self.interpolate_pos_encoding(x, H, W)
+        x = self.pos_drop(x)
+        for i, block in enumerate(self.blocks[num_before:]):
+            x = block(x, True if self.rpe else None)
+            if i in self.out_indices and i not in early:
+                maps.append(x.transpose(1, 2).reshape(B, -1, *grid))
+        return tuple(maps)
 
     @property
     def reads_map_size(self) -> bool:

@@ -186,6 +186,38 @@ def test_models_of_hivit_do_not_share_their_outputs():
     assert model.out_indices == [9]
 
 
+@pytest.mark.parametrize('kwargs', [dict(), dict(rpe=True, ape=False)])
+@torch.no_grad()
+def test_maps_of_all_stages_of_hivit(kwargs):
+    """The last is the parent's; the others hold what its blocks return."""
+    torch.manual_seed(0)
+    kwargs = dict(kwargs, img_size=64)
+    parent = dense(HIVIT)(**{**HIVIT.keywords, **kwargs, 'out_indices': [0]})
+    for parameter in parent.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    ends = HIVIT(**kwargs).stage_ends
+    model = HIVIT(**kwargs, out_indices=ends)
+    model.load_state_dict(parent.state_dict())
+    seen = {}
+    for i in ends[:-1]:
+        parent.blocks[i].register_forward_hook(
+            lambda module, args, out, i=i: seen.update({i: out}))
+    images = torch.randn(2, 3, 64, 48 if model.ape else 64)
+    *early, last = model.eval()(images)
+    parent.eval()  # returns nothing
+    assert torch.equal(last, parent(images)[-1]) and last.std() > 0.1
+    patch = model.patch_size
+    assert [images.shape[2] // m.shape[2]
+            for m in early] == [patch // 4, patch // 2]
+    for i, found in zip(ends, early):
+        side, columns = seen[i].shape[2], images.shape[3] // patch
+        for row in range(found.shape[2]):
+            for column in range(found.shape[3]):
+                unit = row // side * columns + column // side
+                token = seen[i][:, unit, row % side, column % side]
+                assert torch.equal(found[:, :, row, column], token)
+
+
 def dense(build):
     """The parent with the same arguments."""
     parent, *_ = [
