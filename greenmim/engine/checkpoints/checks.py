@@ -35,9 +35,9 @@ def check_model(runner: Runner, checkpoint: Dict[str, Any]) -> None:
             "expected a checkpoint of the config's model to resume, but in "
             f'{_file(runner)} {len(wrong)} tensors are missing, unexpected or '
             f'of another shape: {name} should have the shape '
-            f'{expected.get(name)}, and has {found.get(name)}; resume with the config of that run, or '
-            'start a new run from its weights with load_from, without '
-            '--resume')
+            f'{expected.get(name)}, and has {found.get(name)}; resume '
+            'with the config of that run, or start a new run from its weights '
+            'with load_from, without --resume')
 
 
 def report_weights(runner: Runner, checkpoint: Dict[str, Any]) -> None:
