@@ -215,7 +215,13 @@ def _check_weights(cfg: Config) -> None:
     """Refuse a ``load_from`` before the run begins and its folder is made."""
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     expected = MODELS.build(cfg.model).state_dict()
-    check_fitting(expected, read_state_dict(cfg.load_from), cfg.load_from)
+    given = read_state_dict(cfg.load_from)
+    lost = {
+        name
+        for name, tensor in expected.items()
+        if name not in given or given[name].shape != tensor.shape
+    }
+    check_fitting(list(expected), lost, list(given), cfg.load_from)
 
 
 def free_folder(name: str, resume: bool) -> Path:

@@ -26,7 +26,9 @@ class RecordableWindows(nn.Module):
     def forward(self, query: Tensor, hw_shape: Tuple[Any, Any]) -> Tensor:
         """See ``ShiftWindowMSA.forward``: (B, H * W, C), and H and W."""
         batch, _, channels = query.shape
-        height, width = map(torch.as_tensor, hw_shape)
+        # Tensors while the program is recorded, which their types cannot say.
+        height: Any = torch.as_tensor(hw_shape[0])
+        width: Any = torch.as_tensor(hw_shape[1])
         side = self.dense.window_size
         x = query.view(batch, height, width, channels)
         shorter = torch.minimum(height, width)
@@ -65,7 +67,7 @@ class RecordableWindows(nn.Module):
         x = x.view(batch, height // side, side, width // side, side, channels)
         return x.transpose(2, 3).reshape(-1, side * side, channels)
 
-    def _fitting(self, shorter: Tensor) -> Tensor:
+    def _fitting(self, shorter: Any) -> Tensor:
         """The side of a window; fails where the map is smaller than it."""
         side = self.dense.window_size
         if self.dense.pad_small_map:

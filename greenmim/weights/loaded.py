@@ -2,7 +2,8 @@
 """Says in one line what a model has loaded of a file, and what not."""
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Iterable, List, Sequence, Tuple, Union
+from typing import (Any, Callable, Collection, Iterable, List, Sequence, Tuple,
+                    Union)
 
 import torch
 from mmengine.model import BaseTTAModel
@@ -38,18 +39,11 @@ def report_loading(model: nn.Module,
             are not offered to the model. Defaults to none.
 
     Raises:
-        ValueError: See :func:`check_fitting`.
+        ValueError: By that load, see :func:`check_fitting`.
     """
     if isinstance(model, BaseTTAModel):
         model = model.module  # as MMEngine does
     own = model.state_dict()
-    check_fitting({
-        f'{prefix}{k}': v
-        for k, v in own.items()
-    }, {
-        f'{prefix}{k}': v
-        for k, v in given.items()
-    }, file)
     # Of another shape: loaded if the model resizes them. (Those of FSDP, of
     # which each process has a part, are never resized.)
     before = {
@@ -71,6 +65,8 @@ def report_loading(model: nn.Module,
         rest = [(reason, f'{prefix}{name}') for reason, name in rest]
         rest += [(UNUSED, name) for name in others]
         names = [f'{prefix}{name}' for name in after]
+        lost = {name for reason, name in rest if reason != UNUSED}
+        check_fitting(names, lost, [f'{prefix}{name}' for name in given], file)
         say(f'weights: {file}: {loaded_line(names, rest, resized)}')
 
     handle = model.register_load_state_dict_post_hook(report)
@@ -108,26 +104,29 @@ def load_weights(model: nn.Module,
         ) from error
 
 
-def check_fitting(expected: Tensors, given: Tensors,
-                  file: Union[str, Path]) -> None:
+def check_fitting(expected: Sequence[str], lost: Collection[str],
+                  given: Sequence[str], file: Union[str, Path]) -> None:
     """Refuse a file that has nothing for a model.
 
     Args:
-        expected (dict[str, Tensor]): The state dict of the model.
-        given (dict[str, Tensor]): The tensors of the file.
+        expected (Sequence[str]): Names of the model's tensors.
+        lost (Collection[str]): Those of them that the file does not have, or
+            not in their shape.
+        given (Sequence[str]): Names of the file's tensors.
         file (str | Path): The file.
 
     Raises:
-        ValueError: If no tensor of its backbone, or of a model without one,
-            is in the file in the same shape.
+        ValueError: If it is nothing for the model's backbone, or for a model
+            without one.
     """
+    # PyTorch sets the counters of batch norms that a file does not have.
+    expected = [n for n in expected if not n.endswith('num_batches_tracked')]
     backbone = [name for name in expected if name.startswith('backbone.')]
-    if not any(name in given and given[name].shape == expected[name].shape
-               for name in backbone or expected):
+    if all(name in lost for name in backbone or expected):
         remedy = ('convert files of other libraries with `greenmim import` '
                   'first')
         prefixes = [
-            name[:-len(own)] for own in list(expected)[:1] for name in given
+            name[:-len(own)] for own in expected[:1] for name in given
             if name.endswith(f'.{own}')
         ]
         if prefixes:
@@ -135,7 +134,7 @@ def check_fitting(expected: Tensors, given: Tensors,
         raise ValueError(
             f'expected weights of the {"backbone" if backbone else "model"} '
             f'of the config in {file}, got {len(given)} tensors with names '
-            f'such as {list(given)[:3]}, none of which fits; {remedy}')
+            f'such as {given[:3]}, none of which fits; {remedy}')
 
 
 def loaded_line(expected: Sequence[str],
