@@ -26,14 +26,16 @@ So S follows from the number of tokens. All letters are defined in
 """
 import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import Any, ContextManager, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .grouping import GroupPlan
 
@@ -123,16 +125,19 @@ class GroupIndex:
     @cached_property
     def bias_of_pair(self) -> Tensor:
         """Int64 (G * g * g,), entries of the bias table, which is followed
-        by the entries "blocked" and "padding"."""
+        by g entries "blocked" and g entries "padding", one for each key. The
+        gradients of one entry are added one after another on a GPU."""
         window = self.plan.window_of_slot
         position = self.plan.position_of_slot
-        blocked = self.plan.num_entries
+        size = self.plan.group_size
+        blocked = torch.arange(size, device=window.device) + (
+            self.plan.num_entries)
         pair = position[:, :, None] - position[:, None] + self.plan.middle
         same = window[:, :, None] == window[:, None]
         pair = torch.where(same, pair, blocked)
         is_padding = window < 0
         both = is_padding[:, :, None] & is_padding[:, None]
-        return pair.masked_fill(both, blocked + 1).long().view(-1)
+        return torch.where(both, blocked + size, pair).view(-1)
 
     @cached_property
     def is_blocked(self) -> Tensor:
@@ -153,8 +158,8 @@ def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
         zeros = torch.zeros_like(blocked, dtype=dtype)
         return zeros.masked_fill(blocked, float('-inf'))
     table = bias_table.t()
-    blocked = table.new_full((h, 1), float('-inf'))
-    padding = table.new_zeros((h, 1))
+    blocked = table.new_full((h, g), float('-inf'))
+    padding = table.new_zeros((h, g))
     table = torch.cat([table, blocked, padding], dim=1)
     return table.index_select(1, index.bias_of_pair).view(h, G, g, g)
 
@@ -170,19 +175,39 @@ def _eager(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
     return torch.bmm(weights.view(S * h * G, g, g), v)
 
 
+# Blocks of a CUDA grid in its second and third dimension
+MAX_BLOCKS = 65535
+
+
+def _kernels(is_cuda: bool) -> ContextManager:
+    """Which of PyTorch's kernels may run.
+
+    On a GPU the memory-efficient one is asked for: it takes a bias, and its
+    gradient, for any number of slots. cuDNN's would be planned anew for every
+    shape.
+    """
+    if not is_cuda:
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float,
           dropout: float) -> Tensor:
     S, h, G, g, d = q.shape
     own = len(bias)  # heads with a bias of their own, h or 1
     matrices = (S * h // own, own * G, g, d)
-    q, k, v = (x.reshape(matrices) for x in (q, k, v))
-    return F.scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        attn_mask=bias.to(q.dtype).view(1, own * G, g, g),
-        dropout_p=dropout,
-        scale=scale)
+    tensors = [x.reshape(matrices) for x in (q, k, v)]
+    tensors.append(bias.to(q.dtype).view(1, own * G, g, g))
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+
+    with _kernels(q.is_cuda):
+        if own * G <= MAX_BLOCKS:
+            return attend(*tensors)
+        parts = zip(*(x.split(MAX_BLOCKS, 1) for x in tensors))
+        return torch.cat([attend(*part) for part in parts], 1)
 
 
 BACKENDS = ('auto', 'eager', 'sdpa', 'fused')

@@ -1,20 +1,25 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """The hook in runs of MMEngine's Runner."""
+import copy
 import os
+import pickle
 from types import SimpleNamespace
 
 import pytest
 import torch
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import HOOKS
+from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from torch import nn
 
 from greenmim.datasets import PlanningCollate
 from greenmim.models import GreenMIM
 from greenmim.models.masking import MaskPlanner
-from tests.micro import micro_runner
+from greenmim.ops import planning as planning_module
+from greenmim.ops.planning import planner_for
+from tests.micro import micro_model, micro_runner
 
 
 class Images(BaseDataset):
@@ -112,6 +117,52 @@ def test_iteration_based_loops_train(tmp_path, masks, planning):
     train(tmp_path, by_epoch=False, max_iters=3, val_interval=100)
     assert len(masks) == 3
     assert len(planning) == masks.count(None)
+
+
+@pytest.mark.parametrize('crops, expected', [
+    ([], None),
+    ([dict(type='RandomResizedCrop', scale=(192, 160))], (160, 192)),
+    ([
+        dict(type='RandomCrop', crop_size=96),
+        dict(type='CenterCrop', crop_size=(64, 96))
+    ], (64, 96)),
+], ids=['none', 'resized', 'last'])  # yapf: disable
+def test_capacities_are_chosen_before_the_workers_start(
+        crops, expected, monkeypatch):
+    """In the training process, for the size of the last crop."""
+    model = micro_model(mask_scope='image')
+    planner = planner_for('cuda', model.backbone.stage_windows())
+    model.mask_planner.group_planner = planner
+    runner = SimpleNamespace(
+        model=model,
+        hooks=[],
+        train_dataloader=SimpleNamespace(
+            collate_fn=None,
+            batch_size=3,
+            dataset=SimpleNamespace(
+                pipeline=Compose([TRANSFORMS.build(crop) for crop in crops]))))
+    state = torch.get_rng_state()
+    HOOKS.build(dict(type='greenmim.PlanAheadHook')).before_train(runner)
+    assert torch.equal(torch.get_rng_state(), state)
+    if expected is None:
+        assert not planner._capacities
+        return
+    (grid, masks, _), = planner._capacities
+    assert (grid, masks) == (tuple(side // 32 for side in expected), 3)
+
+    # A worker has a copy, which draws none.
+    worker = pickle.loads(pickle.dumps(model.mask_planner))
+    alone = copy.deepcopy(model.mask_planner)
+    alone.group_planner._capacities.clear()
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    plan = alone(3, expected, None, generators[0])
+    monkeypatch.setattr(planning_module, 'choose_capacities', None)
+    again = worker(3, expected, None, generators[1])
+    shapes, others = ([
+        groups.window_of_slot.shape for stage in found.groups
+        for groups in stage.values()
+    ] for found in (plan, again))
+    assert shapes == others
 
 
 class TestBeforeTrain:

@@ -6,6 +6,7 @@ process of their own, which has the variable from its start. Its interpreter
 multiplies bf16 numbers wrongly (it takes their bits for integers), so the
 kernels see bf16 on a GPU only.
 """
+import importlib
 import multiprocessing
 import operator
 import os
@@ -30,6 +31,10 @@ from greenmim.ops import (BACKENDS, GroupIndex, GroupPlan, VisibleLayout,
 from greenmim.ops.group_attention import choose_backend
 from tests.test_ops.test_group_attention import attention_by_loops
 from tests.test_ops.test_grouping import tokens_by_loops
+
+# The package has a function of this name.
+group_attention_module = importlib.import_module(
+    'greenmim.ops.group_attention')
 
 CPU = torch.device('cpu')
 
@@ -501,3 +506,48 @@ def test_the_backbone_agrees_for_all_backends(interpreter):
     assert max(limits) < 1e-3
     for backend in ('sdpa', 'fused'):
         assert all(map(operator.le, errors(backend), limits)), backend
+
+
+@pytest.mark.parametrize('case', [Case(num_images=3), Case(num_masks=2)],
+                         ids=['shared', 'image'])
+def test_more_matrices_than_a_grid_has_blocks(case, monkeypatch):
+    """They are computed in several calls, with the same results."""
+    calls = []
+    attend = group_attention_module.F.scaled_dot_product_attention
+
+    def record(*args, **kwargs):
+        calls.append(args[0].shape[1])
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(group_attention_module, 'MAX_BLOCKS', 3)
+    monkeypatch.setattr(group_attention_module.F,
+                        'scaled_dot_product_attention', record)
+    check(replace(case, backend='sdpa'))
+    assert max(calls) == 3 and len(calls) > 1
+
+
+def test_kernels_of_a_gpu():
+    """The memory-efficient one, or none of the fused ones."""
+    enabled = (torch.backends.cuda.cudnn_sdp_enabled,
+               torch.backends.cuda.flash_sdp_enabled,
+               torch.backends.cuda.mem_efficient_sdp_enabled,
+               torch.backends.cuda.math_sdp_enabled)
+    before = [ask() for ask in enabled]
+    with group_attention_module._kernels(True):
+        assert [ask() for ask in enabled] == [False, False, True, True]
+    assert [ask() for ask in enabled] == before
+    with group_attention_module._kernels(False):
+        assert [ask() for ask in enabled] == before
+
+
+@pytest.mark.parametrize('num_masks', [1, 3])
+def test_pairs_without_a_bias_have_many_entries(num_masks):
+    """Their gradients are not all added to one address."""
+    plan, _, _ = make_plan(Case(num_masks=num_masks))
+    index = GroupIndex.from_plan(plan, 2, torch.device('cpu'))
+    G, g = plan.window_of_slot.shape
+    counts = index.bias_of_pair.bincount(minlength=plan.num_entries + 2 * g)
+    assert counts.sum() == G * g * g
+    assert len(counts) == plan.num_entries + 2 * g
+    without = counts[plan.num_entries:]
+    assert without.sum() > g * g and without.max() <= G * g

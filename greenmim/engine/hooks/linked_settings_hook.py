@@ -51,8 +51,8 @@ class LinkedSettingsHook(Hook):
                 'expected no `compile`, by which MMEngine compiles the entire '
                 'training step, in which masks are drawn and planned in '
                 f'Python, got compile={runner.cfg.compile}; compile the '
-                'blocks of a Swin or ViT by model.backbone.compile_blocks='
-                'True instead')
+                'blocks of the backbone by model.backbone.compile_blocks=True '
+                'instead')
         for loader in loaders_of(runner):
             for text in link_loader(loader):
                 show(runner.logger, text)

@@ -1,10 +1,13 @@
 # Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Optional, Tuple
+
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from greenmim._mmengine import model_of
 from greenmim.datasets import PlanningCollate
 from greenmim.registry import HOOKS
+from ..loops import batch_size_of
 from .plan_changing_hook import PlanChangingHook
 
 
@@ -21,6 +24,9 @@ class PlanAheadHook(Hook):
     there masks are planned in the training process. The same holds where a
     hook changes mask ratio or image size during the run: the workers are some
     batches ahead and do not know for which iteration a batch is.
+
+    Where groups have fixed numbers and sizes, on a GPU, the masks that these
+    are derived from are drawn here, for the size of the pipeline's last crop.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -30,5 +36,27 @@ class PlanAheadHook(Hook):
                                    f' as {type(hook).__name__} changes them.')
                 return
         loader = runner.train_dataloader
-        loader.collate_fn = PlanningCollate(loader.collate_fn,
-                                            model_of(runner).mask_planner)
+        planner = model_of(runner).mask_planner
+        size = _crop_size(getattr(loader, 'dataset', None))
+        if size is not None:
+            # Once, not in every worker and epoch
+            planner.prepare(batch_size_of(loader), size)
+        loader.collate_fn = PlanningCollate(loader.collate_fn, planner)
+
+
+def _crop_size(dataset: Any) -> Optional[Tuple[int, int]]:
+    """Height and width of the images, if the last crop tells."""
+    transforms = getattr(
+        getattr(dataset, 'pipeline', None), 'transforms', None) or ()
+    size = None
+    for transform in transforms:
+        if hasattr(transform, 'crop_size'):  # height, width
+            size = transform.crop_size
+        elif 'Crop' in type(transform).__name__:  # width, height
+            scale = getattr(transform, 'scale', None)
+            size = scale[::-1] if isinstance(scale, (tuple, list)) else scale
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, (tuple, list)) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return None

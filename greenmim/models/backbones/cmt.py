@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..visible import (Pyramid, VisibleBackbone, arch_settings,
-                       check_last_stage, conv_in_units, depthwise_tokens,
+from ..visible import (CompileBlocks, Compiled, Divisors, Pyramid,
+                       VisibleBackbone, arch_settings, check_last_stage,
+                       conv_in_units, depthwise_tokens, draw_drop_paths, drop,
                        linear_tokens, norm_tokens, run_block, tokens_to_map)
 
 
@@ -157,13 +158,14 @@ class CMTBlock(BaseModule):
         x = tokens_to_map(x, hw_shape)
         return x + self.drop_path(self.mlp(normed))
 
-    def forward_visible(self, x_BKTC: Tensor, bias: Tensor,
-                        halo: Halo) -> Tensor:
+    def forward_visible(self, x_BKTC: Tensor, bias: Tensor, halo: Halo,
+                        divisors: Divisors) -> Tensor:
         """Visible tokens only, (B, K, T, C)."""
         x = depthwise_tokens(self.proj, x_BKTC, halo) + x_BKTC
-        x = x + self.drop_path(self.attn.forward_visible(self.norm1(x), bias))
-        return x + self.drop_path(
-            self.mlp.forward_visible(self.norm2(x), halo))
+        attended = self.attn.forward_visible(self.norm1(x), bias)
+        x = x + drop(attended, divisors[0])
+        hidden = self.mlp.forward_visible(self.norm2(x), halo)
+        return x + drop(hidden, divisors[1])
 
 
 class PositionBias(BaseModule):
@@ -438,7 +440,21 @@ class GreenMIMCMT(VisibleBackbone, CMT):
     shapes it has. With a mask, attention is among visible tokens; the 3x3
     convolutions see zeros instead of masked pixels and tokens; and batch norms
     take their statistics from visible tokens.
+
+    Args:
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, a function for each stage; a string is its
+            mode. Defaults to False.
+        **kwargs: Arguments of :class:`CMT`.
     """
+
+    def __init__(self,
+                 *args: Any,
+                 compile_blocks: CompileBlocks = False,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._run_block = Compiled.of_stages(CMTBlock.forward_visible,
+                                             len(self.depths), compile_blocks)
 
     @property
     def unit_size(self) -> int:
@@ -471,9 +487,11 @@ class GreenMIMCMT(VisibleBackbone, CMT):
             side //= 2
             bias = self.position_biases[i].of_units(units, layout.grid, side)
             halo = Halo.from_layout(layout, side, 1, device)
-            for block in stage:
-                x_BKTC = run_block(self.with_cp, block.forward_visible, x_BKTC,
-                                   bias, halo)
+            dropped = draw_drop_paths([(block.drop_path, ) * 2
+                                       for block in stage], x_BKTC)
+            for block, divisors in zip(stage, dropped):
+                x_BKTC = run_block(self.with_cp, self._run_block[i], block,
+                                   x_BKTC, bias, halo, divisors)
             normed = i in self.out_indices
             outs.append(
                 getattr(self, f'norm{i}')(x_BKTC) if normed else x_BKTC)

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from greenmim.ops import Halo, MaskPlan, merge_tokens, patches_of_units
 from greenmim.registry import MODELS
-from ..visible import (VisibleBackbone, check_last_stage, depthwise_tokens,
-                       linear_tokens, run_block)
+from ..visible import (CompileBlocks, Compiled, Divisors, VisibleBackbone,
+                       check_last_stage, depthwise_tokens, draw_drop_paths,
+                       drop, linear_tokens, run_block)
 
 
 def _norm(norm: LayerNorm2d, x_BKTC: Tensor) -> Tensor:
@@ -35,7 +36,8 @@ def _response_norm(grn: GRN, x_BKTC: Tensor) -> Tensor:
     return x_BKTC * (grn.gamma * norm + 1) + grn.beta
 
 
-def visible_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
+def visible_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo,
+                  divisors: Divisors) -> Tensor:
     """Run a block on visible tokens, (B, K, T, C)."""
     x = depthwise_tokens(block.depthwise_conv, x_BKTC, halo)
     x = block.act(linear_tokens(block.pointwise_conv1, _norm(block.norm, x)))
@@ -44,7 +46,7 @@ def visible_block(block: ConvNeXtBlock, x_BKTC: Tensor, halo: Halo) -> Tensor:
     x = linear_tokens(block.pointwise_conv2, x)
     if block.gamma is not None:
         x = x * block.gamma
-    return x_BKTC + block.drop_path(x)
+    return x_BKTC + drop(x, divisors[0])
 
 
 @MODELS.register_module()
@@ -64,6 +66,9 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
     Args:
         with_cp (bool): Checkpoint every block: less memory, more time.
             Defaults to False.
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, a function for each stage; a string is its
+            mode. Defaults to False.
         **kwargs: Arguments of ``mmpretrain.ConvNeXt``. For V2 pass
             ``use_grn=True, layer_scale_init_value=0.``. Norms other than
             ``LN2d`` work only densely.
@@ -74,9 +79,12 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
     def __init__(self,
                  *args: Any,
                  with_cp: bool = False,
+                 compile_blocks: CompileBlocks = False,
                  **kwargs: Any) -> None:
         super().__init__(*args, with_cp=with_cp, **kwargs)
         self.with_cp = with_cp
+        self._run_block = Compiled.of_stages(visible_block, self.num_stages,
+                                             compile_blocks)
 
     @property
     def unit_size(self) -> int:
@@ -105,9 +113,11 @@ class GreenMIMConvNeXt(VisibleBackbone, ConvNeXt):
                 side //= 2
             padding = stage[0].depthwise_conv.padding[0]
             halo = Halo.from_layout(plan.layout, side, padding, device)
-            for block in stage:
-                x_BKTC = run_block(self.with_cp, visible_block, block, x_BKTC,
-                                   halo)
+            dropped = draw_drop_paths([(block.drop_path, ) for block in stage],
+                                      x_BKTC)
+            for block, divisors in zip(stage, dropped):
+                x_BKTC = run_block(self.with_cp, self._run_block[i], block,
+                                   x_BKTC, halo, divisors)
             if i in self.out_indices:
                 outs.append(_norm(getattr(self, f'norm{i}'), x_BKTC))
             else:

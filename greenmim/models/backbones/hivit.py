@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from greenmim.ops import MaskPlan, patches_of_units
 from greenmim.ops.mask_unit import Grid
 from greenmim.registry import MODELS
-from ..visible import (VisibleBackbone, check_in_units, linear_tokens,
+from ..visible import (CompileBlocks, Compiled, Divisors, VisibleBackbone,
+                       check_in_units, draw_drop_paths, drop, linear_tokens,
                        run_block, visible_positions)
 
 
@@ -41,17 +42,22 @@ def _attention(attn: Attention, x_BKC: Tensor,
     return attn.proj_drop(out)
 
 
-def visible_block(block: BlockWithRPE, x_BKC: Tensor,
-                  pairs: Optional[Tensor]) -> Tensor:
+def early_block(block: BlockWithRPE, x: Tensor, divisors: Divisors) -> Tensor:
+    """Run a block without attention on tokens (..., C)."""
+    hidden = block.mlp(block.norm2(x))
+    if block.gamma_2 is not None:
+        hidden = block.gamma_2 * hidden
+    return x + drop(hidden, divisors[-1])
+
+
+def visible_block(block: BlockWithRPE, x_BKC: Tensor, pairs: Optional[Tensor],
+                  divisors: Divisors) -> Tensor:
     """Run a block with attention on visible units of one token, (B, K, C)."""
     attended = _attention(block.attn, block.norm1(x_BKC), pairs)
     if block.gamma_1 is not None:
         attended = block.gamma_1 * attended
-    x_BKC = x_BKC + block.drop_path(attended)
-    hidden = block.mlp(block.norm2(x_BKC))
-    if block.gamma_2 is not None:
-        hidden = block.gamma_2 * hidden
-    return x_BKC + block.drop_path(hidden)
+    x_BKC = x_BKC + drop(attended, divisors[0])
+    return early_block(block, x_BKC, divisors)
 
 
 @MODELS.register_module()
@@ -75,6 +81,9 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
             4 and 8. Defaults to (23, ).
         with_cp (bool): Checkpoint the blocks of the masked forward, which
             saves memory for a second forward. Defaults to False.
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, a function for each stage; a string is its
+            mode. Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.HiViT``. With
             ``frozen_stages`` the patch embedding, the positions and as many
             of ``blocks`` are frozen, where the parent fails.
@@ -88,10 +97,17 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
                  *args: Any,
                  out_indices: Sequence[int] = (23, ),
                  with_cp: bool = False,
+                 compile_blocks: CompileBlocks = False,
                  **kwargs: Any) -> None:
         # The parent writes into the list that it gets.
         super().__init__(*args, out_indices=list(out_indices), **kwargs)
         self.with_cp = with_cp
+        early = self.blocks[:-self.num_main_blocks]
+        merges = sum(isinstance(block, PatchMerge) for block in early)
+        self._run_block = [
+            *Compiled.of_stages(early_block, merges, compile_blocks),
+            Compiled(visible_block, compile_blocks)
+        ]
         num_before = len(self.blocks) - self.num_main_blocks
         if num_before >= self.num_main_blocks:
             raise ValueError(
@@ -157,20 +173,37 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
         # The early blocks take (B, K, 4, 4, C), patches of 4 x 4 tokens.
         x = x.unflatten(2, (embed.inner_patches, embed.inner_patches))
         outs = []
-        for block in self.blocks[:-self.num_main_blocks]:
-            if isinstance(block, PatchMerge):
-                outs.append(x.flatten(2, 3))
-            x = run_block(self.with_cp, block, x)
+        for stage in self._early_stages():
+            dropped = draw_drop_paths([(block.drop_path, )
+                                       for block in stage[:-1]], x)
+            for block, divisors in zip(stage, dropped):
+                x = run_block(self.with_cp, self._run_block[len(outs)], block,
+                              x, divisors)
+            outs.append(x.flatten(2, 3))
+            x = run_block(self.with_cp, stage[-1], x)  # patch merging
         x_BKC = x[..., 0, 0, :]
         if self.ape:
             positions = visible_positions(self._positions(grid), units, grid)
             x_BKC = x_BKC + positions.flatten(1, 2)
         x_BKC = self.pos_drop(x_BKC)
         pairs = self._pairs(units, grid) if self.rpe else None
-        for block in self.blocks[-self.num_main_blocks:]:
-            x_BKC = run_block(self.with_cp, visible_block, block, x_BKC, pairs)
+        blocks = self.blocks[-self.num_main_blocks:]
+        dropped = draw_drop_paths([(block.drop_path, ) * 2
+                                   for block in blocks], x_BKC)
+        for block, divisors in zip(blocks, dropped):
+            x_BKC = run_block(self.with_cp, self._run_block[-1], block, x_BKC,
+                              pairs, divisors)
         outs.append(x_BKC[:, :, None])
         return outs
+
+    def _early_stages(self) -> List[List[nn.Module]]:
+        """Blocks before the last stage; each stage ends with its merging."""
+        stages: List[List[nn.Module]] = [[]]
+        for block in self.blocks[:-self.num_main_blocks]:
+            stages[-1].append(block)
+            if isinstance(block, PatchMerge):
+                stages.append([])
+        return stages[:-1]
 
     def check_masked(self) -> None:
         """Refuse options whose masked forward is not defined."""

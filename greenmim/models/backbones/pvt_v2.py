@@ -5,7 +5,7 @@
 :mod:`greenmim.ops`.
 """
 import math
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from greenmim.ops import Halo, MaskPlan, overlapping_conv, patches_of_units
 from greenmim.registry import MODELS
-from ..visible import (Pyramid, VisibleBackbone, arch_settings, check_in_units,
-                       depthwise_tokens, run_block, tokens_to_map,
-                       visible_reduced_attention)
+from ..visible import (CompileBlocks, Compiled, Divisors, Pyramid,
+                       VisibleBackbone, arch_settings, check_in_units,
+                       depthwise_tokens, draw_drop_paths, drop, run_block,
+                       tokens_to_map, visible_reduced_attention)
 
 
 class ConvFFN(BaseModule):
@@ -47,17 +48,17 @@ class ConvFFN(BaseModule):
         """Dense, (B, H * W, C)."""
         x = self.fc1(x)
         x = tokens_to_map(x, hw_shape)
-        return self.finish(self.dwconv(x).flatten(2).transpose(1, 2))
+        x = self.dwconv(x).flatten(2).transpose(1, 2)
+        return self.out_drop(self.finish(x))
 
     def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
-        """Visible tokens only, (B, K, T, C)."""
+        """Visible tokens only, (B, K, T, C), before stochastic depth."""
         x = self.fc1(x_BKTC)
         return self.finish(depthwise_tokens(self.dwconv, x, halo))
 
     def finish(self, x: Tensor) -> Tensor:
         """What follows the convolution, token by token."""
-        x = self.drop(self.act(x))
-        return self.out_drop(self.drop(self.fc2(x)))
+        return self.drop(self.fc2(self.drop(self.act(x))))
 
 
 class PVTv2Block(BaseModule):
@@ -88,11 +89,13 @@ class PVTv2Block(BaseModule):
         x = x + self.attn(self.norm1(x), hw_shape)
         return x + self.ffn(self.norm2(x), hw_shape)
 
-    def forward_visible(self, x_BKTC: Tensor, halo: Halo) -> Tensor:
+    def forward_visible(self, x_BKTC: Tensor, halo: Halo,
+                        divisors: Divisors) -> Tensor:
         """Visible tokens only, (B, K, T, C)."""
-        x_BKTC = x_BKTC + visible_reduced_attention(self.attn,
-                                                    self.norm1(x_BKTC))
-        return x_BKTC + self.ffn.forward_visible(self.norm2(x_BKTC), halo)
+        attended = visible_reduced_attention(self.attn, self.norm1(x_BKTC))
+        x_BKTC = x_BKTC + drop(attended, divisors[0])
+        hidden = self.ffn.forward_visible(self.norm2(x_BKTC), halo)
+        return x_BKTC + drop(hidden, divisors[1])
 
 
 @MODELS.register_module()
@@ -262,7 +265,21 @@ class GreenMIMPVTv2(VisibleBackbone, PyramidVisionTransformerV2):
     to the spatially reduced tokens of visible units, and convolutions that
     reach beyond a unit (in patch embeddings and FFNs) see zeros instead of
     masked pixels and tokens.
+
+    Args:
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, a function for each stage; a string is its
+            mode. Defaults to False.
+        **kwargs: Arguments of :class:`PyramidVisionTransformerV2`.
     """
+
+    def __init__(self,
+                 *args: Any,
+                 compile_blocks: CompileBlocks = False,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._run_block = Compiled.of_stages(PVTv2Block.forward_visible,
+                                             len(self.depths), compile_blocks)
 
     @property
     def unit_size(self) -> int:
@@ -286,9 +303,12 @@ class GreenMIMPVTv2(VisibleBackbone, PyramidVisionTransformerV2):
             x_BKTC = embed.norm(x_BKTC)
             side //= self.strides[i]
             halo = Halo.from_layout(plan.layout, side, 1, device)
-            for block in stage:
-                x_BKTC = run_block(self.with_cp, block.forward_visible, x_BKTC,
-                                   halo)
+            dropped = draw_drop_paths(
+                [(block.attn.out_drop, block.ffn.out_drop) for block in stage],
+                x_BKTC)
+            for block, divisors in zip(stage, dropped):
+                x_BKTC = run_block(self.with_cp, self._run_block[i], block,
+                                   x_BKTC, halo, divisors)
             x_BKTC = getattr(self, f'norm{i}')(x_BKTC)
             outs.append(x_BKTC)
         return outs

@@ -31,8 +31,9 @@ from greenmim.ops import (GroupIndex, MaskPlan, StageWindows, Window,
                           patches_of_units)
 from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import (Compiled, VisibleBackbone, check_in_units,
-                       check_last_stage, index_windows, run_block,
+from ..visible import (CompileBlocks, Compiled, Divisors, VisibleBackbone,
+                       check_in_units, check_last_stage, draw_drop_paths, drop,
+                       ffn_tokens, index_windows, run_block,
                        visible_patch_embed, visible_patch_merging,
                        visible_positions, window_attention)
 
@@ -52,13 +53,14 @@ def before_attention(block: SwinBlock,
     return qkv, msa.relative_position_bias_table, msa.scale
 
 
-def after_attention(block: SwinBlock, x_BKTC: Tensor,
-                    attended: Tensor) -> Tensor:
+def after_attention(block: SwinBlock, x_BKTC: Tensor, attended: Tensor,
+                    divisors: Divisors) -> Tensor:
     """The part of a block of V1 after attention, the output of the block."""
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
-    x_BKTC = x_BKTC + block.attn.drop(attended)
-    return block.ffn(block.norm2(x_BKTC), identity=x_BKTC)
+    x_BKTC = x_BKTC + drop(attended, divisors[0])
+    return x_BKTC + drop(
+        ffn_tokens(block.ffn, block.norm2(x_BKTC)), divisors[1])
 
 
 def before_cosine_attention(block: SwinBlockV2,
@@ -85,12 +87,13 @@ def before_cosine_attention(block: SwinBlockV2,
 
 
 def after_cosine_attention(block: SwinBlockV2, x_BKTC: Tensor,
-                           attended: Tensor) -> Tensor:
+                           attended: Tensor, divisors: Divisors) -> Tensor:
     """The part of a block of V2 after attention, see `after_attention`."""
     msa = block.attn.w_msa
     attended = msa.proj_drop(msa.proj(attended))
-    x_BKTC = x_BKTC + block.norm1(block.attn.drop(attended))
-    x_BKTC = x_BKTC + block.norm2(block.ffn(x_BKTC))
+    x_BKTC = x_BKTC + block.norm1(drop(attended, divisors[0]))
+    hidden = drop(ffn_tokens(block.ffn, x_BKTC), divisors[1])
+    x_BKTC = x_BKTC + block.norm2(hidden)
     return block.norm3(x_BKTC) if block.extra_norm else x_BKTC
 
 
@@ -110,7 +113,7 @@ class VisibleSwin(VisibleBackbone):
     #: See :func:`before_attention`.
     before: Callable[[nn.Module, Tensor], Tuple[Tensor, Tensor, float]]
     #: See :func:`after_attention`.
-    after: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    after: Callable[[nn.Module, Tensor, Tensor, Divisors], Tensor]
 
     # Attributes of the dense parent
     num_layers: int
@@ -128,13 +131,14 @@ class VisibleSwin(VisibleBackbone):
     def __init__(self,
                  *args: Any,
                  attn_backend: str = 'auto',
-                 compile_blocks: bool = False,
+                 compile_blocks: CompileBlocks = False,
                  **kwargs: Any) -> None:
         check_backend(attn_backend)
         super().__init__(*args, **kwargs)
         self.attn_backend = attn_backend
-        self._before = Compiled(type(self).before, compile_blocks)
-        self._after = Compiled(type(self).after, compile_blocks)
+        self._before, self._after = (
+            Compiled.of_stages(function, self.num_layers, compile_blocks)
+            for function in (type(self).before, type(self).after))
         # The parents freeze stages when `train` is called, which is after
         # distributed training has looked for what has gradients.
         self.train()
@@ -191,22 +195,26 @@ class VisibleSwin(VisibleBackbone):
             if merging is not None:
                 x_BKTC = visible_patch_merging(merging, x_BKTC)
             index = index_windows(groups, self.num_heads[i], x_BKTC.device)
-            for block in stage.blocks:
-                x_BKTC = run_block(block.with_cp, self._forward_block, block,
-                                   x_BKTC, index[_window(block.attn)])
+            dropped = draw_drop_paths(
+                [(block.attn.drop, block.ffn.dropout_layer)
+                 for block in stage.blocks], x_BKTC)
+            for block, divisors in zip(stage.blocks, dropped):
+                x_BKTC = run_block(block.with_cp, self._forward_block, i,
+                                   block, x_BKTC, divisors,
+                                   index[_window(block.attn)])
             if self.has_norm(i):
                 outs.append(getattr(self, f'norm{i}')(x_BKTC))
             else:
                 outs.append(x_BKTC)
         return outs
 
-    def _forward_block(self, block: Any, x_BKTC: Tensor,
-                       index: GroupIndex) -> Tensor:
+    def _forward_block(self, stage: int, block: Any, x_BKTC: Tensor,
+                       divisors: Divisors, index: GroupIndex) -> Tensor:
         """The output of a block, (B, K, T, C)."""
-        qkv, bias_table, scale = self._before(block, x_BKTC)
+        qkv, bias_table, scale = self._before[stage](block, x_BKTC)
         attended = window_attention(block.attn.w_msa, qkv, index, bias_table,
                                     scale, self.attn_backend)
-        return self._after(block, x_BKTC, attended)
+        return self._after[stage](block, x_BKTC, attended, divisors)
 
     def stage_windows(self) -> List[StageWindows]:
         """The window attention of every stage."""
@@ -269,10 +277,10 @@ class GreenMIMSwinTransformer(VisibleSwin, SwinTransformer):
         attn_backend (str): Backend of the masked forward's attention:
             ``'auto'``, ``'eager'``, ``'sdpa'`` or ``'fused'``, see
             :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
-        compile_blocks (bool): Compile the blocks of the masked forward by
-            ``torch.compile``, which fuses norms, biases, activations and
-            residuals. Masks that hide the same number of units share the
-            compiled code. Defaults to False.
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, which fuses norms, biases, activations and
+            residuals, two functions for each stage; a string is its mode.
+            Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.SwinTransformer``.
     """
 
@@ -377,10 +385,10 @@ class GreenMIMSwinTransformerV2(VisibleSwin, SwinTransformerV2):
         attn_backend (str): Backend of the masked forward's attention:
             ``'auto'``, ``'eager'``, ``'sdpa'`` or ``'fused'``, see
             :mod:`greenmim.ops.group_attention`. Defaults to ``'auto'``.
-        compile_blocks (bool): Compile the blocks of the masked forward by
-            ``torch.compile``, which fuses norms, biases, activations and
-            residuals. Masks that hide the same number of units share the
-            compiled code. Defaults to False.
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, which fuses norms, biases, activations and
+            residuals, two functions for each stage; a string is its mode.
+            Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.SwinTransformerV2``.
     """
 

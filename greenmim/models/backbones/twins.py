@@ -11,36 +11,53 @@ import torch
 from mmcv.cnn import build_norm_layer
 from mmpretrain.models import PCPVT, SVT
 from mmpretrain.models.backbones.twins import GSAEncoderLayer, LSAEncoderLayer
-from torch import Tensor
+from torch import Tensor, nn
 
 from greenmim.ops import (GroupIndex, Halo, MaskPlan, StageWindows, Window,
                           patches_of_units)
 from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
-from ..visible import (Pyramid, VisibleBackbone, check_in_units, checkpointed,
-                       conv_in_units, depthwise_tokens, index_windows,
-                       run_block, visible_patch_embed,
-                       visible_reduced_attention, window_attention)
+from ..visible import (CompileBlocks, Compiled, Divisors, Pyramid,
+                       VisibleBackbone, check_in_units, checkpointed,
+                       conv_in_units, depthwise_tokens, draw_drop_paths, drop,
+                       ffn_tokens, index_windows, run_block,
+                       visible_patch_embed, visible_reduced_attention,
+                       window_attention)
+
+Block = Union[LSAEncoderLayer, GSAEncoderLayer]
 
 
-def visible_block(block: Union[LSAEncoderLayer,
-                               GSAEncoderLayer], x_BKTC: Tensor,
-                  index: Optional[GroupIndex], attn_backend: str) -> Tensor:
-    """Run a block with attention in windows (LSA) or to sub-sampled keys.
+def before_attention(block: LSAEncoderLayer, x_BKTC: Tensor) -> Tensor:
+    """Queries, keys and values for windows, (B, K, T, 3 * C)."""
+    return block.attn.qkv(block.norm1(x_BKTC))
 
-    Stochastic depth is applied twice to a branch where the dense block does.
-    """
-    attn = block.attn
-    normed = block.norm1(x_BKTC)
-    if isinstance(block, LSAEncoderLayer):
-        assert index is not None
-        attended = window_attention(attn, attn.qkv(normed), index, None,
-                                    attn.scale, attn_backend)
-        attended = attn.proj_drop(attn.proj(attended))
-    else:
-        attended = visible_reduced_attention(attn, normed)
-    x_BKTC = x_BKTC + block.drop_path(attended)
-    return x_BKTC + block.drop_path(block.ffn(block.norm2(x_BKTC)))
+
+def after_attention(block: Block, x_BKTC: Tensor, attended: Tensor,
+                    divisors: Divisors) -> Tensor:
+    """What follows attention in windows, the output of the block."""
+    attended = block.attn.proj_drop(block.attn.proj(attended))
+    return _add_branches(block, x_BKTC, attended, divisors)
+
+
+def global_block(block: GSAEncoderLayer, x_BKTC: Tensor,
+                 divisors: Divisors) -> Tensor:
+    """Run a block with attention to sub-sampled keys."""
+    attended = visible_reduced_attention(block.attn, block.norm1(x_BKTC))
+    attended = drop(attended, divisors[0])
+    return _add_branches(block, x_BKTC, attended, divisors)
+
+
+def _add_branches(block: Block, x_BKTC: Tensor, attended: Tensor,
+                  divisors: Divisors) -> Tensor:
+    x_BKTC = x_BKTC + drop(attended, divisors[1])
+    hidden = drop(ffn_tokens(block.ffn, block.norm2(x_BKTC)), divisors[2])
+    return x_BKTC + drop(hidden, divisors[3])
+
+
+def drop_paths(block: Block) -> List[nn.Module]:
+    """Stochastic depth, twice on a branch where the dense block has it so."""
+    own = getattr(block.attn, 'out_drop', nn.Identity())
+    return [own, block.drop_path, block.ffn.dropout_layer, block.drop_path]
 
 
 class VisibleTwins(Pyramid, VisibleBackbone):
@@ -61,8 +78,12 @@ class VisibleTwins(Pyramid, VisibleBackbone):
                  patch_norm_cfg: Optional[dict] = None,
                  with_cp: bool = False,
                  frozen_stages: int = -1,
+                 compile_blocks: CompileBlocks = False,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._before, self._after, self._global = (
+            Compiled.of_stages(function, len(self.stages), compile_blocks)
+            for function in (before_attention, after_attention, global_block))
         if patch_norm_cfg is not None:
             for embed in self.patch_embeds:
                 embed.norm = build_norm_layer(patch_norm_cfg,
@@ -102,9 +123,11 @@ class VisibleTwins(Pyramid, VisibleBackbone):
                 x_BKTC = embed.norm(conv_in_units(embed.projection, x_BKTC))
             x_BKTC = self.position_encoding_drops[i](x_BKTC)
             index = self._group_index(i, plan, x_BKTC.device)
-            for j, block in enumerate(stage):
-                x_BKTC = run_block(self.with_cp, visible_block, block, x_BKTC,
-                                   index, self.attn_backend)
+            dropped = draw_drop_paths([drop_paths(block) for block in stage],
+                                      x_BKTC)
+            for j, (block, divisors) in enumerate(zip(stage, dropped)):
+                x_BKTC = run_block(self.with_cp, self._forward_block, i, block,
+                                   x_BKTC, divisors, index)
                 if j == 0:
                     halo = Halo.from_layout(plan.layout, self._side(i), 1,
                                             x_BKTC.device)
@@ -113,6 +136,18 @@ class VisibleTwins(Pyramid, VisibleBackbone):
             x_BKTC = getattr(self, f'norm_after_stage{i}')(x_BKTC)
             outs.append(x_BKTC)
         return outs
+
+    def _forward_block(self, stage: int, block: Block, x_BKTC: Tensor,
+                       divisors: Divisors,
+                       index: Optional[GroupIndex]) -> Tensor:
+        """The output of a block, (B, K, T, C)."""
+        if isinstance(block, GSAEncoderLayer):
+            return self._global[stage](block, x_BKTC, divisors)
+        assert index is not None
+        attn = block.attn
+        attended = window_attention(attn, self._before[stage](block, x_BKTC),
+                                    index, None, attn.scale, self.attn_backend)
+        return self._after[stage](block, x_BKTC, attended, divisors)
 
     def _group_index(self, stage: int, plan: MaskPlan,
                      device: torch.device) -> Optional[GroupIndex]:
@@ -156,6 +191,9 @@ class GreenMIMPCPVT(VisibleTwins, PCPVT):
             Defaults to False.
         frozen_stages (int): Stages up to this one, counted from 0, are not
             trained. Defaults to -1, none.
+        compile_blocks (bool | str): Compile the blocks of the masked forward
+            by ``torch.compile``, a function for each stage; a string is its
+            mode. Defaults to False.
         **kwargs: Arguments of ``mmpretrain.PCPVT``. The last stage has no
             norm unless ``norm_after_stage`` says so.
     """

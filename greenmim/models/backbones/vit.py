@@ -6,19 +6,33 @@ The letters of shapes are defined in :mod:`greenmim.ops`.
 from typing import Any, Optional, Tuple
 
 import torch
+from mmcv.cnn.bricks.transformer import FFN
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from greenmim.ops import MaskPlan, patches_of_units, sincos_positions
 from greenmim.registry import MODELS
-from ..visible import (Compiled, StageOutputs, VisibleBackbone, check_in_units,
-                       checkpointed, run_block, visible_patch_embed,
-                       visible_positions)
+from ..visible import (CompileBlocks, Compiled, Divisors, StageOutputs,
+                       VisibleBackbone, check_in_units, checkpointed,
+                       draw_drop_paths, drop, ffn_tokens, run_block,
+                       visible_patch_embed, visible_positions)
 
 
-def _run_layer(layer: nn.Module, x: Tensor) -> Tensor:
-    return layer(x)
+def run_layer(layer: Any, x_BNC: Tensor, divisors: Divisors) -> Tensor:
+    """Run a layer on the class token, if any, and the visible tokens."""
+    attn = layer.attn
+    B, N, C = x_BNC.shape
+    qkv = attn.qkv(layer.ln1(x_BNC)).view(B, N, 3, attn.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    out = F.scaled_dot_product_attention(
+        q, k, v, dropout_p=attn.attn_drop if attn.training else 0.)
+    out = attn.proj(out.transpose(1, 2).reshape(B, N, C))
+    x_BNC = x_BNC + drop(attn.gamma1(attn.proj_drop(out)), divisors[0])
+    if not isinstance(layer.ffn, FFN):  # has no stochastic depth
+        return layer.ffn(layer.ln2(x_BNC), identity=x_BNC)
+    return x_BNC + drop(ffn_tokens(layer.ffn, layer.ln2(x_BNC)), divisors[1])
 
 
 @MODELS.register_module()
@@ -44,9 +58,9 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
             from a random start. Defaults to False.
         with_cp (bool): Checkpoint the layers, with and without a mask, which
             saves memory for a second forward. Defaults to False.
-        compile_blocks (bool): Compile the layers of the masked forward by
-            ``torch.compile``. Masks that hide the same number of units share
-            the compiled code. Defaults to False.
+        compile_blocks (bool | str): Compile the layers of the masked forward
+            by ``torch.compile``, as one function; a string is its mode.
+            Defaults to False.
         **kwargs: Other arguments of ``mmpretrain.VisionTransformer``.
 
     Raises:
@@ -58,7 +72,7 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
                  unit_size: Optional[int] = None,
                  fixed_positions: bool = False,
                  with_cp: bool = False,
-                 compile_blocks: bool = False,
+                 compile_blocks: CompileBlocks = False,
                  **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.patch_size: int = self.patch_embed.projection.kernel_size[0]
@@ -72,11 +86,7 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
             self.pos_embed.requires_grad = False
             self._fix_positions()
         self.with_cp = with_cp
-        # The parent's rates are NumPy numbers, which break compiled graphs.
-        for module in self.modules():
-            if hasattr(module, 'drop_prob'):
-                module.drop_prob = float(module.drop_prob)
-        self._run_layer = Compiled(_run_layer, compile_blocks)
+        self._run_layer = Compiled(run_layer, compile_blocks)
 
     def init_weights(self) -> None:
         """Initialise as the parent does, except for fixed positions."""
@@ -149,8 +159,12 @@ class GreenMIMVisionTransformer(VisibleBackbone, VisionTransformer):
         x = self.pre_norm(self.drop_after_pos(x))
 
         outs = StageOutputs()
-        for i, layer in enumerate(self.layers):
-            x = run_block(self.with_cp, self._run_layer, layer, x)
+        dropped = draw_drop_paths(
+            [(layer.attn.out_drop,
+              getattr(layer.ffn, 'dropout_layer', nn.Identity()))
+             for layer in self.layers], x)
+        for i, (layer, divisors) in enumerate(zip(self.layers, dropped)):
+            x = run_block(self.with_cp, self._run_layer, layer, x, divisors)
             if i == self.num_layers - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:

@@ -102,6 +102,22 @@ class MaskPlanner:
         layout = VisibleLayout.from_mask(mask, grid, valid)
         return self.group_planner(layout)
 
+    def prepare(self, num_images: int, image_size: Sequence[int]) -> None:
+        """Fix the groups of batches like this one before any is planned.
+
+        That draws many masks, see :mod:`greenmim.ops.capacity`, which copies
+        of the planner then need not do. The global generator is not used. A
+        size that does not suit the mask units is left to be refused later.
+        """
+        if not self.group_planner.fixed or any(side % self.unit_size
+                                               for side in image_size):
+            return
+        num_masks = 1 if self.mask_scope == 'batch' else num_images
+        self._fix_capacity(
+            self.sampler(num_masks, unit_grid(image_size, self.unit_size),
+                         self.mask_ratio,
+                         torch.Generator().manual_seed(0)))
+
     def _fix_capacity(self, mask: Tensor) -> None:
         """Fix the groups of masks like this one, drawn by the sampler.
 

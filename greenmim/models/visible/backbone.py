@@ -5,6 +5,8 @@ The letters of shapes are defined in :mod:`greenmim.ops`.
 """
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
+from types import FunctionType
 from typing import (Any, Callable, Iterable, Iterator, List, Optional,
                     Sequence, Tuple, TypeVar, Union)
 
@@ -53,23 +55,52 @@ def checkpointed(blocks: Iterable[nn.Module]) -> Iterator[None]:
             del block.forward  # the method of the class is back
 
 
+# Whether blocks are compiled, or a mode of `torch.compile`
+CompileBlocks = Union[bool, str]
+_NUMBERS = count()
+
+
 class Compiled:
     """A function that is compiled if ``enabled``.
 
-    Code is compiled once for every shape. Copies, including pickled ones,
-    compile their own: compiled functions themselves cannot be pickled.
+    It has a code object of its own, by which PyTorch counts compilations and
+    remembers shapes: the same function for another stage is another. Code is
+    compiled for the first shapes that it gets, and for any sizes as soon as
+    one of them differs. Copies, including pickled ones, compile their own:
+    compiled functions themselves cannot be pickled.
 
     Args:
         function (Callable): A function of a module, not of a closure.
-        enabled (bool): Whether it is compiled.
+        enabled (bool | str): Whether it is compiled, or the mode of
+            ``torch.compile``.
+
+    Raises:
+        ValueError: If there is no such mode.
     """
 
-    def __init__(self, function: Callable, enabled: bool) -> None:
+    def __init__(self, function: Any, enabled: CompileBlocks) -> None:
         self.function = function
         self.enabled = enabled
         self._run = function
-        if enabled:
-            self._run = torch.compile(function, dynamic=False)
+        if not enabled:
+            return
+        code = function.__code__
+        code = code.replace(co_name=f'{code.co_name}_{next(_NUMBERS)}')
+        own = FunctionType(code, function.__globals__, code.co_name,
+                           function.__defaults__, function.__closure__)
+        mode = {} if enabled is True else dict(mode=enabled)
+        try:
+            self._run = torch.compile(own, **mode)
+        except RuntimeError as error:
+            raise ValueError(
+                'expected compile_blocks to be True, False or a mode of '
+                f'torch.compile, got {enabled!r}') from error
+
+    @classmethod
+    def of_stages(cls, function: Any, number: int,
+                  enabled: CompileBlocks) -> List['Compiled']:
+        """One for every stage, which the blocks of a stage share."""
+        return [cls(function, enabled) for _ in range(number)]
 
     def __reduce__(self) -> tuple:
         return Compiled, (self.function, self.enabled)

@@ -7,7 +7,7 @@ what they are. ``x_BKTC`` are unit-major tokens; the letters are defined in
 """
 from typing import Any, Sequence
 
-from mmcv.cnn.bricks.transformer import PatchEmbed, PatchMerging
+from mmcv.cnn.bricks.transformer import FFN, PatchEmbed, PatchMerging
 from mmpretrain.models.backbones.twins import GlobalSubsampledAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -130,6 +130,16 @@ def depthwise_tokens(conv: nn.Conv2d, x_BKTC: Tensor, halo: Halo) -> Tensor:
     return depthwise_conv(x_BKTC, halo, conv.weight, conv.bias)
 
 
+def ffn_tokens(ffn: FFN, x: Tensor) -> Tensor:
+    """The residual branch of a feed-forward network, before stochastic depth.
+
+    Args:
+        ffn (FFN): MMCV's.
+        x (Tensor): Shape (..., C).
+    """
+    return ffn.gamma2(ffn.layers(x))
+
+
 def norm_tokens(norm: nn.Module, x_BKTC: Tensor) -> Tensor:
     """A batch norm of visible tokens, by their statistics in training.
 
@@ -185,7 +195,7 @@ def visible_reduced_attention(attn: GlobalSubsampledAttention,
         x_BKTC (Tensor): Unit-major tokens.
 
     Returns:
-        Tensor: Shape (B, K, T, C).
+        Tensor: Shape (B, K, T, C), before stochastic depth (``out_drop``).
     """
     B, C = len(x_BKTC), x_BKTC.shape[-1]
     heads = (attn.num_heads, attn.head_dims)
@@ -198,4 +208,4 @@ def visible_reduced_attention(attn: GlobalSubsampledAttention,
     out = F.scaled_dot_product_attention(
         q, k, v, dropout_p=attn.attn_drop if attn.training else 0.)
     out = attn.proj(out.transpose(1, 2).reshape(x_BKTC.shape[:-1] + (C, )))
-    return attn.out_drop(attn.proj_drop(out))
+    return attn.proj_drop(out)

@@ -19,6 +19,12 @@ from greenmim.models import (GreenMIMSwinTransformer,
                              GreenMIMSwinTransformerV2,
                              GreenMIMVisionTransformer)
 from greenmim.models.masking import random_mask
+from greenmim.models.visible import Compiled
+from tests.backbones import FAMILIES
+from tests.backbones.checks import build as build_micro
+from tests.backbones.checks import draw_images as draw_images_of
+from tests.backbones.checks import grid_of
+from tests.backbones.family import Family
 from tests.conftest import skip_or_fail
 
 GRID = (4, 5)
@@ -106,6 +112,63 @@ def assert_bits_equal(actual: list, expected: list) -> None:
         assert torch.equal(value, target)
 
 
+def build_family(family: Family,
+                 compile_blocks: bool = True,
+                 **kwargs) -> nn.Module:
+    """The same random micro model for the same arguments, in training mode.
+
+    Its branches are dropped with rates of their own.
+    """
+    options = {**family.cases[family.default][1], **kwargs}
+    options.update(compile_blocks=compile_blocks)
+    return build_micro(
+        family, torch.float32, drop_path_rate=0.3, **options).train()
+
+
+def functions_of(model: nn.Module) -> int:
+    """Functions that a masked forward of a model compiles, one for a stage
+    and kind of code."""
+    found = vars(model).values()
+    kinds = [value for value in found if isinstance(value, Compiled)]
+    lists = [value for value in found if isinstance(value, list)]
+    return len(kinds) + sum(
+        isinstance(item, Compiled) for value in lists for item in value)
+
+
+@pytest.mark.parametrize('family', FAMILIES, ids=str)
+def test_every_family(counter, family):
+    """Losses, gradients, modes, rates of drop path and other numbers of
+    units and images: what is computed, and what is compiled how often."""
+    model, plain = (build_family(family, flag) for flag in (True, False))
+    size = family.cases[family.default][0]
+    grid = grid_of(model, size)
+    images = draw_images_of(model, size, batch=4).float()
+
+    def agree(batch: int, mask: Tensor) -> None:
+        results = []
+        for net in (model, plain):
+            torch.manual_seed(5)  # of drop path
+            results.append(step(net, images[:batch], mask))
+        assert_bits_equal(*results)
+
+    for seed in range(3):
+        agree(3, random_mask(1, grid, 0.5,
+                             torch.Generator().manual_seed(seed)))
+    frames = counter.frame_count
+    # Twins has blocks of two kinds, not in every stage.
+    assert 0 < frames <= functions_of(model)
+    assert family.name == 'svt' or frames == functions_of(model) or (
+        family.name == 'pcpvt' and frames == 4)
+
+    for net in (model, plain):
+        net.eval()
+    with torch.no_grad():
+        for seed in range(2):
+            mask = random_mask(1, grid, 0.5)
+            assert torch.equal(model(images, mask), plain(images, mask))
+    assert counter.frame_count <= 2 * frames + 1
+
+
 # Builder and number of graphs: two functions for each of the four stages of
 # a Swin, one for all layers of a ViT
 BACKBONES = {
@@ -141,10 +204,12 @@ def test_blocks_of_a_stage_share_graphs(counter):
     assert counter.frame_count == 8
 
 
-def test_another_shape_is_compiled_once(counter):
+def test_other_shapes_are_compiled_once(counter):
     model, plain = build(), build(False)
     images = draw_images(model)
-    for ratio, frames in ((0.75, 8), (0.5, 16), (0.75, 16), (0.5, 16)):
+    # The second number of units compiles code for any number.
+    for ratio, frames in ((0.75, 8), (0.5, 16), (0.75, 16), (0.5, 16),
+                          (0.6, 16), (0.8, 16)):
         mask = random_mask(1, GRID, ratio)
         assert_bits_equal(step(model, images, mask), step(plain, images, mask))
         assert counter.frame_count == frames
@@ -192,6 +257,21 @@ def test_the_moving_average_follows(counter):
     average.update_parameters(model)  # the first call copies
     with torch.no_grad():
         assert torch.equal(average(images, mask), other(images, mask))
+
+
+def test_a_mode_of_the_compiler(monkeypatch):
+    with pytest.raises(ValueError, match="a mode of torch.compile, got 'fas"):
+        build(compile_blocks='fastest')
+    asked = []
+
+    def compile_(function, **options):
+        asked.append(options)
+        return function
+
+    monkeypatch.setattr(torch, 'compile', compile_)
+    build_vit(compile_blocks='reduce-overhead')
+    build_vit(compile_blocks=True)
+    assert asked == [dict(mode='reduce-overhead'), {}]
 
 
 def test_the_real_compiler():

@@ -372,32 +372,26 @@ def test_frozen_stages_get_no_gradient(family, frozen_stages):
             assert param.grad.ne(0).any(), name
 
 
-class _FixedDropPath(nn.Module):
-    """Drop path with given factors, one for each image of the batch."""
-
-    def __init__(self, factors: Tensor):
-        super().__init__()
-        self.factors = factors
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert len(x) == len(self.factors), 'drop path must act on images'
-        return x * self.factors.to(x).view(-1, *[1] * (x.ndim - 1))
-
-
-def test_drop_path_acts_on_whole_images(family):
+def test_drop_path_acts_on_whole_images(family, monkeypatch):
+    """The same images are dropped in all branches, which have one rate."""
     size, kwargs = family.cases[family.default]
     model = build(family, **{**kwargs, 'drop_path_rate': 0.5})
-    factors = torch.tensor([0., 2., 0.5])
+    factors = torch.tensor([0., 2., 2.])
+
+    def rand(shape, **options):
+        assert shape[1] == len(factors), 'drop path must act on images'
+        numbers = (factors / 3).to(options['dtype'])
+        return numbers.view(-1, *[1] * (len(shape) - 2)).expand(shape).clone()
+
+    monkeypatch.setattr(torch, 'rand', rand)
     images = draw_images(model, size, batch=3)
     mask = draw_mask('image', 3, grid_of(model, size))
     expected = family.twin(model, drop_path=factors)(images, mask)
-    num_replaced = 0
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if type(child).__name__ == 'DropPath':
-                setattr(module, name, _FixedDropPath(factors))
-                num_replaced += 1
-    assert num_replaced >= len(model.forward_stages(images, mask))
+    dropping = [module for module in model.modules()
+                if type(module).__name__ == 'DropPath']  # yapf: disable
+    for module in dropping:
+        module.drop_prob = 0.5
+    assert len(dropping) >= len(model.forward_stages(images, mask))
     model.train()
     # Batch norms stay with the running statistics, which the twin has read.
     for module in model.modules():

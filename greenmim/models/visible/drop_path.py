@@ -1,0 +1,67 @@
+# Copyright (c) greenmim authors. All rights reserved.
+"""Stochastic depth that is drawn before the blocks run.
+
+A residual branch x of an image becomes ``x / d``. The divisor d is the
+probability of keeping the branch where it is kept, and infinity where it is
+dropped. Blocks get the divisors as arguments, so that compiled code does not
+depend on their rates, and the numbers of a whole stage are drawn at once. They
+are those that MMCV's ``DropPath`` draws one after another, and its results.
+"""
+from typing import Any, List, Optional, Sequence
+
+import torch
+from mmcv.cnn.bricks.drop import DropPath
+from torch import Tensor, nn
+
+# Of the branches of a block in their order, each (B, 1, ...) or None
+Divisors = Sequence[Optional[Tensor]]
+
+
+def draw_drop_paths(blocks: Sequence[Sequence[nn.Module]],
+                    x: Tensor) -> List[Divisors]:
+    """Draw what blocks drop.
+
+    Args:
+        blocks (Sequence[Sequence[nn.Module]]): Of every block the drop path
+            of each branch, or an identity in its place.
+        x (Tensor): The input of the blocks, (B, ...).
+
+    Returns:
+        list[Divisors]: Of every block. They are tensors for all branches, or
+        None for all where none is ever dropped.
+
+    Raises:
+        ValueError: If a branch is dropped by another module.
+    """
+    rates = [_rate(module) for modules in blocks for module in modules]
+    keep = [1 - rate for rate in rates if rate]
+    if not keep:
+        return [[None] * len(modules) for modules in blocks]
+    shape = (len(x), ) + (1, ) * (x.ndim - 1)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    numbers = torch.rand((len(keep), *shape), dtype=dtype, device=x.device)
+    drawn = numbers.unbind()
+    for number, probability in zip(drawn, keep):
+        number.add_(probability)
+    numbers.floor_().reciprocal_()  # 1 = kept
+    for number, probability in zip(drawn, keep):
+        number.mul_(probability)
+    kept = x.new_ones(shape, dtype=dtype)
+    divisors = iter(drawn)
+    of_branches = iter([next(divisors) if rate else kept for rate in rates])
+    return [[next(of_branches) for _ in modules] for modules in blocks]
+
+
+def _rate(module: Any) -> float:
+    if isinstance(module, nn.Identity):
+        return 0.
+    if not isinstance(module, DropPath):
+        raise ValueError(
+            'expected DropPath for the residual branches of a masked forward, '
+            f'got {type(module).__name__}; set drop_path_rate of the backbone')
+    return float(module.drop_prob) if module.training else 0.
+
+
+def drop(x: Tensor, divisor: Optional[Tensor]) -> Tensor:
+    """The branch ``x``, dropped where it was drawn so."""
+    return x if divisor is None else (x / divisor).to(x.dtype)
