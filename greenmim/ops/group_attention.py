@@ -130,8 +130,9 @@ class GroupIndex:
         window = self.plan.window_of_slot
         position = self.plan.position_of_slot
         size = self.plan.group_size
-        blocked = torch.arange(size, device=window.device) + (
-            self.plan.num_entries)
+        blocked = torch.arange(
+            size, device=window.device) + (
+                self.plan.num_entries)
         pair = position[:, :, None] - position[:, None] + self.plan.middle
         same = window[:, :, None] == window[:, None]
         pair = torch.where(same, pair, blocked)

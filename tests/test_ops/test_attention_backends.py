@@ -508,8 +508,8 @@ def test_the_backbone_agrees_for_all_backends(interpreter):
         assert all(map(operator.le, errors(backend), limits)), backend
 
 
-@pytest.mark.parametrize('case', [Case(num_images=3), Case(num_masks=2)],
-                         ids=['shared', 'image'])
+@pytest.mark.parametrize(
+    'case', [Case(num_images=3), Case(num_masks=2)], ids=['shared', 'image'])
 def test_more_matrices_than_a_grid_has_blocks(case, monkeypatch):
     """They are computed in several calls, with the same results."""
     calls = []

@@ -46,9 +46,11 @@ def draw_drop_paths(blocks: Sequence[Sequence[nn.Module]],
     numbers.floor_().reciprocal_()  # 1 = kept
     for number, probability in zip(drawn, keep):
         number.mul_(probability)
-    kept = x.new_ones(shape, dtype=dtype)
-    divisors = iter(drawn)
-    of_branches = iter([next(divisors) if rate else kept for rate in rates])
+    # One tensor for two branches would be other code than two tensors.
+    others = x.new_ones((rates.count(0.), *shape), dtype=dtype).unbind()
+    divisors, ones = iter(drawn), iter(others)
+    of_branches = iter(
+        [next(divisors) if rate else next(ones) for rate in rates])
     return [[next(of_branches) for _ in modules] for modules in blocks]
 
 
