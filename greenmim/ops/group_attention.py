@@ -84,6 +84,8 @@ class GroupIndex:
     num_heads: int
     _rows: Dict[int, _Rows] = field(
         default_factory=dict, init=False, repr=False)
+    _constants: Dict[torch.dtype, Tensor] = field(
+        default_factory=dict, init=False, repr=False)
 
     @classmethod
     def from_plan(cls, plan: GroupPlan, num_heads: int,
@@ -140,6 +142,16 @@ class GroupIndex:
         both = is_padding[:, :, None] & is_padding[:, None]
         return torch.where(both, blocked + size, pair).view(-1)
 
+    def constants(self, dtype: torch.dtype) -> Tensor:
+        """Biases (h, 2 * g) of the entries "blocked" and "padding"."""
+        if dtype not in self._constants:
+            h, _, g = self.shape
+            device = self.plan.window_of_slot.device
+            constants = torch.zeros(h, 2 * g, dtype=dtype, device=device)
+            constants[:, :g] = float('-inf')
+            self._constants[dtype] = constants
+        return self._constants[dtype]
+
     @cached_property
     def is_blocked(self) -> Tensor:
         """Bool (1, G, g, g), True for the slots of two windows."""
@@ -158,10 +170,8 @@ def gather_bias(bias_table: Optional[Tensor], index: GroupIndex,
         blocked = index.is_blocked
         zeros = torch.zeros_like(blocked, dtype=dtype)
         return zeros.masked_fill(blocked, float('-inf'))
-    table = bias_table.t()
-    blocked = table.new_full((h, g), float('-inf'))
-    padding = table.new_zeros((h, g))
-    table = torch.cat([table, blocked, padding], dim=1)
+    constants = index.constants(bias_table.dtype)
+    table = torch.cat([bias_table.t(), constants], dim=1)
     return table.index_select(1, index.bias_of_pair).view(h, G, g, g)
 
 

@@ -79,3 +79,24 @@ def test_the_kernels_run():
     for name in '_forward', '_backward_q', '_backward_kv', '_backward_table':
         assert name in names
     assert not any('fmha' in name for name in names)
+
+
+@pytest.mark.parametrize('with_table', [True, False])
+def test_attention_of_pytorch_is_the_memory_efficient_one(with_table):
+    """Neither cuDNN's, which is planned for every shape, nor plain products.
+    """
+    plan, tokens, _ = make_plan(Case())
+    device = torch.device('cuda')
+    index = GroupIndex.from_plan(plan, 2, device)
+    qkv = torch.randn(
+        2, len(tokens), 3 * 2 * 32, dtype=torch.bfloat16, device=device)
+    qkv.requires_grad_()
+    table = torch.randn(13**2, 2, device=device) if with_table else None
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        group_attention(
+            qkv, index, table, 0.2, backend='sdpa').sum().backward()
+        torch.cuda.synchronize()
+    names = {event.key for event in found.key_averages()}
+    assert any('fmha_cutlassF' in name for name in names)
+    assert any('fmha_cutlassB' in name for name in names)
+    assert not any('cudnn' in name for name in names)

@@ -7,7 +7,8 @@ dropped. Blocks get the divisors as arguments, so that compiled code does not
 depend on their rates, and the numbers of a whole stage are drawn at once. They
 are those that MMCV's ``DropPath`` draws one after another, and its results.
 """
-from typing import Any, List, Optional, Sequence
+from functools import lru_cache
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from mmcv.cnn.bricks.drop import DropPath
@@ -40,18 +41,23 @@ def draw_drop_paths(blocks: Sequence[Sequence[nn.Module]],
     shape = (len(x), ) + (1, ) * (x.ndim - 1)
     dtype = torch.promote_types(x.dtype, torch.float32)
     numbers = torch.rand((len(keep), *shape), dtype=dtype, device=x.device)
-    drawn = numbers.unbind()
-    for number, probability in zip(drawn, keep):
-        number.add_(probability)
-    numbers.floor_().reciprocal_()  # 1 = kept
-    for number, probability in zip(drawn, keep):
-        number.mul_(probability)
+    probabilities = _on_device(tuple(keep), dtype, x.device)
+    probabilities = probabilities.view(-1, *[1] * x.ndim)
+    numbers.add_(probabilities).floor_()  # 1 = kept
+    drawn = numbers.reciprocal_().mul_(probabilities).unbind()
     # One tensor for two branches would be other code than two tensors.
     others = x.new_ones((rates.count(0.), *shape), dtype=dtype).unbind()
     divisors, ones = iter(drawn), iter(others)
     of_branches = iter(
         [next(divisors) if rate else next(ones) for rate in rates])
     return [[next(of_branches) for _ in modules] for modules in blocks]
+
+
+@lru_cache(maxsize=64)
+def _on_device(numbers: Tuple[float, ...], dtype: torch.dtype,
+               device: torch.device) -> Tensor:
+    """Constants, which are sent to a device once."""
+    return torch.tensor(numbers, dtype=dtype).to(device, non_blocking=True)
 
 
 def _rate(module: Any) -> float:
