@@ -172,7 +172,7 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
             x = embed.norm(x)
         # The early blocks take (B, K, 4, 4, C), patches of 4 x 4 tokens.
         x = x.unflatten(2, (embed.inner_patches, embed.inner_patches))
-        outs = []
+        outs: List[Tensor] = []
         for stage in self._early_stages():
             dropped = draw_drop_paths([(block.drop_path, )
                                        for block in stage[:-1]], x)
@@ -196,9 +196,9 @@ class GreenMIMHiViT(VisibleBackbone, HiViT):
         outs.append(x_BKC[:, :, None])
         return outs
 
-    def _early_stages(self) -> List[List[nn.Module]]:
+    def _early_stages(self) -> List[List[Any]]:
         """Blocks before the last stage; each stage ends with its merging."""
-        stages: List[List[nn.Module]] = [[]]
+        stages: List[List[Any]] = [[]]
         for block in self.blocks[:-self.num_main_blocks]:
             stages[-1].append(block)
             if isinstance(block, PatchMerge):

@@ -88,9 +88,9 @@ class Compiled:
         code = code.replace(co_name=f'{code.co_name}_{next(_NUMBERS)}')
         own = FunctionType(code, function.__globals__, code.co_name,
                            function.__defaults__, function.__closure__)
-        mode = {} if enabled is True else dict(mode=enabled)
+        mode = enabled if isinstance(enabled, str) else None
         try:
-            self._run = torch.compile(own, **mode)
+            self._run = torch.compile(own, mode=mode)
         except RuntimeError as error:
             raise ValueError(
                 'expected compile_blocks to be True, False or a mode of '
