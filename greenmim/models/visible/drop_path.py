@@ -71,5 +71,10 @@ def _rate(module: Any) -> float:
 
 
 def drop(x: Tensor, divisor: Optional[Tensor]) -> Tensor:
-    """The branch ``x``, dropped where it was drawn so."""
+    """A residual branch, dropped where it was drawn so.
+
+    Args:
+        x (Tensor): The branch, (B, ...).
+        divisor (Tensor | None): Of :func:`draw_drop_paths`.
+    """
     return x if divisor is None else (x / divisor).to(x.dtype)
