@@ -93,9 +93,10 @@ start() {
         --log-file="$FOLDER/munged.log" --num-threads=1
     slurmctld -c
     slurmd
-    if ! wait_for 30 idle; then
+    # One or two seconds; minutes where many processes share few cores.
+    if ! wait_for 240 idle; then
         tail -n 20 "$FOLDER"/*.log >&2
-        echo 'the node is not idle after 30 s, see the logs above' >&2
+        echo 'the node is not idle after 240 s, see the logs above' >&2
         exit 1
     fi
 }

@@ -75,14 +75,14 @@ def environment():
                         str(folder)],
                        env=variables,
                        check=True,
-                       timeout=60)
+                       timeout=300)
         yield variables
     finally:
         subprocess.run(['bash', str(CLUSTER), 'stop',
                         str(folder)],
                        env=variables,
                        check=True,
-                       timeout=60)
+                       timeout=300)
         left = processes_with(f'SLURM_CONF={folder / "slurm.conf"}')
         shutil.rmtree(folder)
         assert not left
@@ -145,7 +145,7 @@ def wait_for_iteration(work_dir, iteration, log):
             lines and int(lines[-1].split()[0]) == iteration - 1
             for lines in losses(work_dir))
 
-    wait_until(reached, 90, lambda: log.read_text()[-5000:])
+    wait_until(reached, 300, lambda: log.read_text()[-5000:])
 
 
 @pytest.fixture(scope='module')
@@ -194,7 +194,7 @@ def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
     def start_again(restarts):
         """Start the job at once; Slurm would let it wait for two minutes."""
         waiting = f'Restarts={restarts}', 'Reason=BeginTime'
-        wait_until(lambda: all(text in show() for text in waiting), 90, show)
+        wait_until(lambda: all(text in show() for text in waiting), 300, show)
         # What belongs to the attempt before is refused by the second.
         time.sleep(2)
         update('TimeLimit=60 StartTime=now')
@@ -212,7 +212,7 @@ def test_a_batch_job_is_requeued_and_resumes(environment, config, whole):
     start_again(restarts=2)
     assert (work_dir / 'iter_11.pth').exists()
 
-    wait_until(lambda: 'JobState=COMPLETED' in show(), 120, show)
+    wait_until(lambda: 'JobState=COMPLETED' in show(), 300, show)
     text = log.read_text()
     assert text.count('Got SIGUSR1: saved iter_5.pth') == 1, text
     assert text.count('Got SIGTERM: saved iter_11.pth') == 1, text
@@ -242,12 +242,11 @@ def test_a_lost_task_ends_the_job(environment, config, whole):
             set(processes_with(conf)).intersection(
                 processes_with('SLURM_PROCID=1')))
         os.kill(task, signal.SIGKILL)
-        begin = time.time()
-        assert process.wait(timeout=60) != 0
-    assert time.time() - begin < 30
+        # Left alone, the other task would be held for ever.
+        assert process.wait(timeout=300) != 0
     text = log.read_text()
     assert re.search(r'error: localhost: task 1: Killed', text), text
-    wait_until(lambda: not processes_with('SLURM_PROCID=0'), 10)
+    wait_until(lambda: not processes_with('SLURM_PROCID=0'), 60)
 
     (work_dir / 'hold_6').unlink()
     line = documented('mim train greenmim CONFIG --launcher slurm', config,
