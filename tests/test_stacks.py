@@ -85,10 +85,12 @@ def test_a_record(monkeypatch, tmp_path, outcome):
     report.write_text('<testsuites><testsuite><testcase classname='
                       f'"tests.test_one" time="1">{child}</testcase>'
                       '</testsuite></testsuites>')
-    one = script.record('newest', report, 61, 100)
+    one = script.record(
+        'newest', report, seconds=61, cpu_seconds=99, installing=100)
     assert {key: one[key] for key in ('passed', 'failed', 'skipped')} == {
         **dict(passed=0, failed=0, skipped=0), outcome: 1
     }  # yapf: disable
     table = script.table_of([one])
     assert '| seconds of tests | 61 |' in table
+    assert '| CPU seconds of tests | 99 |' in table
     assert re.search(r'\| PyTorch \| torch 2\.\d+', table)

@@ -1,7 +1,7 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Record what passed on a stack of versions, for docs/stacks.md.
 
-    record_stack.py NAME REPORT.xml --seconds S --installing S
+    record_stack.py NAME REPORT.xml --seconds S --cpu-seconds S --installing S
 
 is called by tools/run_stack.sh, in the environment of the stack.
 """
@@ -44,8 +44,8 @@ def installed(packages: List[str]) -> str:
     return ''
 
 
-def record(name: str, report: Path, seconds: int, installing: int) -> dict:
-    """What ran, on what, and how it ended."""
+def record(name: str, report: Path, **seconds: int) -> dict:
+    """What ran, on what, how it ended, and what took how many seconds."""
     total: Counter = Counter()
     for counts in read_report(report).values():
         total.update(counts)
@@ -59,8 +59,7 @@ def record(name: str, report: Path, seconds: int, installing: int) -> dict:
         passed=total['passed'],
         failed=total['failed'],
         skipped=total['skipped'],
-        seconds=seconds,
-        installing=installing)
+        **seconds)
 
 
 def table_of(records: List[dict]) -> str:
@@ -68,15 +67,16 @@ def table_of(records: List[dict]) -> str:
     if not records:
         return 'No stack was run in full yet.'
     columns = [['', 'Python', *LIBRARIES, 'passed', 'failed', 'skipped',
-                'seconds of tests', 'seconds of installation', 'processor',
-                'date']]  # yapf: disable
+                'seconds of tests', 'CPU seconds of tests',
+                'seconds of installation', 'processor', 'date']]  # yapf: disable
     for one in records:
         where = one['environment']
         columns.append([
             f'`{one["stack"]}`', where['python'],
             *(one['libraries'][name] or '-' for name in LIBRARIES),
             *(str(one[key]) for key in ('passed', 'failed', 'skipped',
-                                        'seconds', 'installing')),
+                                        'seconds', 'cpu_seconds',
+                                        'installing')),
             where['hardware'].split(',')[0], where['date']
         ])  # yapf: disable
     header, *rows = map(list, zip(*columns))
@@ -100,12 +100,18 @@ def main() -> None:
     parser.add_argument('report', type=Path, help="pytest's JUnit report")
     parser.add_argument('--seconds', type=int, help='that the tests took')
     parser.add_argument(
+        '--cpu-seconds', type=int, help='the same, of all processors')
+    parser.add_argument(
         '--installing', type=int, help='seconds that the installation took')
     args = parser.parse_args()
     folder = ROOT / 'benchmarks' / 'stacks'
     write_json(
-        record(args.name, args.report, args.seconds, args.installing),
-        folder / f'{args.name}.json')
+        record(
+            args.name,
+            args.report,
+            seconds=args.seconds,
+            cpu_seconds=args.cpu_seconds,
+            installing=args.installing), folder / f'{args.name}.json')
     write_marked(ROOT / 'docs' / 'stacks.md', table_of(read_records(folder)),
                  'stacks')
 
