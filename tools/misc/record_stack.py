@@ -68,7 +68,8 @@ def table_of(records: List[dict]) -> str:
         return 'No stack was run in full yet.'
     columns = [['', 'Python', *LIBRARIES, 'passed', 'failed', 'skipped',
                 'seconds of tests', 'CPU seconds of tests',
-                'seconds of installation', 'processor', 'date']]  # yapf: disable
+                'seconds of installation', 'processor',
+                'date']]  # yapf: disable
     for one in records:
         where = one['environment']
         columns.append([
