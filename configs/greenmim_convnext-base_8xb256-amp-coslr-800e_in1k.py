@@ -29,3 +29,6 @@ model = dict(
 
 # No decay on the scales of layers and responses either.
 optim_wrapper = dict(paramwise_cfg=dict(flat_decay_mult=0.))
+
+# Its convolutions have the same shapes in every step, see the runtime's file.
+env_cfg = dict(cudnn_benchmark=True)

@@ -33,3 +33,6 @@ model = dict(
             dict(type='Constant', layer='LayerNorm', val=1.),
         ]),
     neck=dict(in_channels=512))
+
+# Its convolutions have the same shapes in every step, see the runtime's file.
+env_cfg = dict(cudnn_benchmark=True)

@@ -131,7 +131,7 @@ def tool_flags(script: Path) -> Set[str]:
     main = re.search(r'^from ([\w.]+) import main$', text, re.M)
     if main:  # a thin tool
         return tool_flags(CHECKOUT / f'{main[1].replace(".", "/")}.py')
-    for name in re.findall(r'^from ([\w.]+) import', text, re.M):
+    for name in re.findall(r'^ *from ([\w.]+) import', text, re.M):
         file = name.replace('.', '/') + '.py'
         sources += filter(Path.is_file,
                           (script.parent / file, CHECKOUT / file))

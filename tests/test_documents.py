@@ -86,8 +86,10 @@ ELSEWHERE = {
     'test_tools/test_comparisons.py::test_over_compute',
     r'python tools/analysis_tools/benchmark(_grouping)?\.py.*':
     'test_tools/test_benchmarks.py::test_step',
-    r'bash benchmarks/run\.sh cpu my-machine':
+    r'bash benchmarks/run\.sh my-machine':
     'test_tools/test_benchmarks.py::test_list_of_measurements',
+    r'python tools/analysis_tools/gpu_report\.py --minutes 8':
+    'test_tools/test_gpu_report.py::test_from_the_tool_to_the_tables',
     r'python tools/analysis_tools/plot_benchmarks\.py':
     'test_tools/test_benchmarks.py::test_plots_and_tables',
     # How to set up a checkout and a second environment: run_tests.sh does.

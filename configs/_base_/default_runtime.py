@@ -43,6 +43,11 @@ default_hooks = dict(
 custom_hooks = []
 
 env_cfg = dict(
+    # Recipes of backbones that convolve tokens in every block set it. As every
+    # image keeps as many visible units, the shapes of the convolutions are the
+    # same in every step, and cuDNN searches for the fastest algorithm once, or
+    # after each change of the mask ratio or the images' size by a hook. What
+    # it gains is not measured. Attention gains nothing.
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'))

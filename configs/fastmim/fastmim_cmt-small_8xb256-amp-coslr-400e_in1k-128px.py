@@ -25,3 +25,6 @@ model = dict(
         _delete_=True, type='greenmim.GreenMIMCMT', arch='small',
         img_size=128),
     neck=dict(in_channels=512))
+
+# Its convolutions have the same shapes in every step, see the runtime's file.
+env_cfg = dict(cudnn_benchmark=True)

@@ -28,3 +28,6 @@ model = dict(
         arch='b2',
         norm_cfg=dict(type='LN', eps=1e-6)),
     neck=dict(in_channels=512))
+
+# Its convolutions have the same shapes in every step, see the runtime's file.
+env_cfg = dict(cudnn_benchmark=True)

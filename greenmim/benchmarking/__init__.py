@@ -1,9 +1,12 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What training costs: comparisons of time and memory.
 
-- ``contenders``, ``steps``, ``breakdown``, ``step_comparison``: training steps
-  of GreenMIM and of dense pre-training, compared.
-- ``grouping``, ``attention_cost``: parts of the method, measured alone.
+- ``contenders``, ``steps``, ``breakdown``, ``step_comparison``,
+  ``step_command``: training steps of GreenMIM and of dense pre-training,
+  compared.
+- ``grouping``, ``attention_cost``, ``kernel_gradient``: parts of the method,
+  measured alone.
+- ``gpu_report``: all of it that a GPU should run, in a limited time.
 - ``forecast``: what a run will take.
 - ``windows``: loading windows of large images, and tiles cut before.
 - ``comparison``: pre-trainings of the same budget, compared by what they

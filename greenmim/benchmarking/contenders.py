@@ -6,7 +6,7 @@ Ranges of PyTorch's profiler name what :mod:`.breakdown` counts as a whole.
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import ConfigDict
@@ -17,7 +17,22 @@ from torch.profiler import record_function
 from greenmim._mmengine import set_active_positions
 from greenmim.models import GreenMIM, GreenMIMConvNeXt, GreenMIMSwinTransformer
 from greenmim.models.masking import MaskPlanner, random_mask
-from greenmim.ops import unit_grid
+from greenmim.ops import GroupPlanner, unit_grid
+from greenmim.ops.planning import CPU_COST, GPU_COST
+
+# The words of a variant of GreenMIM, and what they set: of its backbone, and
+# of the planner of its groups, the cost and whether they are fixed.
+SETTINGS: Dict[str, Dict[str, Any]] = {
+    'eager': dict(attn_backend='eager'),
+    'sdpa': dict(attn_backend='sdpa'),
+    'fused': dict(attn_backend='fused'),
+    'compiled': dict(compile_blocks=True),
+}
+GROUPS = {
+    'cpu-groups': (CPU_COST, False),
+    'variable-groups': (GPU_COST, False),
+    'fixed-groups': (GPU_COST, True),
+}
 
 REGION = 'greenmim: '  # how the names of ranges begin
 
@@ -43,22 +58,23 @@ def decode(model: Any, images: Tensor, mask: Any,
         return model.head.loss(pred, images, mask)
 
 
+def green_loss(model: GreenMIM, images: Tensor, plan: Any) -> Tensor:
+    return decode(model, images, plan.layout, model.decode,
+                  model.encode(images, plan))
+
+
 def green_contenders(model: GreenMIM, images: Tensor,
                      scopes: Sequence[str]) -> List[Contender]:
     """GreenMIM with each of the mask scopes, and its decoder alone."""
     size = images.shape[-2:]
     planner = model.mask_planner
-
-    def loss(images: Tensor, plan: Any) -> Tensor:
-        return decode(model, images, plan.layout, model.decode,
-                      model.encode(images, plan))
-
     contenders = []
     for scope in scopes:
         scoped = MaskPlanner(planner.group_planner, planner.unit_size,
                              planner.mask_ratio, scope)
         contenders.append(
-            Contender(f'greenmim, mask per {scope}', model, loss,
+            Contender(f'greenmim, mask per {scope}', model,
+                      partial(green_loss, model),
                       partial(scoped, len(images), size)))
 
     mask = random_mask(1, unit_grid(size, planner.unit_size),
@@ -73,6 +89,32 @@ def green_contenders(model: GreenMIM, images: Tensor,
         return decode(model, images, plan.layout, model.decode, encoded)
 
     contenders.append(Contender('decoder', model, decoder_loss, is_part=True))
+    return contenders
+
+
+def variant_contenders(cfg: ConfigDict, images: Tensor,
+                       variants: Sequence[str]) -> List[Contender]:
+    """GreenMIM with other settings.
+
+    A variant is words of ``SETTINGS`` and ``GROUPS``, joined by plus signs.
+    """
+    contenders = []
+    for variant in variants:
+        varied = copy.deepcopy(cfg)
+        words = variant.split('+')
+        for word in words:
+            varied.backbone.update(SETTINGS.get(word, {}))
+        model = MODELS.build(varied).to(images.device)
+        planner = model.mask_planner
+        stages = planner.group_planner.stages
+        for word in filter(GROUPS.__contains__, words):
+            planner = MaskPlanner(
+                GroupPlanner(stages, *GROUPS[word]), planner.unit_size,
+                planner.mask_ratio, planner.mask_scope)
+        contenders.append(
+            Contender(f'greenmim, {variant}', model,
+                      partial(green_loss, model),
+                      partial(planner, len(images), images.shape[-2:])))
     return contenders
 
 

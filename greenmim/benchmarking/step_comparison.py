@@ -11,6 +11,7 @@ of the dense backbone and its own decoder and loss.
 import statistics
 from typing import Any, Dict, Optional, Sequence
 
+import torch
 from mmengine.config import ConfigDict
 
 from greenmim.engine.cost.timing import time_plans
@@ -18,20 +19,22 @@ from greenmim.models.masking import num_visible_units
 from greenmim.ops import unit_grid
 from greenmim.registry import MODELS
 from .breakdown import breakdown
-from .contenders import green_contenders, other_contenders
+from .contenders import green_contenders, other_contenders, variant_contenders
 from .pages import STEP_COLUMNS, step_cells
 from .results import table
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
 
 
-def compare_steps(cfg: ConfigDict,
-                  step: Stepper,
-                  scopes: Sequence[str] = ('batch', ),
-                  against: Optional[Sequence[str]] = None,
-                  warmup: int = 1,
-                  rounds: int = 5,
-                  with_optimizer: bool = False,
-                  with_breakdown: bool = False) -> dict:
+def compare_steps(
+    cfg: ConfigDict,
+    step: Stepper,
+    scopes: Sequence[str] = ('batch', ),
+    against: Optional[Sequence[str]] = None,
+    warmup: int = 1,
+    rounds: int = 5,
+    with_optimizer: bool = False,
+    with_breakdown: bool = False,
+    variants: Sequence[str] = tuple()) -> dict:
     """Compare time and memory of steps on one batch.
 
     Args:
@@ -43,10 +46,13 @@ def compare_steps(cfg: ConfigDict,
         rounds (int): Rounds that do.
         with_optimizer (bool): Time a step of fused AdamW, too.
         with_breakdown (bool): Add the share of every kind of work.
+        variants (Sequence[str]): See :func:`.variant_contenders`. Without a
+            dense contender the first of GreenMIM is the reference.
     """
     size = tuple(step.images.shape[-2:])
     model = MODELS.build(cfg).to(step.device)
     contenders = green_contenders(model, step.images, scopes)
+    contenders += variant_contenders(cfg, step.images, variants)
     contenders += other_contenders(cfg, model, step.images, against)
     timings = take_turns(contenders, step, warmup, rounds, with_optimizer)
     shown = [contender for contender in contenders if not contender.is_part]
@@ -67,14 +73,17 @@ def compare_steps(cfg: ConfigDict,
         compile=cfg.backbone.get('compile_blocks', False),
         with_cp=cfg.backbone.get('with_cp', False),
         plan_ahead=step.plan_ahead,
+        cudnn_benchmark=torch.backends.cudnn.benchmark,
         decoder_seconds=decoder)
     compared = 'dense backbone' in timings
+    reference = shown[0].name if len(shown) > 1 else None
     if compared:
         reference = 'simmim' if 'simmim' in timings else 'dense backbone'
         dense = timings['dense backbone'].median
         fastest = dense * visible / (rows * cols) + decoder
-        result['reference'] = reference
         result['limit'] = timings[reference].median / fastest
+    if reference is not None:
+        result['reference'] = reference
 
     result['rows'] = []
     for contender in shown:
@@ -87,9 +96,9 @@ def compare_steps(cfg: ConfigDict,
             peak_memory=memories[contender.name])
         if with_optimizer:
             row['optimizer_seconds'] = statistics.median(timing.optimizer)
-        if compared:
+        if reference is not None:
             row['ratio'] = timings[reference].median / timing.median
-        if contender.model is model:
+        if contender.name.startswith('greenmim'):
             if compared:
                 row['share_of_limit'] = fastest / timing.median
             seconds, plans = time_plans(contender.draw)
@@ -106,7 +115,8 @@ def compare_steps(cfg: ConfigDict,
 def show(result: dict) -> None:
     options = [f'dtype {result["dtype"]}', f'attention {result["attention"]}']
     options += [
-        name.replace('_', ' ') for name in ('with_cp', 'compile', 'plan_ahead')
+        name.replace('_', ' ')
+        for name in ('with_cp', 'compile', 'plan_ahead', 'cudnn_benchmark')
         if result[name]
     ]
     height, width = result['image_size']

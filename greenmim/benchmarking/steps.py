@@ -22,6 +22,10 @@ def make_optimizer(
     return torch.optim.AdamW(parameters, lr=1e-5, fused=True)
 
 
+class OutOfMemory(SystemExit):
+    """A contender needs more memory than the device has."""
+
+
 @dataclass
 class Timing:
     """The seconds of every step of a contender."""
@@ -70,7 +74,7 @@ class Stepper:
                 optimizer.step()
                 synchronize(self.device)
         except torch.OutOfMemoryError as error:
-            raise SystemExit(
+            raise OutOfMemory(
                 f'{contender.name} ran out of memory on {self.device} with a '
                 f'batch of {len(self.images)}; lower --batch-size, add '
                 '--with-cp, or take it out of --against.\n'

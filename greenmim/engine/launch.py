@@ -22,6 +22,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from greenmim.errors import one_line
 from greenmim.options import ReadOptions, read_options
 from greenmim.registry import MODELS
+from .allocator import grow_segments
 from .hooks.linked_settings_hook import link_loader
 from .screen import QuietRunner
 from .spelling import check_spelling
@@ -243,6 +244,7 @@ def build_runner(cfg: Config) -> Runner:
         if hook is None and name not in MMENGINE_HOOKS:
             del hooks[name]
     keep_held_out(cfg)
+    grow_segments()
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
         # Jobs that share a node must not use the same port.

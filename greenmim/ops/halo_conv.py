@@ -127,10 +127,11 @@ class _DepthwiseConv(torch.autograd.Function):
             grad_x = _convolve(grad, weight.flip(2, 3), None, halo)
         if ctx.needs_input_grad[1]:
             if x.device.type == 'cpu':
-                grad_weight = _correlate(x, grad.to(weight.dtype), halo)
+                grad_weight = kernel_gradient_by_taps(x, grad.to(weight.dtype),
+                                                      halo)
                 grad_weight = grad_weight.view(weight.shape)
             else:
-                grad_weight = _correlate_at_once(x, grad, weight, halo)
+                grad_weight = kernel_gradient_at_once(x, grad, weight, halo)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum((0, 1, 2), dtype=weight.dtype)
         return grad_x, grad_weight, grad_bias, None
@@ -146,7 +147,8 @@ def _convolve(x_BKTC: Tensor, weight: Tensor, bias: Optional[Tensor],
     return x.permute(0, 2, 3, 1).reshape(x_BKTC.shape)
 
 
-def _correlate(x_BKTC: Tensor, grad_BKTC: Tensor, halo: Halo) -> Tensor:
+def kernel_gradient_by_taps(x_BKTC: Tensor, grad_BKTC: Tensor,
+                            halo: Halo) -> Tensor:
     """The gradient of the kernel, (C, taps)."""
     side = halo.side
     x = halo.gather(x_BKTC).permute(0, 2, 3, 1)
@@ -157,8 +159,8 @@ def _correlate(x_BKTC: Tensor, grad_BKTC: Tensor, halo: Halo) -> Tensor:
          for row in taps for col in taps], 1)  # yapf: disable
 
 
-def _correlate_at_once(x_BKTC: Tensor, grad_BKTC: Tensor, weight: Tensor,
-                       halo: Halo) -> Tensor:
+def kernel_gradient_at_once(x_BKTC: Tensor, grad_BKTC: Tensor, weight: Tensor,
+                            halo: Halo) -> Tensor:
     """The gradient of the kernel, in the precision of the tokens."""
     x, side = halo.gather(x_BKTC), halo.side
     grad = grad_BKTC.reshape(-1, side, side, x.shape[1]).permute(0, 3, 1, 2)

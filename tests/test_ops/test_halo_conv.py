@@ -13,7 +13,8 @@ from greenmim.models import GreenMIMConvNeXt
 from greenmim.models.masking import random_mask
 from greenmim.ops import (Halo, VisibleLayout, depthwise_conv, gather_units,
                           overlapping_conv, units_of_map)
-from greenmim.ops.halo_conv import _correlate, _correlate_at_once
+from greenmim.ops.halo_conv import (kernel_gradient_at_once,
+                                    kernel_gradient_by_taps)
 
 CPU = torch.device('cpu')
 
@@ -157,10 +158,10 @@ def test_the_kernel_gradient_of_gpus_equals_that_of_cpus(
     x, grad = torch.randn(
         2, 2, 6, side**2, 5, generator=generator, dtype=torch.float64)
     weight = torch.empty(5, 1, *[2 * padding + 1] * 2, dtype=x.dtype)
-    expected = _correlate(x, grad, halo).view(weight.shape)
-    actual = _correlate_at_once(x, grad, weight, halo)
+    expected = kernel_gradient_by_taps(x, grad, halo).view(weight.shape)
+    actual = kernel_gradient_at_once(x, grad, weight, halo)
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
-    wrong = _correlate_at_once(x.flip(0), grad, weight, halo)
+    wrong = kernel_gradient_at_once(x.flip(0), grad, weight, halo)
     assert (wrong - expected).abs().max() > 1e-3
 
 

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """What the benchmarks report is consistent. Nothing here is about speed."""
+import itertools
 import json
 import os
 import re
@@ -20,13 +21,15 @@ from mmengine.config import Config
 from greenmim.benchmarking import attention_cost, pages, plots, windows
 from greenmim.benchmarking.breakdown import BACKWARD, REGION, _find, breakdown
 from greenmim.benchmarking.contenders import (Contender, build_simmim,
-                                              green_contenders)
+                                              green_contenders,
+                                              variant_contenders)
 from greenmim.benchmarking.grouping import bound_of_groups, cost_bound, cost_of
 from greenmim.benchmarking.results import write_marked
 from greenmim.benchmarking.steps import Stepper, peak_memories
 from greenmim.datasets import ImageWindows
 from greenmim.models.masking import MaskPlanner, random_mask
 from greenmim.ops import VisibleLayout, Window, plan_groups
+from greenmim.ops.planning import CPU_COST, GPU_COST
 from tests.backbones import CONVNEXT, FAMILIES
 from tests.conftest import CHECKOUT
 from tests.micro import micro_config, micro_model
@@ -100,6 +103,36 @@ def test_step_without_dense_contenders(measured):
     assert not {'ratio', 'share_of_limit', 'breakdown'} & set(row)
 
 
+def test_variants_take_turns(measured):
+    """Each with its own settings, relative to the first contender."""
+    result = measured('--against', '', '--variants',
+                      'sdpa,cpu-groups,fixed-groups+eager', '--plan-ahead')
+    rows = {row['name']: row for row in result['rows']}
+    assert list(rows) == [
+        'greenmim, mask per batch', 'greenmim, sdpa', 'greenmim, cpu-groups',
+        'greenmim, fixed-groups+eager'
+    ]
+    first = rows[result['reference']]
+    assert first is result['rows'][0] and 'limit' not in result
+    for row in rows.values():
+        assert row['ratio'] == pytest.approx(first['seconds'] / row['seconds'])
+        assert 0 < row['fill_rate'] <= 1
+    # The visible unit is one token in the last stage.
+    assert (rows['greenmim, fixed-groups+eager']['fill_rate']
+            < rows['greenmim, cpu-groups']['fill_rate'])
+
+
+def test_variants_have_their_settings():
+    images = torch.randn(1, 3, 64, 64)
+    variants = variant_contenders(
+        Config(micro_config()), images, ['eager', 'fixed-groups'])
+    backends = [variant.model.backbone.attn_backend for variant in variants]
+    assert backends == ['eager', 'auto']
+    planners = [variant.draw.func.group_planner for variant in variants]
+    assert [planner.fixed for planner in planners] == [False, True]
+    assert [planner.cost for planner in planners] == [CPU_COST, GPU_COST]
+
+
 def test_contenders_have_one_architecture(measured):
     """Windows as a list, larger than the map; any channels and sides."""
     arguments = ('--image-size', 96, 64, '--mask-ratio', 0.5, '--against',
@@ -138,7 +171,9 @@ def test_step_of_convnext(run_tool, make_config, tmp_path, capsys):
         run_tool(*arguments, 96)
 
 
-@pytest.mark.parametrize('argument', ['--against=simmin', '--mask-scope=all'])
+@pytest.mark.parametrize(
+    'argument',
+    ['--against=simmin', '--mask-scope=all', '--variants=sdpa+fast'])
 def test_unknown_names_are_refused(run_tool, capsys, argument):
     with pytest.raises(SystemExit):
         run_tool(BENCHMARK, argument)
@@ -361,19 +396,18 @@ def check_command(monkeypatch, words):
     return args
 
 
-@pytest.mark.parametrize('device, count', [('cpu', 29), ('cuda', 31)])
-def test_list_of_measurements(monkeypatch, tmp_path, device, count):
+def test_list_of_measurements(monkeypatch, tmp_path):
     """benchmarks/run.sh runs commands that exist, each for its own file."""
     log = tmp_path / 'log'
     python = tmp_path / 'python'
     python.write_text('#!/usr/bin/env bash\n'
                       f'printf "%s\\n" "$(printf "%q " "$@")" >>{log}\n')
     python.chmod(0o755)
-    subprocess.run(
-        ['bash', CHECKOUT / 'benchmarks' / 'run.sh', device, 'nowhere'],
-        env=dict(
-            os.environ, PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'),
-        check=True)
+    subprocess.run(['bash', CHECKOUT / 'benchmarks' / 'run.sh', 'nowhere'],
+                   env=dict(
+                       os.environ,
+                       PATH=f'{tmp_path}{os.pathsep}{os.environ["PATH"]}'),
+                   check=True)
     files = []
     for line in log.read_text().splitlines():
         words = shlex.split(line)
@@ -381,7 +415,7 @@ def test_list_of_measurements(monkeypatch, tmp_path, device, count):
         args = check_command(monkeypatch, words[2:])
         files.append(args.json)
         assert re.fullmatch(r'benchmarks/[\w.-]+_nowhere\.json', args.json)
-    assert len(files) == len(set(files)) == count
+    assert len(files) == len(set(files)) == 29
 
 
 def test_windows_hold_the_pixels_of_the_image(tmp_path):
@@ -422,24 +456,59 @@ def test_windows_tool(run_tool, tmp_path):
 
 
 def test_fit_finds_the_coefficients():
-    sizes, groups = [4, 9, 16, 25], [7, 5, 3, 2]
-    seconds = [n * g * (2e-6 * g + 5e-5) for g, n in zip(sizes, groups)]
-    assert attention_cost.fit(sizes, groups,
-                              seconds) == pytest.approx([2e-6, 5e-5])
+    groups, sizes = zip(*itertools.product([1, 5, 9], [16, 40, 72, 130]))
+    seconds = [
+        n * (2e-6 * attention_cost.round_up(g, 64)**2 + 5e-5 * g) + 3e-4
+        for n, g in zip(groups, sizes)
+    ]
+    fitted = attention_cost.fit(sizes, groups, seconds, tile=64)
+    assert fitted['logit_seconds'] == pytest.approx(2e-6)
+    assert fitted['slot_seconds'] == pytest.approx(5e-5)
+    assert fitted['call_seconds'] == pytest.approx(3e-4)
+    assert fitted['overhead'] == pytest.approx(25)
+    assert fitted['error'] < 1e-9
+    # Another side of the tiles does not explain these times.
+    assert attention_cost.fit(sizes, groups, seconds)['error'] > 0.01
+
+
+@pytest.mark.parametrize('size', [7, 49, 64, 150])
+def test_groups_of_the_fit_are_full(size):
+    """Of windows of at most 7 x 7 tokens in different places."""
+    plan = attention_cost.full_groups(3, size)
+    assert (plan.num_groups, plan.group_size, plan.fill_rate) == (3, size, 1)
+    assert plan.token_of_slot.equal(torch.arange(3 * size))
+    pairs = list(
+        zip(plan.window_of_slot.flatten().tolist(),
+            plan.position_of_slot.flatten().tolist()))
+    assert len(set(pairs)) == len(pairs)
+    windows = [set(row.tolist()) for row in plan.window_of_slot]
+    assert sum(map(len, windows)) == len(set.union(*windows))
+    differences = plan.position_of_slot[:, :, None] - (
+        plan.position_of_slot[:, None]) + plan.middle
+    assert 0 <= differences.min() and differences.max() < plan.num_entries
 
 
 def test_attention_cost_tool(run_tool, tmp_path, capsys):
     file = tmp_path / 'cost.json'
     run_tool(TOOLS / 'fit_attention_cost.py', '--batch-size', 1, '--num-heads',
-             2, '--windows', 4, 7, '--rounds', 2, '--json', file)
+             2, '--sizes', 16, 1500, '--groups', 1, 3, '--rounds', 2,
+             '--dtype', 'bf16', '--json', file)
     (result, ) = json.loads(file.read_text())['results']
-    assert result['group_sizes'] == [16, 49]
-    assert result['num_groups'] == [14 * 14, 8 * 8]
-    # Two unknowns and two sizes: the fit is exact.
+    # Three groups of 1500 slots are more than an image can have.
+    assert result['group_sizes'] == [16, 1500, 16]
+    assert result['num_groups'] == [1, 1, 3]
+    assert result['dtype'] == 'bf16'
+    # Three unknowns and three cases: the fit is exact.
     for g, n, seconds in zip(result['group_sizes'], result['num_groups'],
                              result['seconds']):
-        assert n * g * (result['logit_seconds'] * g +
-                        result['slot_seconds']) == pytest.approx(seconds)
+        fitted = result['logit_seconds'] * n * attention_cost.round_up(
+            g, result['tile'])**2
+        fitted += result['slot_seconds'] * n * g + result['call_seconds']
+        assert fitted == pytest.approx(seconds)
+    assert [fit['tile'] for fit in result['fits']] == [1, 16, 64]
+    assert result['error'] == min(fit['error'] for fit in result['fits'])
     assert result['overhead'] == pytest.approx(result['slot_seconds'] /
                                                result['logit_seconds'])
-    assert 'overhead: a slot costs' in capsys.readouterr().out
+    assert 'a slot costs' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match='at least three'):
+        run_tool(TOOLS / 'fit_attention_cost.py', '--sizes', 16, '--groups', 1)

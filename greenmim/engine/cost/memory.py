@@ -52,14 +52,23 @@ def step_memory(model: nn.Module, step: Callable[[], object],
     """Bytes that a model and one training step need at once.
 
     These are weights, activations, gradients and temporary tensors, without
-    the optimizer's state, which is the same whatever is computed. The model
-    has to be the only one on the device.
+    the optimizer's state, which is the same whatever is computed. What else
+    is on the device is not counted.
     """
     model.zero_grad(set_to_none=True)
+    weights = [*model.parameters(), *model.buffers()]
+    return _allocated_by(step, model, device) + sum(tensor.nbytes
+                                                    for tensor in weights)
+
+
+def _allocated_by(step: Callable[[], object], model: nn.Module,
+                  device: torch.device) -> int:
+    """The most bytes that a step holds at once beside what there was."""
     if device.type == 'cuda':
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_allocated(device) - before
     # What is held at a moment is recorded only in a trace.
     with profile(
             activities=[ProfilerActivity.CPU],
@@ -71,9 +80,5 @@ def step_memory(model: nn.Module, step: Callable[[], object],
         trace = Path(folder) / 'trace.json'
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())['traceEvents']
-    allocated = [
-        event['args']['Total Allocated'] for event in events
-        if event['name'] == '[memory]'
-    ]
-    weights = [*model.parameters(), *model.buffers()]
-    return max(allocated) + sum(tensor.nbytes for tensor in weights)
+    return max(event['args']['Total Allocated'] for event in events
+               if event['name'] == '[memory]')
