@@ -148,10 +148,10 @@ def benchmark(path: str, args: argparse.Namespace) -> dict:
     size = (size, size) if isinstance(size, int) else tuple(size * 2)[:2]
     channels = cfg.backbone.get('in_channels', 3)
     images = torch.randn(args.batch_size, channels, *size, device=args.device)
-    result = compare_steps(cfg, Stepper(images, args.dtype,
-                                        args.plan_ahead), args.mask_scope,
+    step = Stepper(images, args.dtype, args.plan_ahead)
+    result = compare_steps(cfg, step, args.mask_scope, args.variants,
                            args.against, args.warmup, args.rounds,
-                           args.optimizer, args.breakdown, args.variants)
+                           args.optimizer, args.breakdown)
     return dict(config=Path(path).stem, **result)
 
 

@@ -25,29 +25,28 @@ from .results import table
 from .steps import Stepper, make_optimizer, peak_memories, take_turns
 
 
-def compare_steps(
-    cfg: ConfigDict,
-    step: Stepper,
-    scopes: Sequence[str] = ('batch', ),
-    against: Optional[Sequence[str]] = None,
-    warmup: int = 1,
-    rounds: int = 5,
-    with_optimizer: bool = False,
-    with_breakdown: bool = False,
-    variants: Sequence[str] = tuple()) -> dict:
+def compare_steps(cfg: ConfigDict,
+                  step: Stepper,
+                  scopes: Sequence[str] = ('batch', ),
+                  variants: Sequence[str] = (),
+                  against: Optional[Sequence[str]] = None,
+                  warmup: int = 1,
+                  rounds: int = 5,
+                  with_optimizer: bool = False,
+                  with_breakdown: bool = False) -> dict:
     """Compare time and memory of steps on one batch.
 
     Args:
         cfg (ConfigDict): The config of a GreenMIM model.
         step (Stepper): Runs a step; it has the batch.
         scopes (Sequence[str]): Mask scopes of GreenMIM, each a contender.
-        against (Sequence[str], optional): See :func:`.other_contenders`.
+        variants (Sequence[str]): See :func:`.variant_contenders`.
+        against (Sequence[str], optional): See :func:`.other_contenders`. If
+            none is dense, the first contender is the reference.
         warmup (int): Rounds that do not count.
         rounds (int): Rounds that do.
         with_optimizer (bool): Time a step of fused AdamW, too.
         with_breakdown (bool): Add the share of every kind of work.
-        variants (Sequence[str]): See :func:`.variant_contenders`. Without a
-            dense contender the first of GreenMIM is the reference.
     """
     size = tuple(step.images.shape[-2:])
     model = MODELS.build(cfg).to(step.device)
