@@ -6,7 +6,7 @@ machine does hits them alike. A step is zero_grad, forward, loss, backward.
 """
 import argparse
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -111,7 +111,7 @@ def variants_of(text: str) -> List[str]:
     return text.split(',')
 
 
-def names_of(*allowed: str):
+def names_of(*allowed: str) -> Callable[[str], List[str]]:
     """A type of argument: some of the names, separated by commas."""
 
     def split(text: str) -> List[str]:
