@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
+import torch
 
 from .capacity import MASKS, choose_capacities
 from .grouping import Capacity, GroupPlan, Window, WindowMaps, plan_maps
@@ -49,6 +50,18 @@ class MaskPlan:
 
     def __deepcopy__(self, memo: dict) -> 'MaskPlan':
         return self  # it is never changed
+
+    def groups_on(self, device: torch.device) -> List[Dict[Window, GroupPlan]]:
+        """The groups on the device of the tokens, sent in one copy."""
+        plans = list({plan: None for groups in self.groups
+                      for plan in groups.values()})  # yapf: disable
+        if not plans or plans[0].token_of_slot.device == device:
+            return self.groups
+        moved = dict(zip(plans, GroupPlan.move(plans, device)))
+        return [{
+            window: moved[plan]
+            for window, plan in groups.items()
+        } for groups in self.groups]
 
     @property
     def fill_rate(self) -> float:

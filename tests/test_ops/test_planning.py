@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from greenmim.models.masking import random_mask
-from greenmim.ops import (GroupPlanner, StageWindows, VisibleLayout, Window,
-                          plan_groups)
+from greenmim.ops import (GroupPlan, GroupPlanner, StageWindows, VisibleLayout,
+                          Window, plan_groups)
 from greenmim.ops.packing import GroupCost
 
 STAGES = [
@@ -102,3 +102,29 @@ def test_a_backbone_without_windows_has_empty_plans():
     assert plan.groups == [{}, {}]
     assert plan.fill_rate == 1
     assert plan.layout is layout
+
+
+def test_all_plans_are_moved_in_one_copy():
+    """To where they are already they are not; values stay what they are."""
+    stages = [
+        StageWindows(8, (Window(7, 0, 7), Window(7, 3, 7))),
+        StageWindows(2, (Window(7, 0, 7), ))
+    ]
+    mask = torch.zeros(1, 4, 5, dtype=torch.bool)
+    mask[0, 1, 2:] = True
+    plan = GroupPlanner(stages)(VisibleLayout.from_mask(mask))
+    assert plan.groups_on(torch.device('cpu')) is plan.groups
+    plans = [groups for stage in plan.groups for groups in stage.values()]
+    assert len(plans) == 3
+    moved = GroupPlan.move(plans, torch.device('cpu'))
+    for one, other in zip(plans, moved):
+        assert one.table_size == other.table_size
+        for x, y in zip(one._tensors, other._tensors):
+            assert torch.equal(x, y) and x.dtype == y.dtype
+            assert y.is_contiguous() and y.data_ptr() % 16 == 0
+    on_device = plan.groups_on(torch.device('meta'))
+    for stage, other in zip(plan.groups, on_device):
+        assert stage.keys() == other.keys()
+        for window, groups in other.items():
+            assert groups.window_of_slot.device.type == 'meta'
+            assert groups.group_size == stage[window].group_size

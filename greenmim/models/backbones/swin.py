@@ -190,7 +190,8 @@ class VisibleSwin(VisibleBackbone):
         x_BKTC = self.drop_after_pos(x_BKTC)
 
         outs = []
-        for i, (stage, groups) in enumerate(zip(self.stages, plan.groups)):
+        all_groups = plan.groups_on(x_BKTC.device)
+        for i, (stage, groups) in enumerate(zip(self.stages, all_groups)):
             merging = self.merging_before(i)
             if merging is not None:
                 x_BKTC = visible_patch_merging(merging, x_BKTC)

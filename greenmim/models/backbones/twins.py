@@ -5,7 +5,7 @@
 :mod:`greenmim.ops`.
 """
 import math
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -13,8 +13,8 @@ from mmpretrain.models import PCPVT, SVT
 from mmpretrain.models.backbones.twins import GSAEncoderLayer, LSAEncoderLayer
 from torch import Tensor, nn
 
-from greenmim.ops import (GroupIndex, Halo, MaskPlan, StageWindows, Window,
-                          patches_of_units)
+from greenmim.ops import (GroupIndex, GroupPlan, Halo, MaskPlan, StageWindows,
+                          Window, patches_of_units)
 from greenmim.ops.group_attention import check_backend
 from greenmim.registry import MODELS
 from ..visible import (CompileBlocks, Compiled, Divisors, Pyramid,
@@ -114,6 +114,7 @@ class VisibleTwins(Pyramid, VisibleBackbone):
         units = plan.layout.units.to(images_BCHW.device, non_blocking=True)
         x_BKTC = patches_of_units(images_BCHW, units, self.unit_size,
                                   self.strides[0])
+        groups = plan.groups_on(x_BKTC.device)
         outs = []
         for i, stage in enumerate(self.stages):
             embed = self.patch_embeds[i]
@@ -122,7 +123,7 @@ class VisibleTwins(Pyramid, VisibleBackbone):
             else:
                 x_BKTC = embed.norm(conv_in_units(embed.projection, x_BKTC))
             x_BKTC = self.position_encoding_drops[i](x_BKTC)
-            index = self._group_index(i, plan, x_BKTC.device)
+            index = self._group_index(i, groups, x_BKTC.device)
             dropped = draw_drop_paths([drop_paths(block) for block in stage],
                                       x_BKTC)
             for j, (block, divisors) in enumerate(zip(stage, dropped)):
@@ -149,12 +150,12 @@ class VisibleTwins(Pyramid, VisibleBackbone):
                                     index, None, attn.scale, self.attn_backend)
         return self._after[stage](block, x_BKTC, attended, divisors)
 
-    def _group_index(self, stage: int, plan: MaskPlan,
+    def _group_index(self, stage: int, groups: List[Dict[Window, GroupPlan]],
                      device: torch.device) -> Optional[GroupIndex]:
         """The plan of a stage's windows on the device, if it has any."""
-        if not plan.groups:
+        if not groups:
             return None
-        index, = index_windows(plan.groups[stage], self.num_heads[stage],
+        index, = index_windows(groups[stage], self.num_heads[stage],
                                device).values()
         return index
 

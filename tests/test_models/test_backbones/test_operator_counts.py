@@ -94,7 +94,7 @@ PVT = dict(type='greenmim.GreenMIMPVTv2', arch='b2')
 CONVNEXT = dict(type='greenmim.GreenMIMConvNeXt', arch='base')
 BOUNDS = {
     'swin-b':
-    (SWIN, 1024, dict(forward=735, backward=750, update=10, copies=31)),
+    (SWIN, 1024, dict(forward=735, backward=750, update=10, copies=4)),
     'pvt-v2-b2':
     (PVT, 512, dict(forward=445, backward=725, update=10, copies=11)),
     'convnext-b': (CONVNEXT, 1024,
