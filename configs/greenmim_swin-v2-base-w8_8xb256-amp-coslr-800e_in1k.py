@@ -36,14 +36,14 @@ model = dict(
             downsample_cfg=dict(use_post_norm=True, norm_cfg=norm_cfg))))
 
 train_pipeline = [
-    dict(type='greenmim.LoadImage'),
+    dict(type='greenmim.LoadImage', decoder='opencv'),
     dict(
-        type='RandomResizedCrop',
+        type='greenmim.RandomResizedCrop',
         scale=256,
         crop_ratio_range=(0.2, 1.0),
         backend='pillow',
         interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='greenmim.RandomFlip', prob=0.5),
     dict(type='PackInputs')
 ]
 

@@ -1,5 +1,6 @@
 # Copyright (c) greenmim authors. All rights reserved.
 """Batches of images of one size, and what to do about other images."""
+from itertools import zip_longest
 from typing import Any, Optional, Sequence
 
 from mmengine.dataset import Compose, default_collate
@@ -8,6 +9,7 @@ from torch import Tensor
 from greenmim.models.masking.data_samples import (read_short_crop,
                                                   write_short_crop)
 from greenmim.registry import FUNCTIONS
+from .transforms import LoadImage, RandomResizedCrop
 
 
 class CropWatchingPipeline(Compose):
@@ -15,12 +17,19 @@ class CropWatchingPipeline(Compose):
 
     ``RandomCrop`` and ``CenterCrop`` then return the image as it is. Padding
     can deal with that; :func:`collate` refuses it.
+
+    :class:`LoadImage` is told of a :class:`RandomResizedCrop` that follows.
     """
 
     def __call__(self, data: dict) -> Optional[dict]:
         short = None
-        for transform in self.transforms:
-            data = transform(data)
+        for transform, following in zip_longest(self.transforms,
+                                                self.transforms[1:]):
+            if isinstance(transform, LoadImage) and isinstance(
+                    following, RandomResizedCrop):
+                data = transform.transform(data, following)
+            else:
+                data = transform(data)
             if data is None:
                 return None
             crop = getattr(transform, 'crop_size', None)

@@ -16,6 +16,9 @@ import torch
 
 from greenmim.models.masking.data_samples import write_seed
 
+# Of the samples; a sample within a sample has another one.
+_OWN = np.random.MT19937(0)
+
 
 class SeededIndex(int):
     """The index of a sample with the seed of its randomness.
@@ -81,13 +84,18 @@ def mix_seeds(*numbers: int) -> int:
 def sample_randomness(index: int) -> Iterator[None]:
     """Seed all global generators by a :class:`SeededIndex`.
 
-    Their states are restored afterwards. A plain index changes nothing.
+    Their states are restored afterwards, but for a normal number that NumPy
+    may have drawn in advance. A plain index changes nothing.
     """
     seed = getattr(index, 'seed', None)
     if seed is None:
         yield
         return
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    states = random.getstate(), torch.get_rng_state()
+    # Copying NumPy's state would take longer than a crop.
+    generator = np.random.get_bit_generator()
+    np.random.set_bit_generator(
+        _OWN if generator is not _OWN else np.random.MT19937(0))
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.random.default_generator.manual_seed(seed)
@@ -95,8 +103,8 @@ def sample_randomness(index: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        np.random.set_bit_generator(generator)
+        torch.set_rng_state(states[1])
 
 
 def seeded(getitem: Callable[[Any, int], dict]) -> Callable[[Any, int], dict]:

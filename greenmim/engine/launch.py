@@ -10,11 +10,12 @@ from datetime import timedelta
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Any, Dict, Iterator, Optional
 
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import RUNNERS, init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -47,6 +48,10 @@ OTHER_SETTINGS = ('activation_checkpointing', 'compile', 'custom_imports',
                   'efficient_conv_bn_eval', 'find_unused_parameters',
                   'model_wrapper_cfg', 'overwrite', 'runner_type', 'sync_bn',
                   'tta_model', 'tta_pipeline', 'warm_up')
+
+# Transforms of which there is a faster one of the same name.
+REPLACED = 'RandomResizedCrop', 'RandomFlip'
+DECODER = 'opencv'  # where LoadImage names none
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,6 +249,7 @@ def build_runner(cfg: Config) -> Runner:
         if hook is None and name not in MMENGINE_HOOKS:
             del hooks[name]
     keep_held_out(cfg)
+    keep_transforms(cfg)
     grow_segments()
     device = get_device()
     if cfg.launcher == 'slurm' and 'SLURM_JOB_ID' in os.environ:
@@ -270,14 +276,53 @@ def keep_held_out(cfg: Config) -> None:
         cfg (Config): The config of the run, which is changed. The folder of
             the run has the earlier one.
     """
+    earlier = _earlier_loader(cfg)
+    if earlier and 'held_out' in innermost(cfg.train_dataloader):
+        innermost(cfg.train_dataloader).held_out = innermost(earlier).get(
+            'held_out', 0)
+
+
+def keep_transforms(cfg: Config) -> None:
+    """Let a resumed run decode and resize images as it did before.
+
+    Fast transforms and those of MMCV and MMPretrain draw the same crops, but
+    resize them to slightly different values. A line of the log says what is
+    kept.
+
+    Args:
+        cfg (Config): The config of the run, which is changed. The folder of
+            the run has the earlier one.
+    """
+    earlier = _earlier_loader(cfg)
+    if not earlier:
+        return
+    pairs = zip(
+        innermost(cfg.train_dataloader).get('pipeline') or [],
+        innermost(earlier).get('pipeline') or [])
+    for new, old in pairs:
+        kinds = [str(one['type']).split('.')[-1] for one in (new, old)]
+        if kinds == ['LoadImage', 'LoadImage']:
+            key, other = 'decoder', DECODER
+        elif kinds[0] == kinds[1] and kinds[0] in REPLACED:
+            key, other = 'type', old['type']
+        else:
+            continue
+        kept = old.get(key, other)
+        if new.get(key, other) != kept:
+            print_log(
+                f'The run began with {key}={kept!r} of {kinds[0]} and keeps '
+                f'it; the config names {new.get(key, other)!r}.',
+                logger='current')
+            new[key] = kept
+
+
+def _earlier_loader(cfg: Config) -> Optional[ConfigDict]:
+    """How the run that is resumed has loaded its images."""
     before = Path(cfg.get('work_dir') or '.', osp.basename(cfg.filename or ''))
     if not (cfg.get('resume') and cfg.get('train_dataloader')
             and before.is_file()):
-        return
-    earlier = Config.fromfile(before).get('train_dataloader')
-    dataset = innermost(cfg.train_dataloader)
-    if earlier and 'held_out' in dataset:
-        dataset.held_out = innermost(earlier).get('held_out', 0)
+        return None
+    return Config.fromfile(before).get('train_dataloader')
 
 
 def build_model(cfg: Config) -> BaseModel:

@@ -9,14 +9,14 @@ data_preprocessor = dict(
 train_pipeline = [
     # A photograph is decoded at the smallest scale that leaves the smallest
     # crop its pixels.
-    dict(type='greenmim.LoadImage', min_side=288),
+    dict(type='greenmim.LoadImage', min_side=288, decoder='opencv'),
     dict(
-        type='RandomResizedCrop',
+        type='greenmim.RandomResizedCrop',
         scale=128,
         crop_ratio_range=(0.2, 1.0),
         backend='pillow',
         interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='greenmim.RandomFlip', prob=0.5),
     dict(type='PackInputs')
 ]
 

@@ -8,14 +8,14 @@ data_preprocessor = dict(
     to_rgb=True)
 
 train_pipeline = [
-    dict(type='greenmim.LoadImage'),
+    dict(type='greenmim.LoadImage', decoder='opencv'),
     dict(
-        type='RandomResizedCrop',
+        type='greenmim.RandomResizedCrop',
         scale=224,
         crop_ratio_range=(0.2, 1.0),
         backend='pillow',
         interpolation='bicubic'),
-    dict(type='RandomFlip', prob=0.5),
+    dict(type='greenmim.RandomFlip', prob=0.5),
     dict(type='PackInputs')
 ]
 

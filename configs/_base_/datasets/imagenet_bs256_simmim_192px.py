@@ -7,13 +7,14 @@ data_preprocessor = dict(
     to_rgb=True)
 
 train_pipeline = [
-    dict(type='greenmim.LoadImage'),
+    dict(type='greenmim.LoadImage', decoder='opencv'),
     dict(
-        type='RandomResizedCrop',
+        type='greenmim.RandomResizedCrop',
         scale=192,
         crop_ratio_range=(0.67, 1.0),
-        backend='pillow'),
-    dict(type='RandomFlip', prob=0.5),
+        backend='pillow',
+        interpolation='bilinear'),
+    dict(type='greenmim.RandomFlip', prob=0.5),
     dict(type='PackInputs')
 ]
 

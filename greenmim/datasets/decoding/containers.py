@@ -143,7 +143,7 @@ def has_8_bits(image: Image.Image) -> bool:
 def open_by_pillow(content: bytes, max_pixels: int,
                    min_side: Optional[int]) -> Iterator[Image.Image]:
     """The first frame, decoded and turned upright."""
-    with _without_limit(), Image.open(BytesIO(content)) as file:
+    with without_limit(), Image.open(BytesIO(content)) as file:
         if min_side is not None:
             file.draft(None, (min_side, min_side))
         check_size(file.size[::-1], max_pixels)
@@ -152,7 +152,7 @@ def open_by_pillow(content: bytes, max_pixels: int,
 
 
 @contextmanager
-def _without_limit() -> Iterator[None]:
+def without_limit() -> Iterator[None]:
     """Lift the limit of Pillow, which judges JPEG files before they shrink."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -215,7 +215,7 @@ def _read_png(content: bytes, max_pixels: int) -> Raster:
     raster = _read_by_opencv(content)
     values = raster.values
     if b'tRNS' in content or b'eXIf' in content:
-        with _without_limit(), Image.open(BytesIO(content)) as file:
+        with without_limit(), Image.open(BytesIO(content)) as file:
             transparent = file.info.get('transparency')
             orientation = file.getexif().get(EXIF_ORIENTATION, 1)
         # One colour; some versions of OpenCV make opacity of it.

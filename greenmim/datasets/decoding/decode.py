@@ -6,7 +6,8 @@ from typing import Any, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image
 
-from .containers import MAX_PIXELS, Raster, read_raster
+from .containers import MAX_PIXELS, Raster, check_size, read_raster
+from .jpeg import Photograph, read_photograph
 from .levels import Level, count_levels, find_range, to_levels, valid_values
 
 # Of grey, from red, green and blue: ITU-R 601-2, as Pillow has it.
@@ -52,6 +53,10 @@ class Decoder:
         max_pixels (int): Refuse larger images. Defaults to 178,956,970.
         min_side (int, optional): JPEG files may be decoded at the smallest
             scale whose sides have this many pixels. Defaults to None.
+        decoder (str): ``'opencv'`` decodes plain JPEG files by OpenCV, which
+            gives the same values sooner; Pillow and others read all the
+            rest. ``'pillow'`` leaves JPEG to Pillow. Defaults to
+            ``'opencv'``.
 
     Raises:
         ValueError: If an option is out of range; while decoding, if the file
@@ -67,6 +72,7 @@ class Decoder:
     dtype: str = 'uint8'
     max_pixels: int = MAX_PIXELS
     min_side: Optional[int] = None
+    decoder: str = 'opencv'
 
     def __post_init__(self) -> None:
         if self.channels < 1:
@@ -88,6 +94,9 @@ class Decoder:
         if self.dtype not in ('uint8', 'float32'):
             raise ValueError("expected dtype to be 'uint8' or 'float32', got "
                              f'{self.dtype!r}')
+        if self.decoder not in ('opencv', 'pillow'):
+            raise ValueError("expected decoder to be 'opencv' or 'pillow', "
+                             f'got {self.decoder!r}')
         if self.nodata is not None and not isinstance(self.nodata, Real):
             raise ValueError('expected nodata to be a number or NaN, got '
                              f'{self.nodata!r}')
@@ -129,11 +138,33 @@ class Decoder:
         """
         if not content:
             raise ValueError('the file is empty (0 bytes)')
+        photograph = self.photograph(content)
+        image = None if photograph is None else photograph.decode()
+        if image is not None:
+            return image, None
         # Without further options grey of 8 bits is the same, and faster.
-        options = self.bands, self.black_level, self.white_level, self.nodata
-        grey = self.channels == 1 and options == (None, ) * 4
+        grey = self.channels == 1 and self._takes_values_as_they_are()
         return self.convert(
             read_raster(content, self.max_pixels, self.min_side, grey))
+
+    def photograph(self, content: bytes) -> Optional[Photograph]:
+        """The header of a file that OpenCV decodes; None of all others.
+
+        Raises:
+            Exception: If it has too many pixels, or is damaged.
+        """
+        if (self.decoder != 'opencv' or self.channels not in (1, 3)
+                or self.dtype != 'uint8'
+                or not self._takes_values_as_they_are()):
+            return None
+        found = read_photograph(content, self.channels, self.min_side)
+        if found is not None:
+            check_size(found.shape, self.max_pixels)
+        return found
+
+    def _takes_values_as_they_are(self) -> bool:
+        options = self.bands, self.black_level, self.white_level, self.nodata
+        return options == (None, ) * 4
 
     def convert(self, raster: Raster) -> Tuple[np.ndarray, Optional[int]]:
         """The same from the pixels of a file, or of a part of it."""

@@ -13,6 +13,7 @@ from PIL import UnidentifiedImageError
 from greenmim.registry import TRANSFORMS
 from ..decoding import Decoder
 from ..decoding.levels import SUGGEST
+from .cropping import RandomResizedCrop
 
 FEW_LEVELS = 32
 
@@ -54,7 +55,7 @@ class LoadImage(BaseTransform):
             Defaults to None.
         **options: See :class:`greenmim.datasets.decoding.Decoder`: ``bands,
             black_level, white_level, nodata, alpha, dtype, max_pixels,
-            min_side``.
+            min_side, decoder``.
 
     Raises:
         UnreadableImageError: If the file is missing, empty, truncated, no
@@ -72,10 +73,21 @@ class LoadImage(BaseTransform):
         # Shared by the data-loading workers.
         self._has_warned = torch.zeros((), dtype=torch.bool).share_memory_()
 
-    def transform(self, results: dict) -> dict:
+    def transform(self,
+                  results: dict,
+                  crop: Optional[RandomResizedCrop] = None) -> dict:
+        """Load an image.
+
+        Args:
+            results (dict): See above.
+            crop (RandomResizedCrop, optional): What crops the image next. Its
+                crop is then drawn before a photograph is decoded, which may
+                be at a smaller scale, and handed on as ``crop_box``.
+        """
         path = results['img_path']
+        results['decoder'] = self.decoder.decoder
         try:
-            image, levels = self._decode(results)
+            image, levels = self._decode(results, crop)
         except UnidentifiedImageError as error:
             raise UnreadableImageError(
                 f'cannot read the image {path}: its content is of no known '
@@ -89,17 +101,31 @@ class LoadImage(BaseTransform):
             self._warn(path, levels)
         results['img'] = image
         results['img_shape'] = image.shape[:2]
-        results['ori_shape'] = image.shape[:2]
+        results.setdefault('ori_shape', image.shape[:2])
         return results
 
-    def _decode(self, results: dict) -> Tuple[np.ndarray, Optional[int]]:
+    def _decode(
+            self, results: dict, crop: Optional[RandomResizedCrop]
+    ) -> Tuple[np.ndarray, Optional[int]]:
         raster = results.pop('img_raster', None)
         if raster is not None:
             return self.decoder.convert(raster)
         content = results.pop('img_bytes', None)
         if content is None:
             content = get(results['img_path'], backend_args=self.backend_args)
-        return self.decoder(content)
+        photograph = None
+        if crop is not None and crop.is_fast:
+            photograph = self.decoder.photograph(content)
+        if crop is None or photograph is None:
+            return self.decoder(content)
+        box = crop.rand_crop_params(photograph)
+        smaller = photograph.smaller_for(box[2:], crop.enough)
+        image = photograph.decode(smaller)
+        if image is None:
+            return self.decoder(content)  # which says what is wrong
+        results['ori_shape'] = photograph.shape
+        results['crop_box'] = [length / smaller for length in box]
+        return image, None
 
     def _warn(self, path: str, levels: int) -> None:
         if not self._has_warned:

@@ -1,0 +1,60 @@
+# Copyright (c) greenmim authors. All rights reserved.
+from typing import Any, Optional
+
+import cv2
+import numpy as np
+from mmcv.transforms import RandomFlip as _RandomFlip
+
+from greenmim.registry import TRANSFORMS
+
+# What OpenCV calls them.
+CODES = dict(horizontal=1, vertical=0, diagonal=-1)
+
+
+@TRANSFORMS.register_module()
+class RandomFlip(_RandomFlip):
+    """MMCV's ``RandomFlip`` for images alone, with the same draws.
+
+    MMCV's result is a view that runs backwards, which ``PackInputs`` then
+    copies slowly.
+
+    **Required Keys:**
+
+    - img
+
+    **Modified Keys:**
+
+    - img
+
+    **Added Keys:**
+
+    - flip (bool), flip_direction (str | None)
+
+    Args:
+        **kwargs: See ``mmcv.transforms.RandomFlip``: ``prob, direction``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+
+    def transform(self, results: dict) -> dict:
+        """Flip the image, or leave it as it is."""
+        direction = self._draw()
+        results['flip'] = direction is not None
+        results['flip_direction'] = direction
+        if direction is not None:
+            # OpenCV has not every type of numbers.
+            image = results['img']
+            if image.dtype == np.uint8 and image.shape[2:] in ((), (3, )):
+                results['img'] = cv2.flip(image, CODES[direction])
+            else:
+                self._flip(results)
+                results['img'] = np.ascontiguousarray(results['img'])
+        return results
+
+    def _draw(self) -> Optional[str]:
+        if isinstance(self.prob, float) and isinstance(self.direction, str):
+            # What `numpy.random.choice` does with one direction and none.
+            return (self.direction
+                    if np.random.random_sample() < self.prob else None)
+        return self._choose_direction()
