@@ -16,6 +16,8 @@ import torch
 
 from greenmim.models.masking.data_samples import write_seed
 
+# NumPy's types do not declare that its generator can be exchanged.
+_random: Any = np.random
 # Of the samples; a sample within a sample has another one.
 _OWN = np.random.MT19937(0)
 
@@ -93,8 +95,8 @@ def sample_randomness(index: int) -> Iterator[None]:
         return
     states = random.getstate(), torch.get_rng_state()
     # Copying NumPy's state would take longer than a crop.
-    generator = np.random.get_bit_generator()
-    np.random.set_bit_generator(
+    generator = _random.get_bit_generator()
+    _random.set_bit_generator(
         _OWN if generator is not _OWN else np.random.MT19937(0))
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -103,7 +105,7 @@ def sample_randomness(index: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_bit_generator(generator)
+        _random.set_bit_generator(generator)
         torch.set_rng_state(states[1])
 
 
