@@ -275,10 +275,22 @@ def methods_of(value):
             yield name, member
 
 
+def members_of(value):
+    """Its functions; those that MMCV reads from instances alone, as stored.
+    """
+    for name in dir(value):
+        try:
+            member = getattr(value, name)
+        except TypeError:
+            member = inspect.getattr_static(value, name)
+        if callable(member):
+            yield name, member
+
+
 def errors_of(value):
     """(name, error) of what a function or a class's methods raise."""
     functions = [value] if inspect.isfunction(value) else [
-        member for name, member in inspect.getmembers(value, callable)
+        member for name, member in members_of(value)
         if name in ('__init__', '__call__') or not name.startswith('_')
     ]
     for function in map(inspect.unwrap, functions):
