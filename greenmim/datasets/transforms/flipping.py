@@ -1,5 +1,5 @@
 # Copyright (c) greenmim authors. All rights reserved.
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import numpy as np
@@ -39,22 +39,19 @@ class RandomFlip(_RandomFlip):
 
     def transform(self, results: dict) -> dict:
         """Flip the image, or leave it as it is."""
-        direction = self._draw()
-        results['flip'] = direction is not None
-        results['flip_direction'] = direction
-        if direction is not None:
-            # OpenCV has not every type of numbers.
-            image = results['img']
-            if image.dtype == np.uint8 and image.shape[2:] in ((), (3, )):
-                results['img'] = cv2.flip(image, CODES[direction])
-            else:
-                self._flip(results)
-                results['img'] = np.ascontiguousarray(results['img'])
+        image = results['img']
+        simple = isinstance(self.prob, float) and isinstance(
+            self.direction, str)
+        # OpenCV has not every type of numbers.
+        if not (simple and image.dtype == np.uint8
+                and image.shape[2:] in ((), (3, ))):
+            results = super().transform(results)
+            results['img'] = np.ascontiguousarray(results['img'])
+            return results
+        # What `numpy.random.choice` draws between one direction and none.
+        flip = np.random.random_sample() < self.prob
+        results['flip'] = flip
+        results['flip_direction'] = self.direction if flip else None
+        if flip:
+            results['img'] = cv2.flip(image, CODES[self.direction])
         return results
-
-    def _draw(self) -> Optional[str]:
-        if isinstance(self.prob, float) and isinstance(self.direction, str):
-            # What `numpy.random.choice` does with one direction and none.
-            return (self.direction
-                    if np.random.random_sample() < self.prob else None)
-        return self._choose_direction()
