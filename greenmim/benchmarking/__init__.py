@@ -8,6 +8,7 @@
   measured alone.
 - ``gpu_report``: all of it that a GPU should run, in a limited time.
 - ``forecast``: what a run will take.
+- ``input``: loading images with either decoder.
 - ``windows``: loading windows of large images, and tiles cut before.
 - ``comparison``: pre-trainings of the same budget, compared by what they
   learn.

@@ -20,6 +20,7 @@ import math
 import os
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence
 
@@ -37,6 +38,8 @@ from greenmim.engine.use_data import use_data
 from greenmim.options import ReadOptions
 from .records import record_speed
 from .results import environment, write_json
+
+SAMPLES = 32  # that are loaded to time a worker
 
 TOLERANCE = 0.15
 """Largest relative error of a forecast."""
@@ -115,11 +118,49 @@ def forecast(cfg: Config,
             median_step_seconds=statistics.median(stopwatch.seconds),
             bytes_per_image=None,
             largest_batch_size=None)
+        figures.update(input_figures(runner, figures))
         if only != 'time':
             figures.update(batch_figures(runner, figures['peak_memory']))
         if only is None:
             figures.update(stopwatch.dense_figures(runner, figures))
     return figures
+
+
+def input_figures(runner: Runner, figures: Dict[str, Any]) -> Dict[str, Any]:
+    """What a data-loading worker loads, and how many workers a step needs.
+
+    Some images are loaded in this process, which has as much of a core as a
+    worker. A step needs as many workers as load its images while it computes.
+
+    Args:
+        runner (Runner): That of the run.
+        figures (dict): ``step_seconds`` and ``data_share`` of the run.
+
+    Returns:
+        dict: Seconds of a worker for an image, and numbers of workers.
+    """
+    loader = runner.train_dataloader
+    number = min(SAMPLES, len(loader.dataset))
+    start = time.perf_counter()
+    for i in range(number):
+        loader.dataset[i * len(loader.dataset) // number]
+    seconds = (time.perf_counter() - start) / number
+    computing = figures['step_seconds'] * (1 - figures['data_share'])
+    return dict(
+        input_seconds=seconds,
+        workers=loader.num_workers,
+        workers_needed=math.ceil(loader.batch_size * seconds / computing))
+
+
+def bottleneck(figures: Dict[str, Any]) -> str:
+    """Which of computing and loading a step waits for, in words."""
+    workers, needed = figures['workers'], figures['workers_needed']
+    speed = f'{1 / figures["input_seconds"]:.0f} images/s a worker'
+    if workers >= needed:
+        return (f'{speed}; computing is the bottleneck, {needed} of {workers} '
+                'workers load as fast')
+    return (f'{speed}; loading is the bottleneck, {needed} workers instead of '
+            f'{workers} (num_workers) would remove it')
 
 
 def batch_figures(runner: Runner,
@@ -177,6 +218,8 @@ def show(figures: Dict) -> None:
         time=f'{figures["hours"]:.2f} hours',
         memory='not measured' if figures['peak_memory'] is None else
         f'{figures["peak_memory"] / 2**30:.2f} GiB at most')
+    if 'workers_needed' in figures:
+        rows['input'] = bottleneck(figures)
     if 'dense_hours' in figures:
         rows['dense'] = (
             f'{figures["dense_hours"]:.2f} hours with all tokens in '

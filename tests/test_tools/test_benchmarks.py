@@ -18,7 +18,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from greenmim.benchmarking import attention_cost, pages, plots, windows
+from greenmim.benchmarking import attention_cost, input, pages, plots, windows
 from greenmim.benchmarking.breakdown import BACKWARD, REGION, _find, breakdown
 from greenmim.benchmarking.contenders import (Contender, build_simmim,
                                               green_contenders,
@@ -453,6 +453,30 @@ def test_windows_tool(run_tool, tmp_path):
             row['all_seconds']) == pytest.approx(1)
         assert row['share_of_tiles'] == pytest.approx(
             row['images_per_second'] / tiles)
+
+
+def test_input_tool(run_tool, tmp_path, capsys, monkeypatch):
+    """Of small files; both decoders load the same crops."""
+    kinds = {
+        name: ((60, 45), *rest)
+        for name, (_, *rest) in list(input.KINDS.items())[2:]
+    }
+    monkeypatch.setattr(input, 'KINDS', kinds)
+    file = tmp_path / 'input.json'
+    run_tool(TOOLS / 'benchmark_input.py', '--crop', 32, '--rounds', 2,
+             '--json', file)
+    rows = json.loads(file.read_text())['results']
+    assert [row['kind'] for row in rows] == list(kinds)
+    printed = capsys.readouterr().out
+    for row in rows:
+        speeds = row['images_per_second']
+        for decoder, seconds in row['all_seconds'].items():
+            assert len(seconds) == 2
+            assert speeds[decoder] * statistics.median(
+                seconds) == pytest.approx(1)
+        assert row['ratio'] == pytest.approx(speeds['opencv'] /
+                                             speeds['pillow'])
+        assert f'{row["ratio"]:.2f}x' in printed
 
 
 def test_fit_finds_the_coefficients():

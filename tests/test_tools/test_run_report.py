@@ -272,6 +272,35 @@ def test_forecast_of_a_run(tmp_path, environment):
     assert figures['largest_batch_size'] * figures['bytes_per_image'] < (
         os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
     assert 'hours with all tokens' in out and 'images fit into the' in out
+    # Without workers, loading adds to every step.
+    assert figures['workers'] == 0 < figures['workers_needed']
+    assert 'loading is the bottleneck' in out
+
+
+@pytest.mark.parametrize('workers, needed, text', [
+    (2, 3, 'loading is the bottleneck, 3 workers instead of 2'),
+    (3, 3, 'computing is the bottleneck, 3 of 3 workers'),
+])
+def test_the_bottleneck(monkeypatch, workers, needed, text):
+    """A worker takes 10 ms for an image, and a step of 8 computes 30 ms."""
+    clock = SimpleNamespace(now=0.)
+
+    class Images(list):
+
+        def __getitem__(self, index):
+            clock.now += 0.01
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(forecast.time, 'perf_counter', lambda: clock.now)
+    loader = SimpleNamespace(
+        dataset=Images(range(50)), num_workers=workers, batch_size=8)
+    figures = forecast.input_figures(
+        SimpleNamespace(train_dataloader=loader),
+        dict(step_seconds=0.04, data_share=0.25))
+    assert figures['input_seconds'] == pytest.approx(0.01)
+    assert figures['workers_needed'] == needed
+    line = forecast.bottleneck(figures)
+    assert line.startswith('100 images/s a worker; ') and text in line
 
 
 def test_no_larger_batch_is_tried_where_memory_is_nearly_full(monkeypatch):
