@@ -252,9 +252,9 @@ def _unknown(source: Source, layout_name: str) -> str:
         remedy = 'name the config of the pre-training by --config'
     else:
         remedy = 'see who wrote the file'
-    return (f'expected a backbone of {[f.name for f in FAMILIES]} in the '
-            f'names of {layout_name!r}, got in {source.path} names such as '
-            f'{list(source.backbone)[:3]}; {remedy}')
+    return (f'{source.path}: expected a backbone of '
+            f'{[f.name for f in FAMILIES]} in the names of {layout_name!r}, '
+            f'got names such as {list(source.backbone)[:3]}; {remedy}')
 
 
 def _model_of(
