@@ -422,27 +422,32 @@ def test_drop_path_in_training(family):
 def test_bfloat16_autocast_is_close_to_float32(family, mask_kind):
     size, kwargs = family.cases[family.default]
     model = build(family, torch.float32, **kwargs)
-    images = draw_images(model, size).float()
     mask = draw_mask(mask_kind, 2, grid_of(model, size))
-    exact, exact_grads = output_and_grads(lambda x: model(x, mask), model,
-                                          images)
 
-    def relative_errors(forward):
+    def squared_errors(forward, images, exact):
+        """Of output and gradients, relative to their squares."""
         with torch.autocast('cpu', torch.bfloat16):
             out, grads = output_and_grads(forward, model, images)
         assert out.isfinite().all()
         flat, exact_flat = (
-            torch.cat([x[name].flatten() for name in exact_grads])
-            for x in (grads, exact_grads))
-        return (float((out - exact).norm() / exact.norm()),
-                float((flat - exact_flat).norm() / exact_flat.norm()))
+            torch.cat([x[name].flatten() for name in exact[1]])
+            for x in (grads, exact[1]))
+        return torch.stack([
+            ((actual - expected).norm() / expected.norm())**2
+            for actual, expected in ((out, exact[0]), (flat, exact_flat))
+        ]).detach()
 
     # bfloat16 has 8 significant bits; the dense twin says what that costs
-    actual = relative_errors(lambda x: model(x, mask))
-    dense = relative_errors(lambda x: family.twin(model)(x, mask))
-    assert max(actual) <= 2e-2
-    for error, dense_error in zip(actual, dense):
-        assert error <= 1.5 * dense_error
+    # here. Rounding is random, so it is taken over several pairs of images.
+    green, dense = torch.zeros(2), torch.zeros(2)
+    for images in draw_images(model, size, 12).float().split(2):
+        exact = output_and_grads(lambda x: model(x, mask), model, images)
+        green += squared_errors(lambda x: model(x, mask), images, exact)
+        dense += squared_errors(lambda x: family.twin(model)(x, mask), images,
+                                exact)
+    green, dense = (green / 6).sqrt(), (dense / 6).sqrt()
+    assert green.max() <= 2e-2
+    assert (green <= 1.5 * dense).all(), (green, dense)
 
 
 class _NoBlockingCopy(TorchDispatchMode):
