@@ -80,7 +80,8 @@ def run(work_dir,
         **options)
     words = []
     log = runner.logger.info
-    runner.logger.info = lambda text: words.append(text) or log(text)
+    runner.logger.info = (
+        lambda text, **options: words.append(text) or log(text, **options))
     runner.train()
     runner.words = words
     runner.verdicts = [
