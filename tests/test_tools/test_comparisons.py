@@ -329,6 +329,7 @@ def test_speed_is_of_steps_alone_and_in_turns(monkeypatch):
             clock.now += cfg.seconds + 100 * (batch < runs.WARMUP)
 
         return SimpleNamespace(
+            default_scope=SimpleNamespace(scope_name='mmpretrain'),
             build_dataloader=lambda cfg: range(1000),
             build_optim_wrapper=lambda cfg: None,
             model=SimpleNamespace(
