@@ -5,6 +5,7 @@ import os
 import pickle
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.dataset import BaseDataset, Compose
@@ -121,12 +122,13 @@ def test_iteration_based_loops_train(tmp_path, masks, planning):
 
 @pytest.mark.parametrize('crops, expected', [
     ([], None),
-    ([dict(type='RandomResizedCrop', scale=(192, 160))], (160, 192)),
+    ([dict(type='RandomResizedCrop', scale=(192, 160))], (192, 160)),
     ([
         dict(type='RandomCrop', crop_size=96),
         dict(type='CenterCrop', crop_size=(64, 96))
-    ], (64, 96)),
-], ids=['none', 'resized', 'last'])  # yapf: disable
+    ], (96, 64)),
+    ([dict(type='RandomCrop', crop_size=(64, 96))], (64, 96)),
+], ids=['none', 'resized', 'last', 'cut'])  # yapf: disable
 def test_capacities_are_chosen_before_the_workers_start(
         crops, expected, monkeypatch):
     """In the training process, for the size of the last crop."""
@@ -141,6 +143,9 @@ def test_capacities_are_chosen_before_the_workers_start(
             batch_size=3,
             dataset=SimpleNamespace(
                 pipeline=Compose([TRANSFORMS.build(crop) for crop in crops]))))
+    image = dict(img=np.zeros((400, 300, 3), np.uint8))
+    cropped = runner.train_dataloader.dataset.pipeline(image)['img']
+    assert expected in (None, cropped.shape[:2])
     state = torch.get_rng_state()
     HOOKS.build(dict(type='greenmim.PlanAheadHook')).before_train(runner)
     assert torch.equal(torch.get_rng_state(), state)

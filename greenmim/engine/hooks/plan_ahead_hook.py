@@ -50,11 +50,12 @@ def _crop_size(dataset: Any) -> Optional[Tuple[int, int]]:
         getattr(dataset, 'pipeline', None), 'transforms', None) or ()
     size = None
     for transform in transforms:
-        if hasattr(transform, 'crop_size'):  # height, width
-            size = transform.crop_size
-        elif 'Crop' in type(transform).__name__:  # width, height
-            scale = getattr(transform, 'scale', None)
-            size = scale[::-1] if isinstance(scale, (tuple, list)) else scale
+        name = type(transform).__name__
+        if 'Crop' in name:  # height, width; of a central crop, width, height
+            size = getattr(transform, 'crop_size',
+                           getattr(transform, 'scale', None))
+            if 'Center' in name and isinstance(size, (tuple, list)):
+                size = size[::-1]
     if isinstance(size, int):
         return size, size
     if isinstance(size, (tuple, list)) and len(size) == 2:
